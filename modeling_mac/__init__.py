@@ -1,0 +1,35 @@
+"""MAC's models: tensors in, tensors out. Importing this registers them with transformers' Auto classes."""
+
+from transformers import AutoConfig, AutoModel, AutoModelForAudioClassification, AutoModelForMultimodalLM
+
+from .configuration_mac import EatConfig, MacConfig
+from .modeling_eat import EatForAudioClassification, EatModel
+from .modeling_mac import MacForConditionalGeneration, MacModel
+from .ssd_mac import ssd_scan, ssd_step
+
+
+AutoConfig.register("mac_eat", EatConfig)
+AutoConfig.register("mac", MacConfig)
+AutoModel.register(EatConfig, EatModel)
+AutoModel.register(MacConfig, MacModel)
+AutoModelForAudioClassification.register(EatConfig, EatForAudioClassification)
+AutoModelForMultimodalLM.register(MacConfig, MacForConditionalGeneration)
+
+# Saved folders bring their own code, so that `trust_remote_code=True` loads them without this package.
+EatConfig.register_for_auto_class()
+MacConfig.register_for_auto_class()
+EatModel.register_for_auto_class("AutoModel")
+EatForAudioClassification.register_for_auto_class("AutoModelForAudioClassification")
+MacModel.register_for_auto_class("AutoModel")
+MacForConditionalGeneration.register_for_auto_class("AutoModelForMultimodalLM")
+
+__all__ = [
+    "EatConfig",
+    "EatForAudioClassification",
+    "EatModel",
+    "MacConfig",
+    "MacForConditionalGeneration",
+    "MacModel",
+    "ssd_scan",
+    "ssd_step",
+]

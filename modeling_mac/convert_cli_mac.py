@@ -1,0 +1,87 @@
+"""
+`mac-convert`: a pretrained EAT and a pretrained language model -> a folder that `from_pretrained` loads.
+
+    mac-convert --audio worstchan/EAT-base_epoch30_pretrain --language-model state-spaces/mamba2-130m --output mac-130m
+"""
+
+import argparse
+import shutil
+from pathlib import Path
+
+import torch
+from transformers import set_seed
+
+from .configuration_mac import CONNECTOR_TYPES
+from .modeling_mac import MacForConditionalGeneration
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Convert and save; exits with 1 and a message, leaving no output, if a tower cannot be loaded whole."""
+    parser = build_parser()
+    options = parser.parse_args(arguments)
+    output = options.output
+    if output.exists() and (not output.is_dir() or any(output.iterdir())):
+        parser.error(f"--output {output} exists already and is not an empty folder; nothing was written.")
+    config = {"connector_type": options.connector_type}
+    if options.audio_token_id is not None:
+        config["audio_token_id"] = options.audio_token_id
+    set_seed(options.seed)
+    try:
+        model = MacForConditionalGeneration.from_towers(
+            options.audio, options.language_model, dtype=getattr(torch, options.dtype), **config
+        )
+        save_whole(model, output)
+    except (OSError, ValueError) as error:
+        parser.exit(1, f"mac-convert: {error}\n")
+    print(f"{output}: {model.num_parameters():,} parameters; the connector is untrained.")
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The options and their help."""
+    parser = argparse.ArgumentParser(
+        prog="mac-convert",
+        description="Join a pretrained EAT encoder and a pretrained language model into a MAC model with a new, "
+        "untrained connector. A tower is a local file, a folder or a Hugging Face Hub id.",
+    )
+    parser.add_argument(
+        "--audio",
+        required=True,
+        metavar="EAT",
+        help="EAT: fairseq's .pt, the released safetensors, or a folder of ours",
+    )
+    parser.add_argument(
+        "--language-model",
+        required=True,
+        metavar="LM",
+        help="Mamba-2 (state-spaces or transformers form) or another causal language model of transformers",
+    )
+    parser.add_argument("--output", required=True, type=Path, metavar="DIR", help="folder to write; new or empty")
+    parser.add_argument(
+        "--connector-type", choices=CONNECTOR_TYPES, default="concat", help="how audio tokens reach the language model"
+    )
+    parser.add_argument(
+        "--dtype", choices=("float32", "bfloat16"), default="float32", help="of the saved weights (default: float32)"
+    )
+    parser.add_argument(
+        "--audio-token-id",
+        type=int,
+        metavar="ID",
+        help="vocabulary row for <|audio|>; needed only where it is not the GPT-NeoX vocabulary (there: 50277)",
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of the new connector's weights (default: 0)")
+    return parser
+
+
+def save_whole(model: MacForConditionalGeneration, output: Path) -> None:
+    """Save under a temporary name, then rename: `output` is complete or not there."""
+    partial = output.with_name(f"{output.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        model.save_pretrained(partial)
+        partial.replace(output)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+if __name__ == "__main__":
+    main()

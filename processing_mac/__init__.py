@@ -1,0 +1,31 @@
+"""MAC's processing: files and text in, tensors out, and back. Importing this registers it with transformers."""
+
+from pathlib import Path
+
+from transformers import AutoFeatureExtractor, AutoModelForMultimodalLM, AutoProcessor
+from transformers.pipelines import PIPELINE_REGISTRY
+
+from .feature_extraction_mac import MacFeatureExtractor
+from .pipeline_mac import AudioCaptioningPipeline
+from .processing_mac import MacProcessor
+
+
+# In a wheel the checkpoint lies in this folder, in a clone (and an editable install) beside it.
+_PACKAGED = Path(__file__).with_name("mac-tiny")
+DEFAULT_MODEL = str(_PACKAGED if _PACKAGED.is_dir() else Path(__file__).parents[1] / "model_cards" / "mac-tiny")
+
+# Keyed by model type: the config classes live in `modeling_mac`, which this package does not import.
+AutoFeatureExtractor.register("mac", MacFeatureExtractor)
+AutoProcessor.register("mac", MacProcessor)
+MacFeatureExtractor.register_for_auto_class("AutoFeatureExtractor")
+MacProcessor.register_for_auto_class("AutoProcessor")
+
+PIPELINE_REGISTRY.register_pipeline(
+    "audio-captioning",
+    pipeline_class=AudioCaptioningPipeline,
+    pt_model=AutoModelForMultimodalLM,
+    default={"model": (DEFAULT_MODEL, "main")},
+    type="multimodal",
+)
+
+__all__ = ["DEFAULT_MODEL", "AudioCaptioningPipeline", "MacFeatureExtractor", "MacProcessor"]

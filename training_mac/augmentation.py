@@ -1,0 +1,43 @@
+"""Changes to a raw log-mel spectrogram, (frames, mel bins) of natural-log energies, that keep what is heard."""
+
+import math
+
+import numpy as np
+import torch
+
+
+FLOOR = math.log(1.1920928955078125e-07)  # the front end's floor: digital silence
+DECIBEL = math.log(10) / 10  # one dB in natural-log energy
+
+
+def change_timbre(log_mel: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
+    """Another microphone: level +-6 dB, tilt of the spectrum up to +-8 dB at its ends, pitch up to 3 mel bins."""
+    tilt = torch.linspace(-1, 1, log_mel.shape[1]) * float(rng.uniform(-8, 8)) * DECIBEL
+    shifted = torch.roll(log_mel, int(rng.integers(-3, 4)), dims=1)
+    return (shifted + tilt + float(rng.uniform(-6, 6)) * DECIBEL).clamp(min=FLOOR)
+
+
+def turn_in_time(log_mel: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
+    """Start the recording elsewhere and put its beginning at its end."""
+    return torch.roll(log_mel, int(rng.integers(len(log_mel))), dims=0)
+
+
+def mask_stripes(log_mel: torch.Tensor, rng: np.random.Generator, frames: int = 64, bins: int = 8) -> torch.Tensor:
+    """SpecAugment as SLAM-AAC has it: 2 stripes of up to `frames` and 2 of up to `bins`, filled with the mean."""
+    log_mel, fill = log_mel.clone(), log_mel.mean()
+    for _ in range(2):
+        width = int(rng.integers(min(frames, len(log_mel)) + 1))
+        start = int(rng.integers(len(log_mel) - width + 1))
+        log_mel[start : start + width] = fill
+        width = int(rng.integers(bins + 1))
+        start = int(rng.integers(log_mel.shape[1] - width + 1))
+        log_mel[:, start : start + width] = fill
+    return log_mel
+
+
+def overlay(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
+    """Two sounds at once: energies add; the shorter one ends early."""
+    longer, shorter = (first, second) if len(first) >= len(second) else (second, first)
+    mixed = longer.clone()
+    mixed[: len(shorter)] = torch.logaddexp(longer[: len(shorter)], shorter)
+    return mixed
