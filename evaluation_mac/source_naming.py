@@ -27,8 +27,8 @@ _REV = "revs, revving, idles, idling, accelerates, accelerating, is revving, is 
 
 SOURCE_WORDS: dict[str, tuple[str, ...]] = {
     "dog": _words(
-        "dog, dogs, doggy, puppy, puppies, pup, pups, hound, hounds, canine, bark, barks, barked, barking, woof, woofs,"
-        " woofing, yap, yaps, yapping, yelp, yelps, yelping"
+        "dog, dogs, doggy, puppy, puppies, pup, pups, hound, hounds, canine, bark, barks, barked, barking, woof,"
+        " woofs, woofing, yap, yaps, yapping, yelp, yelps, yelping"
     ),
     "rooster": _words(
         "rooster, roosters, cockerel, cockerels, cock, cocks, crowing, crowed, cock crow, cock a doodle doo",
@@ -224,8 +224,8 @@ SOURCE_WORDS: dict[str, tuple[str, ...]] = {
     ),
     "siren": _words(
         "siren, sirens, ambulance, ambulances, police, patrol car, emergency vehicle,"
-        " emergency vehicles, emergency car, fire truck, fire trucks, fire engine, fire engines, firetruck, firetrucks,"
-        " fire brigade, siren alarm, alarm siren",
+        " emergency vehicles, emergency car, fire truck, fire trucks, fire engine, fire engines, firetruck,"
+        " firetrucks, fire brigade, siren alarm, alarm siren",
         ("siren, sirens", "cries, cry, crying"),
     ),
     "car_horn": _words("horn, horns, honk, honks, honked, honking, honker, toot, toots, tooting, beep beep"),
@@ -245,8 +245,8 @@ SOURCE_WORDS: dict[str, tuple[str, ...]] = {
         "church, churches, bell, bells, toll, tolls, tolled, tolling, carillon, belfry, cathedral",
     ),
     "airplane": _words(
-        "airplane, airplanes, aeroplane, aeroplanes, plane, planes, aircraft, aircrafts, jet, jets, jetliner, airliner,"
-        " airliners, seaplane, biplane",
+        "airplane, airplanes, aeroplane, aeroplanes, plane, planes, aircraft, aircrafts, jet, jets, jetliner,"
+        " airliner, airliners, seaplane, biplane",
         ("airplane, aeroplane, plane, planes, aircraft, jet, jets, propeller, turboprop", _MOTOR),
         ("engine of an, engines of an, motor of an", "airplane, aeroplane, aircraft"),
         ("engine of a, engines of a, motor of a", "plane, jet"),

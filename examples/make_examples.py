@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
+
 RATE = 16_000
 PEAK = 10 ** (-3 / 20)
 SPEED_OF_SOUND = 343.0

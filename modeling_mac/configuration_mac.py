@@ -1,11 +1,26 @@
 """Configurations: `EatConfig` for the audio encoder, `MacConfig` for encoder + connector + language model."""
 
+from typing import Any
+
 from huggingface_hub.dataclasses import strict
 from transformers import AutoConfig
 from transformers.configuration_utils import PreTrainedConfig, SubConfigSpec
 
 
 CONNECTOR_TYPES = ("concat", "time_major", "frequency_major", "mean_pool")
+
+# state-spaces/mamba2-130m, the smallest language model of the paper.
+MAMBA2_130M = {
+    "hidden_size": 768,
+    "num_hidden_layers": 24,
+    "num_heads": 24,
+    "n_groups": 1,
+    "vocab_size": 50288,
+    "bos_token_id": 0,
+    "eos_token_id": 0,
+    "pad_token_id": 0,
+    "tie_word_embeddings": True,
+}
 
 
 @strict
@@ -66,7 +81,7 @@ class MacConfig(PreTrainedConfig):
 
     Args:
         audio_config: The encoder (`EatConfig`).
-        text_config: The language model: Mamba-2 by default, any causal LM of transformers otherwise.
+        text_config: The language model: Mamba-2 130m by default, any causal LM of transformers otherwise.
         connector_type: How a window's grid of tokens becomes a sequence: `concat` (the paper's best), `time_major`,
             `frequency_major` or `mean_pool`.
         connector_hidden_size: Inner width of the connector's MLP; the language model's width if None.
@@ -78,13 +93,13 @@ class MacConfig(PreTrainedConfig):
     model_type = "mac"
     sub_configs_defaults = {
         "audio_config": EatConfig,
-        "text_config": SubConfigSpec(config_class=AutoConfig, model_type="mamba2"),
+        "text_config": SubConfigSpec(config_class=AutoConfig, model_type="mamba2", init_kwargs=MAMBA2_130M),
     }
     # A Cache cannot be gathered across evaluation batches.
     keys_to_ignore_at_inference = ["cache_params", "audio_hidden_states"]
 
-    audio_config: dict | PreTrainedConfig | None = None
-    text_config: dict | PreTrainedConfig | None = None
+    audio_config: Any = None
+    text_config: Any = None
     connector_type: str = "concat"
     connector_hidden_size: int | None = None
     audio_token_id: int = 50277

@@ -55,24 +55,26 @@ def convert_eat_state_dict(state_dict: Mapping[str, Any], with_head: bool = Fals
     Raises:
         ValueError: a weight is missing or unknown, or the positions are not those of EAT.
     """
-    found: dict[str, Any] = {}
-    keys: dict[str, str] = {}
+    keys: dict[str, str] = {}  # released name -> key in the file
+    unexpected = []
     for key, value in state_dict.items():
         name = released_name(key)
         if name == POSITIONS:
             check_positions(key, value)
+        elif name in keys:  # two models in one file
+            unexpected.append(key)
         elif name.split(".")[0] not in PRETRAINING_PARTS:
-            found[name], keys[name] = value, key
-    encoder = eat_names(found)
+            keys[name] = key
+    encoder = eat_names(keys)
     names = {name: f"eat.{ours}" for name, ours in encoder.items()} if with_head else encoder
     if with_head:
         names |= {name: name for name in HEAD_WEIGHTS}
     refuse_if_any(
         "this EAT checkpoint",
-        missing=[f"{name} (our {ours})" for name, ours in names.items() if name not in found],
-        unexpected=[keys[name] for name in found if name not in encoder and name not in HEAD_WEIGHTS],
+        missing=[f"{name} (our {ours})" for name, ours in names.items() if name not in keys],
+        unexpected=unexpected + [keys[name] for name in keys if name not in encoder and name not in HEAD_WEIGHTS],
     )
-    return {ours: found[name] for name, ours in names.items()}
+    return {ours: state_dict[keys[name]] for name, ours in names.items()}
 
 
 def released_name(key: str) -> str:

@@ -47,6 +47,8 @@ def sin_cos_positions(dim: int, columns: int) -> torch.Tensor:
 class EatEmbeddings(nn.Module):
     """Cuts a log-mel window into patches, adds positions, puts CLS in front."""
 
+    positions: torch.Tensor
+
     def __init__(self, config: EatConfig):
         super().__init__()
         self.patch_size = config.patch_size
@@ -96,7 +98,7 @@ def eager_attention_forward(
 
 
 class EatAttention(nn.Module):
-    """Multi-head self-attention over all tokens of a window; the padding of a short clip is not masked, as upstream."""
+    """Multi-head self-attention over all tokens of a window; the padding of a short clip is not masked (upstream)."""
 
     def __init__(self, config: EatConfig):
         super().__init__()

@@ -68,7 +68,7 @@ class MacCausalLMOutput(ModelOutput):
     """
     Args:
         loss: Mean cross-entropy of the labelled tokens.
-        logits: (batch, length, vocabulary); in training with labels only the labelled positions, (labelled, vocabulary).
+        logits: (batch, length, vocabulary); in training with labels only those of the labels, (labels, vocabulary).
         cache_params, hidden_states, attentions, audio_hidden_states: As in `MacModelOutput`.
     """
 
@@ -127,17 +127,25 @@ class MacModel(MacPreTrainedModel):
         Encode windows of log-mel, (windows, frames, mel bins).
 
         Returns:
-            `last_hidden_state`: the encoder's (windows, 1 + patches, dim);
+            `last_hidden_state`: the encoder's (windows, 1 + patches, dim), and its `hidden_states` and `attentions`;
             `pooler_output`: the connector's (windows, audio tokens a window, width of the language model).
         """
-        encoded = self.audio_tower(input_features, return_dict=True, **kwargs).last_hidden_state
-        return BaseModelOutputWithPooling(last_hidden_state=encoded, pooler_output=self.connector(encoded[:, 1:]))
+        encoded = self.audio_tower(input_features, return_dict=True, **kwargs)
+        return BaseModelOutputWithPooling(
+            last_hidden_state=encoded.last_hidden_state,
+            pooler_output=self.connector(encoded.last_hidden_state[:, 1:]),
+            hidden_states=encoded.hidden_states,
+            attentions=encoded.attentions,
+        )
 
     def insert_audio(
-        self, input_ids: torch.Tensor, inputs_embeds: torch.Tensor, audio_embeds: torch.Tensor
+        self, input_ids: torch.Tensor | None, inputs_embeds: torch.Tensor, audio_embeds: torch.Tensor
     ) -> torch.Tensor:
-        """Put the audio embeddings, in order, where `input_ids` holds `<|audio|>`; the counts must agree."""
-        is_audio = input_ids == self.config.audio_token_id
+        """Put the audio embeddings, in order, where `<|audio|>` stands by its id or its embedding; counts must agree."""
+        if input_ids is None:
+            is_audio = (inputs_embeds == self.get_input_embeddings().weight[self.config.audio_token_id]).all(-1)
+        else:
+            is_audio = input_ids == self.config.audio_token_id
         expected = audio_embeds.shape[0] * audio_embeds.shape[1]
         torch_compilable_check(
             is_audio.sum() == expected,
@@ -146,7 +154,17 @@ class MacModel(MacPreTrainedModel):
                 f"{expected} ({audio_embeds.shape[1]} each): was the text truncated, or written without the processor?"
             ),
         )
-        return inputs_embeds.masked_scatter(is_audio.unsqueeze(-1).to(inputs_embeds.device), audio_embeds.to(inputs_embeds))
+        return inputs_embeds.masked_scatter(
+            is_audio.unsqueeze(-1).to(inputs_embeds.device), audio_embeds.to(inputs_embeds)
+        )
+
+    def check_no_audio(self, input_ids: torch.Tensor) -> None:
+        """Refuse a text whose audio was forgotten."""
+        is_audio = input_ids == self.config.audio_token_id
+        torch_compilable_check(
+            ~is_audio.any(),
+            lambda: f"The text holds {int(is_audio.sum())} audio tokens, but no `input_features` came with it.",
+        )
 
     @can_return_tuple
     def forward(
@@ -169,23 +187,24 @@ class MacModel(MacPreTrainedModel):
             attention_mask: (batch, length), 0 at padding.
             position_ids: For language models that have positions.
             cache_params: Cache of a previous call.
-            inputs_embeds: (batch, length, width) instead of `input_ids`; then without `input_features`.
+            inputs_embeds: (batch, length, width) instead of `input_ids`.
             use_cache: Whether to return the cache.
 
         Raises:
-            ValueError: audio without text, or counts of windows or audio tokens that do not match.
+            ValueError: audio without text, text without its audio, or counts of windows or audio tokens that do not
+                match.
         """
         if (input_ids is None) == (inputs_embeds is None):
             raise ValueError("Give exactly one of `input_ids` and `inputs_embeds`.")
-        audio_embeds = None
-        if inputs_embeds is None:
+        if input_ids is not None:
             inputs_embeds = self.get_input_embeddings()(input_ids)
-            if input_features is not None:
-                check_num_windows(input_features, audio_num_windows)
-                audio_embeds = self.get_audio_features(input_features, return_dict=True).pooler_output
-                inputs_embeds = self.insert_audio(input_ids, inputs_embeds, audio_embeds)
-        elif input_features is not None:
-            raise ValueError("`input_features` need `input_ids` that say where they go; `inputs_embeds` do not.")
+        audio_embeds = None
+        if input_features is not None:
+            check_num_windows(input_features, audio_num_windows)
+            audio_embeds = self.get_audio_features(input_features, return_dict=True).pooler_output
+            inputs_embeds = self.insert_audio(input_ids, inputs_embeds, audio_embeds)
+        elif input_ids is not None and cache_params is None:
+            self.check_no_audio(input_ids)
 
         if self.takes_position_ids and position_ids is not None:
             kwargs["position_ids"] = position_ids
@@ -290,6 +309,7 @@ class MacForConditionalGeneration(MacPreTrainedModel, GenerationMixin):
         cache_params: Cache | None = None,
         inputs_embeds: torch.Tensor | None = None,
         labels: torch.Tensor | None = None,
+        shift_labels: torch.Tensor | None = None,
         use_cache: bool | None = None,
         logits_to_keep: int | torch.Tensor = 0,
         num_items_in_batch: torch.Tensor | None = None,
@@ -298,6 +318,7 @@ class MacForConditionalGeneration(MacPreTrainedModel, GenerationMixin):
         """
         Args:
             labels: (batch, length) token ids to predict, -100 where none is; shifted inside.
+            shift_labels: The same already shifted, as sequence-parallel training needs it; replaces `labels`.
             logits_to_keep: Compute the logits of the last so many positions only (0: all).
             num_items_in_batch: Labelled tokens of the whole global batch, from the Trainer.
 
@@ -314,12 +335,11 @@ class MacForConditionalGeneration(MacPreTrainedModel, GenerationMixin):
             use_cache=use_cache,
             **kwargs,
         )
-        shift_labels = None
-        if labels is not None:
+        if labels is not None and shift_labels is None:
             shift_labels = nn.functional.pad(labels[:, 1:], (0, 1), value=-100)
-            if self.training:
-                logits_to_keep = shift_labels != -100
-                shift_labels = shift_labels[logits_to_keep]
+        if shift_labels is not None and self.training:
+            logits_to_keep = shift_labels != -100
+            shift_labels = shift_labels[logits_to_keep]
         hidden_states = slice_logits_to_keep(outputs.last_hidden_state, logits_to_keep)
         logits = self.lm_head(hidden_states.to(self.lm_head.weight.dtype))
         loss = None
@@ -343,9 +363,10 @@ class MacForConditionalGeneration(MacPreTrainedModel, GenerationMixin):
     def _expand_inputs_for_generation(
         self, expand_size: int = 1, is_encoder_decoder: bool = False, input_ids: Any = None, **model_kwargs: Any
     ) -> tuple[torch.Tensor | None, dict[str, Any]]:
-        """Repeat every clip `expand_size` times: all its windows together, never window by window."""
-        features = model_kwargs.pop("input_features", None)
-        num_windows = model_kwargs.get("audio_num_windows")
+        """Repeat every clip `expand_size` times: all its windows together, never window by window, and its cache."""
+        features, num_windows = model_kwargs.pop("input_features", None), model_kwargs.get("audio_num_windows")
+        if expand_size > 1 and (cache := model_kwargs.get("cache_params")) is not None:
+            cache.reorder_cache(torch.arange(len(input_ids)).repeat_interleave(expand_size))
         input_ids, model_kwargs = super()._expand_inputs_for_generation(
             expand_size, is_encoder_decoder, input_ids, **model_kwargs
         )

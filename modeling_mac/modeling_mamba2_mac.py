@@ -46,7 +46,7 @@ def kernels_for(tensor: torch.Tensor) -> CudaKernels | None:
 
 
 def mask_padding(hidden_states: torch.Tensor, attention_mask: torch.Tensor | None) -> torch.Tensor:
-    """Zero the padded tokens, so that they leave the state as it was."""
+    """Zero the padded tokens, so that they add nothing to the state."""
     return hidden_states if attention_mask is None else hidden_states * attention_mask.unsqueeze(-1).to(hidden_states)
 
 
@@ -100,7 +100,7 @@ class Mamba2MacMixer(Mamba2Mixer):
             and cache_params.has_previous_state(self.layer_idx)
             and not cache_params.is_recording_past(self.layer_idx)
         )
-        if decoding and kernels is not None:
+        if cache_params is not None and decoding and kernels is not None:
             conv_state = cache_params.get_conv_state(self.layer_idx, state_idx=0)
             output = kernels.conv_update(channels_first, conv_state, weight, self.conv1d.bias, self.activation)
             return output.transpose(1, 2)
@@ -108,26 +108,32 @@ class Mamba2MacMixer(Mamba2Mixer):
             channels_first = cache_params.update_conv_state(
                 channels_first, self.layer_idx, conv_kernel_size=self.conv_kernel_size
             )
+        if seq_idx is not None:  # the cache's tokens belong to the first sequence
+            context = seq_idx[:, :1].expand(-1, channels_first.shape[-1] - length)
+            seq_idx = torch.cat([context, seq_idx], dim=1)
         if kernels is not None:
-            output = kernels.conv(channels_first, weight, self.conv1d.bias, activation=self.activation, seq_idx=seq_idx)
+            output = kernels.conv(
+                channels_first, weight, self.conv1d.bias, activation=self.activation, seq_idx=seq_idx
+            )
             return output[..., -length:].transpose(1, 2)
         return self.act(self.causal_conv(channels_first, length, seq_idx)).transpose(1, 2)
 
     def causal_conv(self, channels_first: torch.Tensor, length: int, seq_idx: torch.Tensor | None) -> torch.Tensor:
         """The convolution of the last `length` positions, (batch, channels, context + length) -> (…, length)."""
-        taps = self.conv_kernel_size
+        window = length + self.conv_kernel_size - 1
         weight, bias = self.conv1d.weight, self.conv1d.bias
-        context = channels_first[..., -(length + taps - 1) :]
-        context = nn.functional.pad(context, (length + taps - 1 - context.shape[-1], 0)).to(weight.dtype)
+        missing = max(window - channels_first.shape[-1], 0)
+        channels_first = nn.functional.pad(channels_first[..., -window:], (missing, 0)).to(weight.dtype)
         if seq_idx is None:
-            return nn.functional.conv1d(context, weight, bias, groups=self.conv_dim)
+            return nn.functional.conv1d(channels_first, weight, bias, groups=self.conv_dim)
         # A tap that lies in another packed sequence contributes nothing.
-        origin = nn.functional.pad(seq_idx, (taps - 1, 0), value=-1)
-        output = torch.zeros_like(context[..., -length:]) if bias is None else bias[:, None].expand(-1, length)
-        for tap in range(taps):
-            same = (origin[:, tap : tap + length] == seq_idx).unsqueeze(1)
-            output = output + context[..., tap : tap + length] * weight[:, 0, tap, None] * same
-        return output
+        origin = nn.functional.pad(seq_idx[:, -window:], (missing, 0)).unsqueeze(1)
+        output = torch.zeros_like(channels_first[..., -length:])
+        for tap in range(self.conv_kernel_size):
+            here = slice(tap, tap + length)
+            same = origin[..., here] == origin[..., -length:]
+            output = output + channels_first[..., here] * weight[:, 0, tap, None] * same
+        return output if bias is None else output + bias[:, None]
 
     def scan(
         self,
@@ -158,9 +164,7 @@ class Mamba2MacMixer(Mamba2Mixer):
         A = -torch.exp(self.A_log.float())
         kernels = kernels_for(x)
         if kernels is None:
-            return ssd_step(
-                state, x, dt, A, B, C, D=self.D, dt_bias=self.dt_bias, dt_limit=self.time_step_limit
-            )
+            return ssd_step(state, x, dt, A, B, C, D=self.D, dt_bias=self.dt_bias, dt_limit=self.time_step_limit)
         head_dim, state_size = self.head_dim, self.ssm_state_size
         return kernels.state_update(
             state,

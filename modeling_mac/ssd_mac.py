@@ -51,55 +51,90 @@ def ssd_scan(
     Returns:
         y: (batch, length, heads, head_dim) in the dtype of `x`; final state: (batch, heads, head_dim, state) float32.
     """
-    batch, length, heads, head_dim = x.shape
-    groups, state_size = B.shape[2:]
+    length, groups, head_dim = x.shape[1], B.shape[2], x.shape[3]
     num_chunks = math.ceil(length / TARGET_CHUNK)
-    chunk = math.ceil(length / num_chunks)
-    padding = num_chunks * chunk - length  # less than one token a chunk
-
-    def to_chunks(tensor: torch.Tensor) -> torch.Tensor:
-        """(batch, length, ...) -> float32 (batch, chunks, chunk, ...), zeros at the end."""
-        tensor = tensor if padding == 0 else nn.functional.pad(tensor, (0, 0) * (tensor.dim() - 2) + (0, padding))
-        return tensor.float().unflatten(1, (num_chunks, chunk))
-
     dt = step_size(dt, dt_bias, dt_limit)
-    decay = to_chunks(dt * A.float()).permute(0, 1, 3, 2).cumsum(-1)  # (batch, chunks, heads, chunk)
-    decay = decay.unflatten(2, (groups, -1))  # (batch, chunks, groups, heads a group, chunk)
-    inputs = to_chunks(x.float() * dt.unsqueeze(-1)).unflatten(3, (groups, -1))
-    inputs = inputs.permute(0, 1, 3, 4, 2, 5)  # (batch, chunks, groups, heads a group, chunk, head_dim)
-    B, C = to_chunks(B).transpose(2, 3), to_chunks(C).transpose(2, 3)  # (batch, chunks, groups, chunk, state)
-    sequence = None if seq_idx is None else chunk_seq_idx(seq_idx, padding, num_chunks)
+    log_decay = to_chunks(dt * A.float(), num_chunks).unflatten(3, (groups, -1)).permute(0, 1, 3, 4, 2)
+    inputs = to_chunks(x.float() * dt.unsqueeze(-1), num_chunks).unflatten(3, (groups, -1)).permute(0, 1, 3, 4, 2, 5)
+    B, C = to_chunks(B, num_chunks).transpose(2, 3), to_chunks(C, num_chunks).transpose(2, 3)
+    # B, C: (batch, chunks, groups, chunk, state); inputs: (batch, chunks, groups, heads a group, chunk, head_dim)
+    between, from_start = chunk_decays(log_decay, None if seq_idx is None else chunk_seq_idx(seq_idx, num_chunks))
 
-    weights = decay_mask(decay, sequence) * (C @ B.transpose(-1, -2)).unsqueeze(3)
-    y = weights @ inputs  # inside the chunks
+    y = (between * (B @ C.transpose(-1, -2)).unsqueeze(3)).transpose(-1, -2) @ inputs  # inside the chunks
 
-    to_end = torch.exp(decay[..., -1:] - decay)
-    carry = torch.exp(decay[..., -1])  # (batch, chunks, groups, heads a group)
-    from_start = torch.exp(decay)
-    if sequence is not None:
-        last, first = sequence[..., -1:], torch.cat([sequence[:, :1, 0], sequence[:, :-1, -1]], dim=1).unsqueeze(-1)
-        to_end = to_end * (sequence == last)[:, :, None, None]
-        carry = carry * (first == last)[:, :, None]
-        from_start = from_start * (sequence == first)[:, :, None, None]
+    updates = (inputs * between[..., -1:]).transpose(-1, -2).flatten(3, 4) @ B
+    updates = updates.unflatten(3, (-1, head_dim))  # (..., heads a group, head_dim, state)
+    states, final_state = carry_states(updates, from_start[..., -1], initial_state)
+    carried = C @ states.flatten(3, 4).transpose(-1, -2)  # (..., chunk, heads a group * head_dim)
+    y = y + carried.unflatten(-1, (-1, head_dim)).transpose(-2, -3) * from_start.unsqueeze(-1)
 
-    updates = (inputs * to_end.unsqueeze(-1)).transpose(-1, -2).flatten(3, 4) @ B  # (…, heads a group * head_dim, state)
-    updates = updates.unflatten(3, (-1, head_dim))
-    if initial_state is None:
-        state = updates.new_zeros(batch, groups, heads // groups, head_dim, state_size)
-    else:
-        state = initial_state.float().unflatten(1, (groups, -1))
-    before = []
-    for index in range(num_chunks):
-        before.append(state)
-        state = state * carry[:, index, :, :, None, None] + updates[:, index]
-
-    carried = C @ torch.stack(before, dim=1).flatten(3, 4).transpose(-1, -2)  # (…, chunk, heads a group * head_dim)
-    carried = carried.unflatten(-1, (-1, head_dim)).transpose(-2, -3)
-    y = y + carried * from_start.unsqueeze(-1)
-    y = y.permute(0, 1, 4, 2, 3, 5).reshape(batch, num_chunks * chunk, heads, head_dim)[:, :length]
+    y = y.permute(0, 1, 4, 2, 3, 5).flatten(3, 4).flatten(1, 2)[:, :length]
     if D is not None:
         y = y + x.float() * D.float().unsqueeze(-1)
-    return y.to(x.dtype), state.flatten(1, 2)
+    return y.to(x.dtype), final_state
+
+
+def to_chunks(tensor: torch.Tensor, num_chunks: int) -> torch.Tensor:
+    """(batch, length, ...) -> float32 (batch, chunks, chunk, ...), filled up with zeros: less than a token a chunk."""
+    padding = -tensor.shape[1] % num_chunks
+    if padding:
+        tensor = nn.functional.pad(tensor, (0, 0) * (tensor.dim() - 2) + (0, padding))
+    return tensor.float().unflatten(1, (num_chunks, -1))
+
+
+def chunk_seq_idx(seq_idx: torch.Tensor, num_chunks: int) -> torch.Tensor:
+    """(batch, length) -> (batch, chunks, chunk); the padding belongs to the last sequence."""
+    padding = -seq_idx.shape[1] % num_chunks
+    return torch.cat([seq_idx, seq_idx[:, -1:].expand(-1, padding)], dim=1).unflatten(1, (num_chunks, -1))
+
+
+def chunk_decays(log_decay: torch.Tensor, sequence: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
+    """
+    What is left of a token's contribution, and of the state before the chunk, at every token of the chunk.
+
+    Args:
+        log_decay: (batch, chunks, groups, heads a group, chunk) logarithm of each token's decay.
+        sequence: (batch, chunks, chunk) packed sequence of each token; nothing is left in another one.
+
+    Returns:
+        between: (..., token, later token), 0 below the diagonal; from_start: (..., chunk).
+    """
+    chunk = log_decay.shape[-1]
+    allowed = torch.ones(chunk, chunk, dtype=torch.bool, device=log_decay.device).triu()
+    from_start = log_decay.cumsum(-1).exp()
+    if sequence is not None:
+        allowed = allowed & (sequence.unsqueeze(-1) == sequence.unsqueeze(-2))[:, :, None, None]
+        first = torch.cat([sequence[:, :1, 0], sequence[:, :-1, -1]], dim=1).unsqueeze(-1)  # of the state carried in
+        from_start = from_start * (sequence == first)[:, :, None, None]
+    # Summed from token to token, not as a difference of running sums: that would forget the small decays that follow
+    # a large one. The mask goes in before exp, where 0 * inf could make a gradient NaN.
+    sums = log_decay.unsqueeze(-2).expand(*log_decay.shape, chunk).triu(1).cumsum_(-1)
+    return sums.masked_fill_(~allowed, -math.inf).exp_(), from_start
+
+
+def carry_states(
+    updates: torch.Tensor, decay: torch.Tensor, initial_state: torch.Tensor | None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """
+    The recurrence from chunk to chunk.
+
+    Args:
+        updates: (batch, chunks, groups, heads a group, head_dim, state) what each chunk adds by its end.
+        decay: (batch, chunks, groups, heads a group) what it leaves of the state before it.
+        initial_state: (batch, heads, head_dim, state); zeros if None.
+
+    Returns:
+        The states before each chunk, shaped as `updates`, and the final state, (batch, heads, head_dim, state).
+    """
+    if initial_state is None:
+        state = torch.zeros_like(updates[:, 0])
+    else:
+        state = initial_state.float().unflatten(1, (updates.shape[2], -1))
+    before = []
+    for index in range(updates.shape[1]):
+        before.append(state)
+        state = state * decay[:, index, :, :, None, None] + updates[:, index]
+    return torch.stack(before, dim=1), state.flatten(1, 2)
 
 
 def step_size(dt: torch.Tensor, dt_bias: torch.Tensor | None, dt_limit: tuple[float, float]) -> torch.Tensor:
@@ -107,27 +142,6 @@ def step_size(dt: torch.Tensor, dt_bias: torch.Tensor | None, dt_limit: tuple[fl
     dt = dt.float() if dt_bias is None else dt.float() + dt_bias.float()
     dt = nn.functional.softplus(dt)
     return dt if tuple(dt_limit) == (0.0, math.inf) else dt.clamp(*dt_limit)
-
-
-def decay_mask(decay: torch.Tensor, sequence: torch.Tensor | None) -> torch.Tensor:
-    """
-    exp(sum of the decays between two tokens), zero above the diagonal and across packed sequences.
-
-    `decay` (..., chunk) is cumulative. The mask goes in before exp: above the diagonal the exponent is positive and
-    would overflow for large steps, and a gradient of 0 * inf is NaN.
-    """
-    chunk = decay.shape[-1]
-    allowed = torch.ones(chunk, chunk, dtype=torch.bool, device=decay.device).tril()
-    if sequence is not None:
-        allowed = allowed & (sequence.unsqueeze(-1) == sequence.unsqueeze(-2))[:, :, None, None]
-    return (decay.unsqueeze(-1) - decay.unsqueeze(-2)).masked_fill(~allowed, -math.inf).exp()
-
-
-def chunk_seq_idx(seq_idx: torch.Tensor, padding: int, num_chunks: int) -> torch.Tensor:
-    """(batch, length) -> (batch, chunks, chunk); the padding belongs to the last sequence."""
-    if padding:
-        seq_idx = torch.cat([seq_idx, seq_idx[:, -1:].expand(-1, padding)], dim=1)
-    return seq_idx.unflatten(1, (num_chunks, -1))
 
 
 def ssd_step(

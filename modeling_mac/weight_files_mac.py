@@ -64,15 +64,18 @@ def locate(source: str | PathLike) -> Path:
 def read_config(path: Path) -> dict[str, Any]:
     """The config.json of a folder, or the one beside a file; {} where there is none."""
     file = config_folder(path) / "config.json"
-    if not file.exists():
-        return {}
+    return read_json(file) if file.exists() else {}
+
+
+def read_json(file: Path) -> dict[str, Any]:
+    """A JSON object; ValueError for anything else."""
     try:
-        config = json.loads(file.read_text(encoding="utf-8"))
+        content = json.loads(file.read_text(encoding="utf-8"))
     except ValueError as error:
         raise ValueError(f"{file} is not JSON: {error}") from error
-    if not isinstance(config, dict):
-        raise ValueError(f"{file} holds a {type(config).__name__}; expected an object.")
-    return config
+    if not isinstance(content, dict):
+        raise ValueError(f"{file} holds a {type(content).__name__}; expected an object.")
+    return content
 
 
 def config_folder(path: Path) -> Path:
@@ -100,7 +103,7 @@ def weight_files(path: Path) -> list[Path]:
     for name in STANDARD_NAMES:
         file = path / name
         if file.exists() and file.suffix == ".json":
-            return sorted({path / shard for shard in json.loads(file.read_text())["weight_map"].values()})
+            return sorted({path / shard for shard in read_json(file).get("weight_map", {}).values()})
         if file.exists():
             return [file]
     files = sorted(file for pattern in WEIGHT_PATTERNS for file in path.glob(pattern))

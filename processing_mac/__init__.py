@@ -6,7 +6,7 @@ from transformers import AutoFeatureExtractor, AutoModelForMultimodalLM, AutoPro
 from transformers.pipelines import PIPELINE_REGISTRY
 
 from .feature_extraction_mac import MacFeatureExtractor
-from .pipeline_mac import AudioCaptioningPipeline
+from .pipeline_mac import TASK, AudioCaptioningPipeline
 from .processing_mac import MacProcessor
 
 
@@ -21,7 +21,7 @@ MacFeatureExtractor.register_for_auto_class("AutoFeatureExtractor")
 MacProcessor.register_for_auto_class("AutoProcessor")
 
 PIPELINE_REGISTRY.register_pipeline(
-    "audio-captioning",
+    TASK,
     pipeline_class=AudioCaptioningPipeline,
     pt_model=AutoModelForMultimodalLM,
     default={"model": (DEFAULT_MODEL, "main")},

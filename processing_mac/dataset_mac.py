@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,20 +37,22 @@ def read_manifest(path: str | Path, audio_root: str | Path | None = None) -> lis
     `caption_2`, …, and optionally `phrase_1`, … and `source`. Empty cells are left out.
 
     Raises:
-        ValueError: no such file, another format, a missing column, or rows without audio or caption, each with its
-            line number.
+        ValueError: no such file, another format, or rows without audio or caption, with their line numbers.
     """
     path = Path(path)
     root = path.parent if audio_root is None else Path(audio_root)
     clips, bad = [], []
     for line, row in _read_rows(path):
-        captions = _numbered(row, "caption")
-        if not row.get("audio") or not captions:
-            bad.append(f"line {line}: {'no `audio`' if not row.get('audio') else 'no `caption` or `caption_1`, …'}")
-            continue
-        clips.append(Clip(str(root / row["audio"]), captions, _numbered(row, "phrase"), row.get("source") or None))
-    if bad or not clips:
-        raise ValueError(f"{path}: " + ("; ".join(bad) if bad else "holds no rows."))
+        audio, captions = _numbered(row, "audio"), _numbered(row, "caption")
+        if audio and captions:
+            clips.append(Clip(str(root / audio[0]), captions, _numbered(row, "phrase"), row.get("source") or None))
+        else:
+            bad.append(f"line {line}: {'no `caption` or `caption_1`, …' if audio else 'no `audio`'}")
+    if bad:
+        more = f"; and {len(bad) - 5} more" if len(bad) > 5 else ""
+        raise ValueError(f"{path}: " + "; ".join(bad[:5]) + more + ".")
+    if not clips:
+        raise ValueError(f"{path}: holds no rows.")
     return clips
 
 
@@ -59,7 +62,7 @@ def _read_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         raise ValueError(f"{path}: no such manifest.")
     if path.suffix not in (".csv", ".jsonl"):
         raise ValueError(f"{path}: expected a .csv or .jsonl manifest.")
-    with open(path, encoding="utf-8", newline="") as file:
+    with open(path, encoding="utf-8-sig", newline="") as file:  # spreadsheets write a byte-order mark
         if path.suffix == ".csv":
             reader = csv.DictReader(file)
             for row in reader:
@@ -69,23 +72,26 @@ def _read_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
             if not text.strip():
                 continue
             try:
-                yield line, json.loads(text)
+                row = json.loads(text)
             except json.JSONDecodeError as error:
                 raise ValueError(f"{path}, line {line}: not valid JSON ({error}).") from error
+            if not isinstance(row, dict):
+                raise ValueError(f'{path}, line {line}: expected an object, such as {{"audio": …, "caption": …}}.')
+            yield line, row
 
 
 def _numbered(row: dict[str, Any], name: str) -> tuple[str, ...]:
     """The cells of `name`, `name_1`, `name_2`, … that hold text."""
-    keys = [key for key in row if key and (key == name or key.rpartition("_")[0] == name)]
-    return tuple(row[key].strip() for key in keys if row[key] and row[key].strip())
+    cells = [cell for key, cell in row.items() if key and re.fullmatch(rf"{name}(_\d+)?", key)]
+    return tuple(cell.strip() for cell in cells if isinstance(cell, str) and cell.strip())
 
 
 class CaptionCollator:
     """
     Examples -> batch.
 
-    An example is a dict with `input_features` (windows, frames, mel bins), `caption` and optionally `prompt`; the batch
-    is what `MacForConditionalGeneration.forward` takes, padded on the right, with labels.
+    An example is a dict with `input_features` (windows, frames, mel bins), `caption` and optionally `prompt`; the
+    batch is what `MacForConditionalGeneration.forward` takes, padded on the right, with labels.
     """
 
     def __init__(self, processor: Any, loss_on: str = "answer"):

@@ -6,8 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from transformers.feature_extraction_sequence_utils import SequenceFeatureExtractor
-from transformers.feature_extraction_utils import BatchFeature
+from transformers.feature_extraction_utils import BatchFeature, FeatureExtractionMixin
 
 from .audio_mac import load_waveform
 
@@ -16,7 +15,7 @@ FRAME_LENGTH, FRAME_SHIFT, FFT_LENGTH = 400, 160, 512  # samples at 16 kHz: 25 m
 LOW_FREQUENCY = 20.0  # Hz
 PREEMPHASIS = 0.97
 ENERGY_FLOOR = 1.1920928955078125e-07  # float32 epsilon
-SAMPLES_PER_BLOCK = 30 * 60 * 16_000  # frames of long recordings are made in pieces of 30 minutes, to bound memory
+SAMPLES_PER_BLOCK = 60 * 16_000  # long recordings go minute by minute: bounded memory, and twice as fast in the cache
 
 
 @lru_cache
@@ -62,13 +61,25 @@ def fbank(waveform: torch.Tensor, num_mel_bins: int = 128, sampling_rate: int = 
     return energies.clamp(min=ENERGY_FLOOR).log()
 
 
-class MacFeatureExtractor(SequenceFeatureExtractor):
+def clip_mean(waveform: torch.Tensor) -> torch.Tensor:
+    """
+    Mean of (samples,) in float32, the same on any machine.
+
+    `waveform.mean()` depends on the number of threads, enough to move the log-mel of quiet bins by 1e-3. The two sums
+    here are what it does on two threads, which the reference values were made with.
+    """
+    halves = torch.nn.functional.pad(waveform, (0, len(waveform) % 2)).view(2, -1)
+    return halves.sum(dim=1).sum() / len(waveform)
+
+
+class MacFeatureExtractor(FeatureExtractionMixin):
     """
     Turns clips of any length into windows of normalised log-mel.
 
     Args:
         feature_size: Mel bins.
         sampling_rate: Rate in Hz that clips are brought to.
+        padding_value: Log-mel that fills the last window of a clip, before it is normalised.
         window_frames: Frames of one window (1024 x 10 ms).
         mean, scale: A log-mel cell x becomes (x - mean) / scale: EAT's AudioSet statistics.
     """
@@ -85,7 +96,10 @@ class MacFeatureExtractor(SequenceFeatureExtractor):
         scale: float = 9.138,
         **kwargs: Any,
     ):
-        super().__init__(feature_size, sampling_rate, padding_value, **kwargs)
+        super().__init__(**kwargs)
+        self.feature_size = feature_size
+        self.sampling_rate = sampling_rate
+        self.padding_value = padding_value
         self.window_frames = window_frames
         self.mean = mean
         self.scale = scale
@@ -102,7 +116,7 @@ class MacFeatureExtractor(SequenceFeatureExtractor):
         A list of numbers is one clip, any other list or tuple a list of clips. See `load_waveform` for what a clip
         may be and for the errors; a message names the row of a list.
         """
-        is_list = isinstance(audio, (list, tuple)) and not (audio and isinstance(audio[0], (int, float)))
+        is_list = isinstance(audio, (list, tuple)) and not (audio and isinstance(audio[0], (int, float, np.number)))
         if not is_list:
             return [load_waveform(audio, sampling_rate, self.sampling_rate)]
         if not audio:
@@ -119,7 +133,7 @@ class MacFeatureExtractor(SequenceFeatureExtractor):
     def raw_log_mel(self, waveform: np.ndarray) -> torch.Tensor:
         """One clip, (samples,) at `self.sampling_rate`, as (frames, mel bins) natural-log energies."""
         clip = torch.from_numpy(waveform)
-        clip = clip - clip.mean()
+        clip = clip - clip_mean(clip)
         step = SAMPLES_PER_BLOCK - SAMPLES_PER_BLOCK % FRAME_SHIFT
         reach = step + FRAME_LENGTH - FRAME_SHIFT  # the last frame of a block looks into the next block
         starts = range(0, len(clip) - FRAME_LENGTH + 1, step)
@@ -132,7 +146,7 @@ class MacFeatureExtractor(SequenceFeatureExtractor):
         return ((log_mel - self.mean) / self.scale).view(-1, self.window_frames, self.feature_size)
 
     def __call__(
-        self, audio: Any, sampling_rate: int | None = None, return_tensors: str | None = "pt", **kwargs: Any
+        self, audio: Any, sampling_rate: int | None = None, return_tensors: str | None = "pt"
     ) -> BatchFeature:
         """
         Args:

@@ -4,9 +4,10 @@ import os
 from typing import Any
 
 import torch
-from transformers import GenerationConfig, Pipeline
+from transformers import AutoModelForMultimodalLM, GenerationConfig, Pipeline
 
 
+TASK = "audio-captioning"
 MIN_SEGMENT_SECONDS = 0.5  # a shorter tail belongs to no segment caption of its own
 
 
@@ -49,9 +50,7 @@ class AudioCaptioningPipeline(Pipeline):
                     f"{type(self).__name__} got an unexpected argument {name!r}; expected prompt, return_segments, "
                     "sampling_rate, generate_kwargs, batch_size, num_workers or an argument of `generate`."
                 )
-        forward: dict[str, Any] = {}
-        if generate_kwargs or generation_parameters:
-            forward["generate_kwargs"] = {**(generate_kwargs or {}), **generation_parameters}
+        forward = {**(generate_kwargs or {}), **generation_parameters}
         if prompt is not None:
             forward["prompt"] = prompt
         if return_segments is not None:
@@ -70,7 +69,7 @@ class AudioCaptioningPipeline(Pipeline):
         model_inputs: dict[str, Any],
         prompt: str | None = None,
         return_segments: bool = False,
-        generate_kwargs: dict | None = None,
+        **generate_kwargs: Any,
     ) -> dict[str, Any]:
         waveforms = model_inputs["waveform"]
         batched = isinstance(waveforms, list)
@@ -89,7 +88,7 @@ class AudioCaptioningPipeline(Pipeline):
         return outputs if batched else {key: value[0] for key, value in outputs.items()}
 
     def caption_segments(
-        self, waveform: Any, windows: torch.Tensor, caption: str, prompt: str | None, generate_kwargs: dict | None
+        self, waveform: Any, windows: torch.Tensor, caption: str, prompt: str | None, generate_kwargs: dict
     ) -> list[dict[str, Any]]:
         """Caption each window of one clip as a clip of its own; (windows, frames, mel bins)."""
         extractor = self.processor.feature_extractor
@@ -99,14 +98,14 @@ class AudioCaptioningPipeline(Pipeline):
         captions = [caption]
         if len(windows) > 1:
             captions = self.generate(windows[: len(starts)], [1] * len(starts), prompt, generate_kwargs)
-        ends = starts[1:] + [duration]
+        ends = [*starts[1:], duration]
         return [
             {"start": round(start, 3), "end": round(end, 3), "caption": text}
             for start, end, text in zip(starts, ends, captions, strict=True)
         ]
 
     def generate(
-        self, input_features: torch.Tensor, num_windows: list[int], prompt: str | None, generate_kwargs: dict | None
+        self, input_features: torch.Tensor, num_windows: list[int], prompt: str | None, generate_kwargs: dict
     ) -> list[str]:
         """Greedy or as `generate_kwargs` say: one caption a clip."""
         inputs = {
@@ -115,8 +114,10 @@ class AudioCaptioningPipeline(Pipeline):
             "audio_num_windows": torch.tensor(num_windows),
         }
         inputs = self.ensure_tensor_on_device(**inputs)
-        output = self.model.generate(**inputs, **self._prepare_generate_kwargs(generate_kwargs or {}))
+        output = self.model.generate(**inputs, **self._prepare_generate_kwargs(generate_kwargs))
         sequences = output if isinstance(output, torch.Tensor) else output.sequences
+        if len(sequences) != len(num_windows):
+            raise ValueError("The pipeline gives one caption a clip; for more, call `model.generate` itself.")
         return self.processor.batch_decode(sequences[:, inputs["input_ids"].shape[1] :])
 
     def postprocess(self, model_outputs: dict[str, Any]) -> list[dict[str, Any]]:
@@ -125,13 +126,10 @@ class AudioCaptioningPipeline(Pipeline):
 
     def save_pretrained(self, save_directory: str | os.PathLike, **kwargs: Any) -> None:
         """Save model, processor and this pipeline's code in one folder that loads with `trust_remote_code=True`."""
-        # The registered default is a path of this machine; it must not be published.
-        registered = getattr(type(self), "_registered_impl", {})
-        self._registered_impl = {
-            task: {key: value for key, value in info.items() if key != "default"} for task, info in registered.items()
-        }
+        # `register_pipeline` sets this with the default model, a path of this machine; in remote code nothing sets it.
+        self._registered_impl = {TASK: {"impl": type(self), "pt": (AutoModelForMultimodalLM,), "type": "multimodal"}}
         super().save_pretrained(save_directory, **kwargs)
         self.processor.save_pretrained(save_directory, **kwargs)
 
 
-__all__ = ["AudioCaptioningPipeline"]
+__all__ = ["TASK", "AudioCaptioningPipeline"]

@@ -2,16 +2,24 @@
 
 from typing import Any
 
-import numpy as np
 import torch
 from transformers.feature_extraction_utils import BatchFeature
 from transformers.processing_utils import ProcessorMixin
 
+# Saving a processor copies its module and what that imports, so every saved folder holds the pipeline's code too.
+from .pipeline_mac import AudioCaptioningPipeline  # noqa: F401
+
+
+AUDIO_TOKEN = "<|audio|>"  # stands for one audio embedding
+
+# Padding and tensors are always on, and MAC neither sees nor adds special tokens of its own.
+IGNORED = {"images", "videos", "padding", "return_tensors", "add_special_tokens"}
 
 # Audio first: the state after the audio can be kept and asked many prompts.
 CHAT_TEMPLATE = """\
 {%- for message in messages -%}
-{%- set parts = [{'type': 'text', 'text': message['content']}] if message['content'] is string else message['content'] -%}
+{%- set content = message['content'] -%}
+{%- set parts = [{'type': 'text', 'text': content}] if content is string else content -%}
 {%- for part in parts if part['type'] == 'audio' -%}<|audio|>{%- endfor -%}
 {%- for part in parts if part['type'] == 'text' -%}{{ part['text'] }}{%- endfor -%}
 {{ eos_token if message['role'] == 'assistant' else '\\n' }}
@@ -28,9 +36,8 @@ class MacProcessor(ProcessorMixin):
 
     Args:
         feature_extractor: A `MacFeatureExtractor`.
-        tokenizer: Any fast tokenizer that knows `audio_token`; build it with `padding_side="left"`.
+        tokenizer: Any fast tokenizer that knows `<|audio|>`; build it with `padding_side="left"`.
         chat_template: How a conversation is written; `<|audio|>` stands once for a clip.
-        audio_token: The placeholder of an audio embedding.
         audio_tokens_per_window: `MacConfig.audio_tokens_per_window` of the model that it feeds.
         audio_tokens_per_run: `MacConfig.audio_tokens_per_run`: after so many, a separator follows.
         separator: Text between the runs of a long connector, one token in the GPT-NeoX vocabulary.
@@ -44,23 +51,22 @@ class MacProcessor(ProcessorMixin):
         feature_extractor: Any,
         tokenizer: Any,
         chat_template: str | None = None,
-        audio_token: str = "<|audio|>",
         audio_tokens_per_window: int = 64,
         audio_tokens_per_run: int = 64,
         separator: str = "&&",
         default_prompt: str = "Describe the audio you hear.",
     ):
         super().__init__(feature_extractor, tokenizer, chat_template=chat_template or CHAT_TEMPLATE)
-        self.audio_token = audio_token
+        self.audio_token = AUDIO_TOKEN
         self.audio_tokens_per_window = audio_tokens_per_window
         self.audio_tokens_per_run = audio_tokens_per_run
         self.separator = separator
         self.default_prompt = default_prompt
-        self.audio_token_id = tokenizer.convert_tokens_to_ids(audio_token)
+        self.audio_token_id = tokenizer.convert_tokens_to_ids(AUDIO_TOKEN)
         if self.audio_token_id is None or self.audio_token_id == tokenizer.unk_token_id:
             raise ValueError(
-                f"The tokenizer has no token {audio_token!r}: add it with "
-                f'`tokenizer.add_special_tokens({{"additional_special_tokens": ["{audio_token}"]}})`.'
+                f"The tokenizer has no token {AUDIO_TOKEN!r}: add it with "
+                f'`tokenizer.add_special_tokens({{"additional_special_tokens": ["{AUDIO_TOKEN}"]}})`.'
             )
 
     def __call__(
@@ -82,6 +88,7 @@ class MacProcessor(ProcessorMixin):
             sampling_rate: Rate in Hz of bare arrays.
             loss_on: "answer": labels on the answer and its end; "all": on the prompt too.
             padding_side: "left" to generate, "right" to train; by default right with answers, left without.
+            kwargs: What transformers passes to every processor (`IGNORED`); it changes nothing.
 
         Returns:
             `input_ids`, `attention_mask` (clips, length), `input_features` (windows, frames, mel bins),
@@ -89,7 +96,10 @@ class MacProcessor(ProcessorMixin):
 
         Raises:
             ValueError: bad audio, text without its audio, or counts that do not match.
+            TypeError: an unknown argument.
         """
+        if unknown := sorted(kwargs.keys() - IGNORED):
+            raise TypeError(f"MacProcessor got unexpected arguments: {', '.join(unknown)}.")
         if audio is None:
             raise ValueError("`audio` is missing: MAC's text always speaks of a clip. To continue from a cached clip, "
                              "use the tokenizer alone.")  # fmt: skip
@@ -113,10 +123,13 @@ class MacProcessor(ProcessorMixin):
             return self.pad(prompt_ids, None, padding_side or "left")
         if loss_on not in ("answer", "all"):
             raise ValueError(f"`loss_on` is {loss_on!r}; expected 'answer' or 'all'.")
-        answers = self.tokenizer(match_clips(answer, clips, "answer"), add_special_tokens=False)["input_ids"]
+        answers = match_clips(answer, clips, "answer")
+        answer_ids = self.tokenizer(answers, add_special_tokens=False)["input_ids"]
         input_ids, labels = [], []
-        for prompt, reply in zip(prompt_ids, answers, strict=True):
-            reply = reply + [self.tokenizer.eos_token_id]
+        for row, (prompt, reply) in enumerate(zip(prompt_ids, answer_ids, strict=True)):
+            if self.audio_token_id in reply:
+                raise ValueError(f"answer {row} holds {self.audio_token}, which stands for audio: {answers[row]!r}.")
+            reply = [*reply, self.tokenizer.eos_token_id]
             input_ids.append(prompt + reply)
             audio_end = len(prompt) - prompt[::-1].index(self.audio_token_id)
             labels.append([-100] * audio_end + prompt[audio_end:] + reply)
@@ -131,7 +144,9 @@ class MacProcessor(ProcessorMixin):
         for row, prompt in enumerate(texts):
             count = prompt.count(self.audio_token)
             if count > 1:
-                raise ValueError(f"text {row} holds {self.audio_token} {count} times; expected once, for its one clip.")
+                raise ValueError(
+                    f"text {row} holds {self.audio_token} {count} times; expected once, for its one clip."
+                )
             written.append(prompt if count else self.write_prompt(prompt))
         return written
 
@@ -155,7 +170,9 @@ class MacProcessor(ProcessorMixin):
         padded = {"input_ids": batch["input_ids"], "attention_mask": batch["attention_mask"]}
         if labels is not None:
             padded["labels"] = torch.full_like(padded["input_ids"], -100)
-            padded["labels"][padded["attention_mask"].bool()] = torch.tensor([token for row in labels for token in row])
+            padded["labels"][padded["attention_mask"].bool()] = torch.tensor(
+                [token for row in labels for token in row]
+            )
         return padded
 
     def decode(self, token_ids: Any, skip_special_tokens: bool = True, **kwargs: Any) -> str | list[str]:

@@ -5,7 +5,7 @@ Manifests of ESC-50 for `recipes/tiny.yaml`.
 
 `--esc50` is a folder with `manifest.csv` (columns file, fold, category) and the recordings below `--audio`. Captions
 are our own wording, `esc50_captions.yaml`. Fold 5 becomes the validation set, the others the training set, to which
-recordings of silence and of noise are added.
+recordings of silence and of noise are added. `attribution.csv` names title, author and licence of what is learnt from.
 """
 
 import argparse
@@ -39,6 +39,7 @@ def main() -> None:
         rows[split].append(make_row(folder / recording["file"], category, wording["sources"][category]))
     for path, source in write_silence_and_noise(arguments.output.resolve()):
         rows["train"].append(make_row(path, source, wording["no_source"][source]))
+    write_manifest(arguments.output / "attribution.csv", [attribute(one) for one in recordings])
     for split, split_rows in rows.items():
         write_manifest(arguments.output / f"{split}.csv", split_rows)
         print(f"{arguments.output / split}.csv: {len(split_rows)} clips")
@@ -51,6 +52,11 @@ def make_row(path: Path, source: str, wordings: list[dict[str, str]]) -> dict[st
         row[f"caption_{number}"] = wording["clause"]
         row[f"phrase_{number}"] = wording["phrase"]
     return row
+
+
+def attribute(recording: dict[str, str]) -> dict[str, str]:
+    """What a CC-BY licence asks to be said of a recording."""
+    return {name: recording[name] for name in ("file", "fold", "title", "author", "url", "licence")}
 
 
 def write_silence_and_noise(folder: Path, count: int = 20) -> list[tuple[Path, str]]:

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import soundfile
 
+
 FOLDER = Path(__file__).parents[1] / "examples"
 SPEC = importlib.util.spec_from_file_location("make_examples", FOLDER / "make_examples.py")
 script = importlib.util.module_from_spec(SPEC)

@@ -11,10 +11,9 @@ DECIBEL = math.log(10) / 10  # one dB in natural-log energy
 
 
 def change_timbre(log_mel: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
-    """Another microphone: level +-6 dB, tilt of the spectrum up to +-8 dB at its ends, pitch up to 3 mel bins."""
+    """Another microphone: level +-6 dB, tilt of the spectrum up to +-8 dB at its ends."""
     tilt = torch.linspace(-1, 1, log_mel.shape[1]) * float(rng.uniform(-8, 8)) * DECIBEL
-    shifted = torch.roll(log_mel, int(rng.integers(-3, 4)), dims=1)
-    return (shifted + tilt + float(rng.uniform(-6, 6)) * DECIBEL).clamp(min=FLOOR)
+    return (log_mel + tilt + float(rng.uniform(-6, 6)) * DECIBEL).clamp(min=FLOOR)
 
 
 def turn_in_time(log_mel: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:

@@ -1,6 +1,7 @@
 """Recipes: YAML files, overridden by `--field value`, checked against the fields below and TrainingArguments'."""
 
 import difflib
+import re
 import sys
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -8,6 +9,15 @@ from typing import Any
 
 import yaml
 from transformers import HfArgumentParser, TrainingArguments
+
+
+class RecipeLoader(yaml.SafeLoader):
+    """YAML, with 1e-4 read as the number that it is everywhere else."""
+
+
+RecipeLoader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789")
+)
 
 
 @dataclass
@@ -34,16 +44,20 @@ class Recipe:
     kept_patches: int = field(
         default=128, metadata={"help": "Patches of a window that enter the encoder while it learns tags."}
     )
+    encoder: str = field(default="full", metadata={"help": "'full' trains the encoder, 'frozen' leaves it as it is."})
     encoder_learning_rate: float | None = field(
         default=None, metadata={"help": "Learning rate of the encoder; `learning_rate` if not given."}
     )
-    join_probability: float = field(default=0.0, metadata={"help": "Share of windows with a second clip after the first."})
+    join_probability: float = field(
+        default=0.0, metadata={"help": "Share of windows with a second clip after the first."}
+    )
     overlay_probability: float = field(default=0.0, metadata={"help": "Share of windows with two clips at once."})
     store_float16: bool = field(
         default=False, metadata={"help": "Write the final weights as float16; they load as float32."}
     )
     stages: list[dict] = field(
-        default_factory=list, metadata={"help": "Overrides of these fields, one mapping a stage; run one after another."}
+        default_factory=list,
+        metadata={"help": "Overrides of these fields, one mapping a stage; run one after another."},
     )
 
 
@@ -63,7 +77,7 @@ def load_stages(arguments: list[str]) -> list[tuple[Recipe, TrainingArguments]]:
     path = Path(arguments[0])
     if not path.is_file():
         raise ValueError(f"{path}: no such recipe.")
-    settings = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    settings = yaml.load(path.read_text(encoding="utf-8"), RecipeLoader) or {}
     overrides = parse_overrides(arguments[1:])
     known = {entry.name for kind in (Recipe, TrainingArguments) for entry in fields(kind) if entry.init}
     stages = settings.get("stages") or [{}]
@@ -86,7 +100,7 @@ def parse_overrides(arguments: list[str]) -> dict[str, Any]:
     for name, value in zip(arguments[::2], arguments[1::2], strict=True):
         if not name.startswith("--"):
             raise ValueError(f"Expected `--field`, got {name!r}.")
-        overrides[name[2:].replace("-", "_")] = yaml.safe_load(value)
+        overrides[name[2:].replace("-", "_")] = yaml.load(value, RecipeLoader)
     return overrides
 
 

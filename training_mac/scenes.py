@@ -1,8 +1,8 @@
 """
 Training windows made of one or two recordings: alone, one after the other, or both at once.
 
-A scene carries its caption and where in it each source sounds. Every random choice derives from seed, epoch and row, so
-that a run repeats whatever the number of workers.
+A scene carries its caption and where in it each source sounds. Every random choice derives from seed, epoch and row,
+so that a run repeats whatever the number of workers.
 """
 
 from collections.abc import Sequence

@@ -1,5 +1,6 @@
 """One stage of training: the encoder on tags, or the whole model on captions."""
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from processing_mac import AudioCaptioningPipeline, MacProcessor
 from processing_mac.dataset_mac import CaptionCollator, Clip
 from training_mac.recipe import Recipe
 from training_mac.scenes import SceneDataset
-from training_mac.tagging import SpanCollator, SpanTagger, list_sources
+from training_mac.tagging import SpanCollator, SpanTagger, list_sources, whiten_patches
 from training_mac.trainer import CaptionTrainer, MacTrainer
 
 
@@ -27,9 +28,13 @@ def make_scenes(
 def make_tag_trainer(
     recipe: Recipe, training: TrainingArguments, model: MacForConditionalGeneration, scenes: SceneDataset
 ) -> Trainer:
-    """Trains the encoder alone."""
+    """Trains the encoder alone; a new one starts from whitened patches."""
     sources = list_sources(list(scenes.clips))
     tower = model.model.audio_tower
+    if recipe.base_model is None:
+        extractor = scenes.extractor
+        sample = [(log_mel[:480].float() - extractor.mean) / extractor.scale for log_mel in scenes.log_mels[:500]]
+        whiten_patches(tower.embeddings, sample)
     return MacTrainer(
         SpanTagger(tower, len(sources), recipe.kept_patches),
         training,
@@ -46,7 +51,10 @@ def make_caption_trainer(
     scenes: SceneDataset,
     eval_clips: Sequence[Clip],
 ) -> Trainer:
-    """Trains the whole model."""
+    """Trains the whole model, or all but a frozen encoder."""
+    if recipe.encoder not in ("full", "frozen"):
+        raise ValueError(f"`encoder` is {recipe.encoder!r}; expected 'full' or 'frozen'.")
+    model.model.audio_tower.requires_grad_(recipe.encoder == "full")
     return CaptionTrainer(
         model,
         training,
@@ -70,7 +78,9 @@ def save(model: MacForConditionalGeneration, processor: MacProcessor, folder: Pa
 
 def mark_float32(config_file: Path) -> None:
     """Have `from_pretrained` load the weights as float32: float16 is several times slower on a CPU."""
-    text = config_file.read_text(encoding="utf-8").replace('"dtype": "float16"', '"dtype": "float32"')
+    config = json.loads(config_file.read_text(encoding="utf-8"))
+    for part in (config, config["audio_config"], config["text_config"]):
+        part["dtype"] = "float32"
     temporary = config_file.with_suffix(".tmp")
-    temporary.write_text(text, encoding="utf-8")
+    temporary.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
     temporary.replace(config_file)

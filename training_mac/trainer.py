@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from transformers import Trainer
+from transformers import Trainer, TrainerControl
 
 from evaluation_mac.source_naming import SOURCE_WORDS, naming_accuracy
 from processing_mac.dataset_mac import Clip
@@ -16,6 +16,9 @@ class MacTrainer(Trainer):
         encoder_learning_rate: Learning rate of the parameters under `audio_tower`; `learning_rate` if None.
         Others: As `transformers.Trainer`.
     """
+
+    optimizer: torch.optim.Optimizer | None
+    control: TrainerControl
 
     def __init__(self, *args: Any, encoder_learning_rate: float | None = None, **kwargs: Any):
         super().__init__(*args, **kwargs)
@@ -60,12 +63,14 @@ class CaptionTrainer(MacTrainer):
     def evaluate(self, *args: Any, metric_key_prefix: str = "eval", **kwargs: Any) -> dict[str, float]:
         """Caption every validation clip; score what names its source."""
         captions = self.caption([clip.audio for clip in self.eval_clips])
-        named = [(text, clip.source) for text, clip in zip(captions, self.eval_clips) if clip.source in SOURCE_WORDS]
+        pairs = list(zip(self.eval_clips, captions, strict=True))
+        for clip, caption in pairs[:: max(1, len(pairs) // 5)]:
+            print(f"  {clip.captions[0]!r} was captioned {caption!r}")
+        named = [(caption, clip.source) for clip, caption in pairs if clip.source in SOURCE_WORDS]
         metrics = {}
         if named:
-            metrics[f"{metric_key_prefix}_naming_accuracy"] = naming_accuracy(*map(list, zip(*named)))
-        for clip, caption in list(zip(self.eval_clips, captions))[:: max(1, len(captions) // 5)]:
-            print(f"  {clip.captions[0]!r} was captioned {caption!r}")
+            accuracy = naming_accuracy([caption for caption, _ in named], [source for _, source in named])
+            metrics[f"{metric_key_prefix}_naming_accuracy"] = accuracy
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics

@@ -16,6 +16,7 @@ from evaluation_mac.source_naming import (
     naming_accuracy,
 )
 
+
 RECIPE = yaml.safe_load((Path(__file__).parents[2] / "recipes" / "esc50_captions.yaml").read_text())
 SOURCES = RECIPE["sources"]
 

@@ -60,6 +60,13 @@ def test_missing_and_left_over_weights_are_named(eat_weights):
         convert_eat_state_dict(weights)
 
 
+def test_two_models_in_one_file_are_refused(eat_weights):
+    weights = eat_weights["original_pretrain"]
+    teacher = {"model.blocks.0.norm1.weight": weights["blocks.0.norm1.weight"]}
+    with pytest.raises(ValueError, match=r"unexpected: model\.blocks\.0\.norm1\.weight"):
+        convert_eat_state_dict(weights | teacher)
+
+
 def test_a_pretrained_model_has_no_head(eat_weights):
     with pytest.raises(ValueError, match=r"missing: fc_norm\.bias .*head\.weight"):
         convert_eat_state_dict(eat_weights["original_pretrain"], with_head=True)

@@ -1,5 +1,4 @@
 import json
-import resource
 import shutil
 import subprocess
 import sys
@@ -8,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import Mamba2ForCausalLM
+from transformers import AutoModelForCausalLM, BambaConfig, GPTNeoXConfig, LlamaConfig, Mamba2ForCausalLM, PhiConfig
 
 from modeling_mac import EatConfig, EatModel, MacForConditionalGeneration
 from modeling_mac.conversion_text_mac import mamba2_config
@@ -53,6 +52,38 @@ def test_only_the_connector_is_new(model):
     assert not any(tensor.is_meta for tensor in [*model.parameters(), *model.buffers()])
 
 
+@pytest.mark.parametrize(
+    "config",
+    [
+        GPTNeoXConfig(vocab_size=96, hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=64),
+        LlamaConfig(
+            vocab_size=96, hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=64,
+            tie_word_embeddings=True,
+        ),
+        BambaConfig(
+            vocab_size=96, hidden_size=32, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
+            intermediate_size=64, attn_layer_indices=[1], mamba_n_heads=8, mamba_d_head=8, mamba_d_state=16,
+        ),
+    ],
+    ids=lambda config: config.model_type,
+)  # fmt: skip
+def test_other_language_models(eat_folder, tmp_path, config):
+    language_model = AutoModelForCausalLM.from_config(config).eval()
+    language_model.save_pretrained(tmp_path / "lm")
+    model = MacForConditionalGeneration.from_towers(eat_folder, tmp_path / "lm", audio_token_id=95)
+    ids = torch.arange(20).unsqueeze(0)
+    with torch.no_grad():
+        torch.testing.assert_close(model(ids).logits, language_model(ids).logits, rtol=0, atol=1e-5)
+    assert model.config.tie_word_embeddings == config.tie_word_embeddings
+
+
+def test_a_head_with_a_bias_has_no_place(eat_folder, tmp_path):
+    config = PhiConfig(vocab_size=96, hidden_size=32, num_hidden_layers=1, num_attention_heads=4, intermediate_size=64)
+    AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path / "lm")
+    with pytest.raises(ValueError, match=r"unexpected: lm_head\.bias"):
+        MacForConditionalGeneration.from_towers(eat_folder, tmp_path / "lm", audio_token_id=95)
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_saved_and_loaded_exactly(eat_folder, mamba2_folder, tmp_path, dtype):
     model = MacForConditionalGeneration.from_towers(eat_folder, mamba2_folder, dtype=dtype)
@@ -72,6 +103,14 @@ def test_state_dynamics_are_not_rounded(mamba2, eat_folder, mamba2_folder):
         assert torch.equal(ours.mixer.A_log, theirs.mixer.A_log) and torch.equal(
             ours.mixer.dt_bias, theirs.mixer.dt_bias
         )
+
+
+CONVERT_AND_MEASURE = """
+import resource
+from modeling_mac.convert_cli_mac import main
+main()
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
 
 
 @pytest.fixture
@@ -102,9 +141,9 @@ def full_size(tmp_path) -> Iterator[Path]:
 def test_full_size(full_size):
     sources = ["--audio", str(full_size / "EAT-base.pt"), "--language-model", str(full_size / "mamba2-130m")]
     output = full_size / "mac-130m"
-    command = [sys.executable, "-m", "modeling_mac.convert_cli_mac", *sources, "--output", str(output)]
-    subprocess.run(command, check=True, cwd=Path(__file__).parents[2])
-    assert resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss < 6 * 2**20  # KiB
+    command = [sys.executable, "-c", CONVERT_AND_MEASURE, *sources, "--output", str(output)]
+    printed = subprocess.run(command, check=True, cwd=Path(__file__).parents[2], capture_output=True, text=True).stdout
+    assert int(printed.split()[-1]) < 6 * 2**20  # KiB
     saved = MacForConditionalGeneration.from_pretrained(output)
     assert saved.config.audio_token_id == 50277 and saved.config.text_config.vocab_size == 50288
     assert sum(weight.numel() for weight in saved.model.audio_tower.parameters()) == 85_254_144

@@ -1,0 +1,149 @@
+"""
+`mac-caption`: captions for recordings and folders of recordings.
+
+    mac-caption dog.wav rain.flac
+    mac-caption recordings --output captions.jsonl      # the same command again continues where it stopped
+"""
+
+import argparse
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+from transformers import AutoModelForMultimodalLM, AutoProcessor
+from transformers.utils import logging
+
+# The command is an application on top of both packages; it alone may import the models here, to have them registered.
+import modeling_mac  # noqa: F401
+from processing_mac import DEFAULT_MODEL, AudioCaptioningPipeline
+
+from .caption_file_mac import CaptionFile
+
+
+SUFFIXES = (
+    ".aac", ".aif", ".aiff", ".au", ".caf", ".flac", ".m4a", ".mp3", ".oga", ".ogg", ".opus", ".w64", ".wav", ".webm",
+    ".wma",
+)  # fmt: skip
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Caption and report: 0 if all went well, 1 if a recording could not be read, 2 (by exit) if nothing can be."""
+    parser = build_parser()
+    options = parser.parse_args(arguments)
+    files = find_audio(options.inputs)
+    if not files:
+        parser.error(f"no audio in {', '.join(options.inputs)}: looked for {' '.join(SUFFIXES)}")
+    try:
+        output = CaptionFile(options.output, options.segments) if options.output else None
+    except (OSError, ValueError) as error:
+        parser.error(f"--output {error}")
+    try:
+        captioner = load_captioner(options)
+    except (OSError, ValueError, RuntimeError, AssertionError) as error:  # the last two: torch, for a missing device
+        what = "" if Path(options.model).is_dir() else "is no folder, and as a Hub id "
+        parser.error(f"--model {options.model} {what}cannot be loaded: {error}")
+
+    failed = 0
+    todo = [file for file in files if output is None or file not in output.done]
+    with tqdm(total=len(files), initial=len(files) - len(todo), unit="file", disable=output is None) as bar:
+        for file, result in caption_files(captioner, todo, options.batch_size):
+            if isinstance(result, ValueError):
+                failed += 1
+                tqdm.write(f"mac-caption: {result}", file=sys.stderr)
+            elif output is None:
+                print(format_caption(file, result), flush=True)
+            else:
+                output.append({"audio": file, **result})
+            bar.update()
+    return 1 if failed else 0
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The options and their help."""
+    parser = argparse.ArgumentParser(
+        prog="mac-caption",
+        description="Describe recordings in words. Prints `path<TAB>caption` lines, or writes them to a file.",
+        epilog="Exit code: 0 all captioned, 1 some recordings could not be read, 2 nothing could be done.",
+    )
+    parser.add_argument("inputs", nargs="+", metavar="FILE_OR_FOLDER", help="folders are searched through and through")
+    parser.add_argument("--model", default=DEFAULT_MODEL, help="folder or Hub id (default: the packaged mac-tiny)")
+    parser.add_argument(
+        "--output", type=Path, metavar="FILE", help=".jsonl or .csv; what it already holds is not captioned again"
+    )
+    parser.add_argument("--batch-size", type=positive, default=8, help="recordings at a time (default: 8)")
+    parser.add_argument("--num-beams", type=positive, help="beams of the search (default: what the model ships with)")
+    parser.add_argument("--segments", action="store_true", help="one more caption for every window of 10.24 s")
+    parser.add_argument("--prompt", help="what to ask (default: what the model was trained with)")
+    parser.add_argument("--device", help="such as cpu or cuda:1 (default: the first accelerator, else the CPU)")
+    return parser
+
+
+def positive(text: str) -> int:
+    """An integer above 0; argparse reports the ValueError."""
+    number = int(text)
+    if number < 1:
+        raise ValueError
+    return number
+
+
+def find_audio(inputs: list[str]) -> list[str]:
+    """Named files as they are, the audio files below named folders in order of their names, each once."""
+    found: list[str] = []
+    for name in inputs:
+        if Path(name).is_dir():
+            found += sorted(
+                str(path) for path in Path(name).rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file()
+            )
+        else:
+            found.append(name)
+    return list(dict.fromkeys(found))
+
+
+def load_captioner(options: argparse.Namespace) -> AudioCaptioningPipeline:
+    """The model of a folder or Hub id on the installed classes: no code of the folder runs."""
+    logging.disable_progress_bar()
+    return AudioCaptioningPipeline(
+        AutoModelForMultimodalLM.from_pretrained(options.model, trust_remote_code=False),
+        processor=AutoProcessor.from_pretrained(options.model, trust_remote_code=False),
+        device=options.device,
+        prompt=options.prompt,
+        return_segments=options.segments,
+        generate_kwargs={"num_beams": options.num_beams} if options.num_beams else None,
+    )
+
+
+def caption_files(
+    captioner: AudioCaptioningPipeline, files: list[str], batch_size: int
+) -> Iterator[tuple[str, dict[str, Any] | ValueError]]:
+    """
+    Each file with its `{"caption", "segments"?}`, or with the error why it cannot be read.
+
+    Files are decoded one by one before they meet in a batch, so that a bad one does not take the others with it.
+    """
+    extractor = captioner.feature_extractor
+    for start in range(0, len(files), batch_size):
+        clips = {}
+        for file in files[start : start + batch_size]:
+            try:
+                [waveform] = extractor.load(file)
+            except ValueError as error:
+                yield file, error
+            else:
+                clips[file] = {"array": waveform, "sampling_rate": extractor.sampling_rate}
+        results = captioner(list(clips.values()), batch_size=len(clips)) if clips else []
+        for file, [result] in zip(clips, results, strict=True):
+            yield file, result
+
+
+def format_caption(file: str, record: dict[str, Any]) -> str:
+    """`path<TAB>caption`, and the segments indented below."""
+    lines = [f"{file}\t{record['caption']}"]
+    for segment in record.get("segments", []):
+        lines.append(f"    {segment['start']:.2f}-{segment['end']:.2f} s\t{segment['caption']}")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

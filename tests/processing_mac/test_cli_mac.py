@@ -1,0 +1,190 @@
+"""`mac-caption`: what it prints, what it writes, how it goes on after trouble."""
+
+import csv
+import json
+import os
+from pathlib import Path
+
+import pytest
+import soundfile
+
+from processing_mac import AudioCaptioningPipeline
+from processing_mac.caption_file_mac import CaptionFile
+from processing_mac.cli_mac import main
+
+
+@pytest.fixture
+def captioner(model, processor) -> AudioCaptioningPipeline:
+    return AudioCaptioningPipeline(model, processor=processor, device="cpu")
+
+
+@pytest.fixture
+def model_folder(captioner, tmp_path) -> str:
+    """A released folder whose own code must not run."""
+    captioner.save_pretrained(tmp_path / "mac")
+    for code in (tmp_path / "mac").glob("*.py"):
+        code.write_text("raise RuntimeError('this code must not run')")
+    return str(tmp_path / "mac")
+
+
+@pytest.fixture
+def sounds(tmp_path, sound, monkeypatch) -> Path:
+    """The working directory: three recordings in `sounds`, and things that are none."""
+    for seed, name in enumerate(["b.wav", "a/C.FLAC", "a/d.ogg"], start=1):
+        path = tmp_path / "sounds" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        soundfile.write(path, sound(12 if seed == 2 else 3, seed), 16_000)
+    (tmp_path / "sounds" / "notes.txt").write_text("no sound")
+    (tmp_path / "sounds" / "folder.wav").mkdir()
+    monkeypatch.chdir(tmp_path)
+    return Path("sounds")
+
+
+FILES = ["sounds/a/C.FLAC", "sounds/a/d.ogg", "sounds/b.wav"]
+
+
+@pytest.fixture
+def run(model_folder):
+    """Runs the command on the CPU with that model."""
+    return lambda *arguments: main([*map(str, arguments), "--model", model_folder, "--device", "cpu"])
+
+
+def read_jsonl(path: str) -> list[dict]:
+    return [json.loads(line) for line in Path(path).read_text(encoding="utf-8").splitlines()]
+
+
+def test_prints_paths_and_captions(run, sounds, captioner, capsys):
+    assert run(sounds, "--batch-size", 2) == 0
+    assert capsys.readouterr().out == "".join(f"{file}\t{captioner(file)[0]['caption']}\n" for file in FILES)
+
+
+def test_named_files_come_as_named_and_once(run, sounds, capsys):
+    assert run("sounds/b.wav", sounds, "sounds/b.wav") == 0
+    assert [line.split("\t")[0] for line in capsys.readouterr().out.splitlines()] == [FILES[2], *FILES[:2]]
+
+
+def test_segments_beams_and_prompt(run, sounds, captioner, capsys):
+    assert run(FILES[0], "--segments", "--num-beams", 3, "--prompt", "Hi") == 0
+    [record] = captioner(FILES[0], return_segments=True, num_beams=3, prompt="Hi")
+    first, second = (segment["caption"] for segment in record["segments"])
+    assert capsys.readouterr().out.splitlines() == [
+        f"{FILES[0]}\t{record['caption']}",
+        f"    0.00-10.24 s\t{first}",
+        f"    10.24-12.00 s\t{second}",
+    ]
+
+
+def test_jsonl(run, sounds, captioner, capsys):
+    assert run(sounds, "--output", "captions.jsonl", "--segments") == 0
+    expected = [{"audio": file, **captioner(file, return_segments=True)[0]} for file in FILES]
+    assert read_jsonl("captions.jsonl") == expected
+    printed = capsys.readouterr()
+    assert printed.out == "" and "3/3" in printed.err
+
+
+@pytest.mark.parametrize("segments", [False, True])
+def test_csv(segments, run, sounds, captioner):
+    assert run(sounds, "--output", "captions.csv", *["--segments"] * segments) == 0
+    with open("captions.csv", encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    results = [captioner(file, return_segments=True)[0] for file in FILES]
+    assert [(row["audio"], row["caption"]) for row in rows] == [
+        (file, result["caption"]) for file, result in zip(FILES, results, strict=True)
+    ]
+    if segments:
+        assert [json.loads(row["segments"]) for row in rows] == [result["segments"] for result in results]
+    else:
+        assert list(rows[0]) == ["audio", "caption"]
+
+
+@pytest.mark.parametrize("suffix", ["jsonl", "csv"])
+@pytest.mark.parametrize("cut", [0, 1, 7, 20])
+def test_goes_on_where_it_was_killed(suffix, cut, run, sounds, monkeypatch):
+    """`cut`: so many bytes of the second record were not written any more."""
+    output = f"captions.{suffix}"
+    assert run(sounds, "--output", output) == 0
+    whole = Path(output).read_bytes()
+    begin = whole.index(b"sounds/a/d.ogg")
+    end = whole.index(b"\n", begin) + 1
+    Path(output).write_bytes(whole[: end - cut])
+
+    decoded = []
+    load = AudioCaptioningPipeline.preprocess
+    monkeypatch.setattr(
+        AudioCaptioningPipeline, "preprocess", lambda *args, **kwargs: decoded.append(1) or load(*args, **kwargs)
+    )
+    assert run(sounds, "--output", output) == 0
+    assert Path(output).read_bytes() == whole
+    assert len(decoded) == (1 if cut == 0 else 2)
+
+
+@pytest.mark.parametrize("written", [b"", b"aud", b"audio,caption\n"])
+def test_goes_on_after_a_kill_at_the_very_start(written, run, sounds):
+    Path("captions.csv").write_bytes(written)
+    assert run(FILES[0], "--output", "captions.csv") == 0
+    assert Path("captions.csv").read_text(encoding="utf-8").startswith("audio,caption\nsounds/a/C.FLAC,")
+
+
+def test_one_unreadable_file_does_not_stop_the_rest(run, sounds, captioner, capsys):
+    Path("sounds/a/bad.wav").write_bytes(b"no sound at all")
+    assert run(sounds, "gone.wav", "--output", "captions.jsonl", "--batch-size", 4) == 1
+    assert [record["audio"] for record in read_jsonl("captions.jsonl")] == FILES
+    errors = capsys.readouterr().err
+    assert "mac-caption: sounds/a/bad.wav: cannot be read as audio" in errors
+    assert "mac-caption: gone.wav: no such audio file" in errors
+    assert run("gone.wav") == 1
+
+    Path("sounds/a/bad.wav").write_bytes(Path("sounds/b.wav").read_bytes())
+    assert run(sounds, "--output", "captions.jsonl") == 0  # mended, it is captioned
+    assert [record["audio"] for record in read_jsonl("captions.jsonl")] == [*FILES, "sounds/a/bad.wav"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["sounds", "--model", "nowhere/at/all"], "--model nowhere/at/all is no folder, and as a Hub id"),
+        (["sounds", "--model", "sounds"], "--model sounds cannot be loaded"),
+        (["sounds", "--device", "cuda:99"], "cannot be loaded"),
+        (["sounds/folder.wav"], "no audio in sounds/folder.wav"),
+        (["sounds", "--output", "captions.txt"], "ends in .jsonl or .csv"),
+        (["sounds", "--output", "no/folder/captions.csv"], "No such file or directory"),
+        (["sounds", "--batch-size", "0"], "--batch-size"),
+        ([], "FILE_OR_FOLDER"),
+    ],
+)
+def test_wrong_use(arguments, message, sounds, model_folder, capsys):
+    if "--model" not in arguments:
+        arguments = [*arguments, "--model", model_folder]
+    with pytest.raises(SystemExit) as exit:
+        main(arguments)
+    assert exit.value.code == 2 and message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("captions.jsonl", '{"name": "Anna"}\n'),
+        ("captions.jsonl", "one line of somebody's notes"),
+        ("captions.jsonl", '{"audio": "a.wav", "caption": "A"}\nnotes\n'),
+        ("captions.csv", "one line of somebody's notes"),
+        ("captions.csv", "audio,caption,segments\na.wav,A,[]\n"),  # written with --segments
+        ("captions.csv", 'audio,caption\n"a.wav,A\n'),
+    ],
+)
+def test_another_file_is_left_as_it_is(name, content, run, sounds, capsys):
+    Path(name).write_text(content)
+    with pytest.raises(SystemExit) as exit:
+        run(sounds, "--output", name)
+    assert exit.value.code == 2 and name in capsys.readouterr().err
+    assert Path(name).read_text() == content
+
+
+NAMES = ['comma, and "quote".wav', "two\nlines.wav", "two\r\nlines.wav", "Glück\u2028.wav", os.fsdecode(b"\xff.wav")]
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".csv"])
+def test_any_name_of_a_file_is_found_again(suffix, tmp_path):
+    output = CaptionFile(tmp_path / f"captions{suffix}", with_segments=True)
+    for name in NAMES:
+        output.append({"audio": name, "caption": 'says "hello", twice', "segments": []})
+    assert CaptionFile(output.path, with_segments=True).done == set(NAMES)

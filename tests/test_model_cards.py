@@ -1,0 +1,43 @@
+"""The model cards hold exactly the code of the packages, and nothing that should not be published."""
+
+import importlib.util
+import json
+from pathlib import Path
+
+import pytest
+from safetensors import safe_open
+
+
+ROOT = Path(__file__).resolve().parents[1]
+spec = importlib.util.spec_from_file_location("make_cards", ROOT / "model_cards" / "make_cards.py")
+make_cards = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(make_cards)
+
+FOLDERS = make_cards.card_folders()
+
+
+def test_there_is_a_checkpoint() -> None:
+    assert [folder.name for folder in FOLDERS] == ["mac-tiny"]
+
+
+@pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
+def test_remote_code_is_the_package(folder: Path) -> None:
+    copies = {file.name: file.read_bytes() for file in folder.glob("*.py")}
+    assert copies == {file.name: file.read_bytes() for file in make_cards.remote_code_files()}, "run `make cards`"
+
+
+@pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
+def test_weights_are_small_and_load_as_float32(folder: Path) -> None:
+    weights = folder / "model.safetensors"
+    assert weights.stat().st_size <= 12_000_000
+    with safe_open(weights, "pt") as file:
+        kinds = {file.get_slice(name).get_dtype() for name in file.keys()}  # noqa: SIM118 (not a mapping)
+    assert "F16" in kinds
+    config = json.loads((folder / "config.json").read_text())
+    assert {config["dtype"], config["audio_config"]["dtype"], config["text_config"]["dtype"]} == {"float32"}
+
+
+@pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
+def test_no_path_of_the_machine_that_made_it(folder: Path) -> None:
+    for file in folder.glob("*.json"):
+        assert "/home/" not in file.read_text() and str(ROOT) not in file.read_text(), file
