@@ -87,7 +87,6 @@ class MacPreTrainedModel(PreTrainedModel):
     supports_gradient_checkpointing = True
     _no_split_modules = ["EatEmbeddings", "EatLayer", "Mamba2Block"]
     _skip_keys_device_placement = ["cache_params"]
-    _keep_in_fp32_modules_strict = {"A_log", "dt_bias"}
     _is_stateful = True
     _supports_sdpa = True
     _supports_flash_attn = True
@@ -141,11 +140,12 @@ class MacModel(MacPreTrainedModel):
     def insert_audio(
         self, input_ids: torch.Tensor | None, inputs_embeds: torch.Tensor, audio_embeds: torch.Tensor
     ) -> torch.Tensor:
-        """Put the audio embeddings, in order, where `<|audio|>` stands by its id or its embedding; counts must agree."""
-        if input_ids is None:
-            is_audio = (inputs_embeds == self.get_input_embeddings().weight[self.config.audio_token_id]).all(-1)
-        else:
+        """Put the audio embeddings, in order, where `<|audio|>` or its embedding stands; the counts must agree."""
+        if input_ids is not None:
             is_audio = input_ids == self.config.audio_token_id
+        else:
+            placeholder = torch.tensor(self.config.audio_token_id, device=inputs_embeds.device)
+            is_audio = (inputs_embeds == self.get_input_embeddings()(placeholder)).all(-1)
         expected = audio_embeds.shape[0] * audio_embeds.shape[1]
         torch_compilable_check(
             is_audio.sum() == expected,
@@ -196,7 +196,7 @@ class MacModel(MacPreTrainedModel):
         """
         if (input_ids is None) == (inputs_embeds is None):
             raise ValueError("Give exactly one of `input_ids` and `inputs_embeds`.")
-        if input_ids is not None:
+        if inputs_embeds is None:
             inputs_embeds = self.get_input_embeddings()(input_ids)
         audio_embeds = None
         if input_features is not None:
@@ -236,6 +236,8 @@ def check_num_windows(input_features: torch.Tensor, audio_num_windows: torch.Ten
 
 class MacForConditionalGeneration(MacPreTrainedModel, GenerationMixin):
     """MAC with its language-modelling head: audio and a prompt in, a caption out."""
+
+    _tp_plan = {"lm_head": "colwise_gather_output"}
 
     def __init__(self, config: MacConfig):
         super().__init__(config)

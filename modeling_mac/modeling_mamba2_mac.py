@@ -182,6 +182,8 @@ class Mamba2MacMixer(Mamba2Mixer):
 class Mamba2MacModel(Mamba2Model):
     """`Mamba2Model` whose blocks hold `Mamba2MacMixer`; weights, config and cache are interchangeable."""
 
+    _keep_in_fp32_modules_strict = {"A_log", "dt_bias"}  # exponents: half precision changes how long the state lasts
+
     def __init__(self, config: Mamba2Config):
         super().__init__(config)
         for index, block in enumerate(self.layers):

@@ -185,10 +185,28 @@ class MacProcessor(ProcessorMixin):
         return [self.decode(row, **kwargs) for row in token_ids]
 
     def apply_chat_template(self, conversation: Any, *args: Any, tokenize: bool = False, **kwargs: Any) -> Any:
-        """See transformers. `tokenize=True` loads the audio that the conversation names and makes model inputs."""
+        """
+        See transformers. `tokenize=True` loads the audio that the conversation names and makes model inputs; an audio
+        part holds, as `audio`, `url` or `path`, what `MacFeatureExtractor.load` takes (bare arrays at its own rate).
+        """
         if tokenize:
             kwargs.setdefault("return_dict", True)
+            conversation = self.load_conversation(conversation)
         return super().apply_chat_template(conversation, *args, tokenize=tokenize, **kwargs)
+
+    def load_conversation(self, part: Any) -> Any:
+        """A conversation, a batch or a part of one with its audio loaded: transformers' loader would name no file."""
+        if isinstance(part, (list, tuple)):
+            return [self.load_conversation(item) for item in part]
+        if not isinstance(part, dict):
+            return part
+        if part.get("type") != "audio":
+            return {key: self.load_conversation(value) if key == "content" else value for key, value in part.items()}
+        for key in ("audio", "url", "path"):
+            if key in part:
+                [waveform] = self.feature_extractor.load(part[key], self.feature_extractor.sampling_rate)
+                return {"type": "audio", "audio": waveform}
+        return part
 
 
 def match_clips(texts: str | list[str], clips: int, name: str) -> list[str]:

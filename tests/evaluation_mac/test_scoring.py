@@ -70,6 +70,11 @@ def test_captions_without_a_word_score_as_in_the_java_tools():
     assert max(row["bleu_1"] for row in result["per_caption"]) < 1e-5
 
 
+def test_of_two_references_as_close_in_length_bleu_takes_the_shorter():
+    result = score_captions(["a dog barks loudly"], [["dog barks loudly", "a dog barks very loudly"]], ["bleu"])
+    assert result["corpus"]["bleu_1"] == pytest.approx(1.0)
+
+
 def test_only_the_metrics_asked_for():
     result = score_captions(["a dog barks"], [["a dog is barking"]], ["rouge_l"])
     assert set(result["corpus"]) == set(result["per_caption"][0]) == {"rouge_l"}

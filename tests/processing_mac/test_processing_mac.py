@@ -179,11 +179,22 @@ def test_the_chat_template_puts_audio_first(processor):
 def test_the_chat_template_tokenizes(processor, sound, tmp_path):
     soundfile.write(tmp_path / "dog.wav", sound(12), 16_000, subtype="FLOAT")
     expected = processor(sound(12), text="Who?", sampling_rate=16_000)
-    for audio in (str(tmp_path / "dog.wav"), sound(12)):
+    path = tmp_path / "dog.wav"
+    row = {"array": sound(12), "sampling_rate": 16_000}
+    for audio in (str(path), path, path.read_bytes(), row, sound(12), sound(12).tolist()):
         inputs = processor.apply_chat_template(conversation(audio), tokenize=True)
         assert set(inputs) == set(expected) and all(torch.equal(inputs[key], expected[key]) for key in expected)
     batch = processor.apply_chat_template([conversation(sound(1)), conversation(sound(12))], tokenize=True)
     assert batch["audio_num_windows"].tolist() == [1, 2] and len(batch["input_ids"]) == 2
+
+
+def test_errors_of_a_conversation_name_the_file(processor):
+    for name in ("gone", "gone.wav"):
+        with pytest.raises(ValueError, match=f"^{name}: no such audio file"):
+            processor.apply_chat_template(conversation(name), tokenize=True)
+    with pytest.raises(ValueError, match="`text` has 2 rows for 1 clips"):
+        silent = [{"role": "user", "content": [{"type": "text", "text": "Who?"}]}]
+        processor.apply_chat_template([silent, conversation([0.0] * 400)], tokenize=True)
 
 
 def test_training_text_is_the_chat_templates(processor, sound):
