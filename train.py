@@ -36,6 +36,8 @@ def main() -> None:
             trainer = make_caption_trainer(recipe, training, model, processor, scenes, eval_clips)
         trainer.train(resume_from_checkpoint=training.resume_from_checkpoint)
         trainer.accelerator.end_training()
+        if recipe.objective == "tags":
+            trainer.model.hand_over(model.model.connector)
 
     save(model, processor, Path(training.output_dir).parent, recipe.store_float16)
 

@@ -9,7 +9,7 @@ they are part of how the test set defines the metric, as its references are. Cou
 repeated clips for common phrases: on Clotho's evaluation set intervals are as wide, but 0.004 too high.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -46,4 +46,25 @@ def bootstrap_intervals(
     for metric, columns in zip(metrics, np.split(sums, ends[:-1], axis=1), strict=True):
         low, high = np.percentile(metric.formula(columns), _PERCENTILES, axis=0)
         intervals |= {name: (float(low[i]), float(high[i])) for i, name in enumerate(metric.names)}
+    return intervals
+
+
+def weighted_intervals(
+    score: Callable[[np.ndarray], dict[str, float]], items: int, resamples: int = 1000, seed: int = 0
+) -> dict[str, tuple[float, float]]:
+    """
+    The 95% interval of scores that are no formula of sums, such as a median or an average precision.
+
+    Args:
+        score: the scores when each of the items counts so many times, (items,) integers.
+        items: how many there are.
+        resamples: how many resamples to draw.
+        seed: the same seed gives the same intervals.
+    """
+    generator = np.random.default_rng(seed)
+    drawn = [score(np.bincount(generator.integers(items, size=items), minlength=items)) for _ in range(resamples)]
+    intervals = {}
+    for name in drawn[0]:
+        low, high = np.nanpercentile([scores[name] for scores in drawn], _PERCENTILES)
+        intervals[name] = (float(low), float(high))
     return intervals

@@ -26,19 +26,20 @@ def check_captions(
         )
     if not len(candidates):
         raise ValueError("expected at least one candidate, got none")
-    _refuse("candidates: expected a text", [not isinstance(caption, str) for caption in candidates])
-    _refuse(
+    refuse_rows("candidates: expected a text", [not isinstance(caption, str) for caption in candidates])
+    refuse_rows(
         "references: expected a list of texts",
         [
             isinstance(row, str) or not hasattr(row, "__iter__") or any(not isinstance(text, str) for text in row)
             for row in references
         ],
     )
-    _refuse("references: expected at least one", [len(row) == 0 for row in references])
+    refuse_rows("references: expected at least one", [len(row) == 0 for row in references])
     return list(candidates), [list(row) for row in references]
 
 
-def _refuse(expected: str, wrong: list[bool]) -> None:
+def refuse_rows(expected: str, wrong: list[bool]) -> None:
+    """Raise a ValueError that lists the rows marked as wrong, if there are any."""
     rows = [row for row, is_wrong in enumerate(wrong) if is_wrong]
     if rows:
         raise ValueError(f"{expected}, which is not so in {_name(rows)}")

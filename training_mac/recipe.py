@@ -41,6 +41,10 @@ class Recipe:
         default="captions",
         metadata={"help": "'captions': the whole model; 'tags': its encoder alone, on the `source` column."},
     )
+    whiten: bool = field(
+        default=False,
+        metadata={"help": "Before tags, start the patch embedding from the principal components of the recordings."},
+    )
     kept_patches: int = field(
         default=128, metadata={"help": "Patches of a window that enter the encoder while it learns tags."}
     )

@@ -12,8 +12,9 @@ from processing_mac import AudioCaptioningPipeline, MacProcessor
 from processing_mac.dataset_mac import CaptionCollator, Clip
 from training_mac.recipe import Recipe
 from training_mac.scenes import SceneDataset
-from training_mac.tagging import SpanCollator, SpanTagger, list_sources, whiten_patches
+from training_mac.tagging import SpanCollator, SpanTagger, list_sources
 from training_mac.trainer import CaptionTrainer, MacTrainer
+from training_mac.whitening import whiten_patches
 
 
 def make_scenes(
@@ -28,10 +29,10 @@ def make_scenes(
 def make_tag_trainer(
     recipe: Recipe, training: TrainingArguments, model: MacForConditionalGeneration, scenes: SceneDataset
 ) -> Trainer:
-    """Trains the encoder alone; a new one starts from whitened patches."""
+    """Trains the encoder alone."""
     sources = list_sources(list(scenes.clips))
     tower = model.model.audio_tower
-    if recipe.base_model is None:
+    if recipe.whiten:
         extractor = scenes.extractor
         sample = [(log_mel[:480].float() - extractor.mean) / extractor.scale for log_mel in scenes.log_mels[:500]]
         whiten_patches(tower.embeddings, sample)

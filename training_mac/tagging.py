@@ -4,7 +4,8 @@ Teaching a new encoder to hear before it learns to speak: every span of a scene 
 Captions alone teach a randomly initialised encoder slowly, since most of their words do not depend on the sound. Here
 each recording in a scene must be told from the mean of the tokens under it, so that the tokens that the connector
 reads carry it. As in EAT's own training only a random part of the patches enters the encoder (arXiv 2401.03497,
-section 3), which makes a step several times cheaper. The head is thrown away afterwards.
+section 3), which makes a step several times cheaper. The head then becomes a part of the
+connector, so that the language model starts from evidence for each source.
 """
 
 from typing import Any
@@ -13,7 +14,7 @@ import torch
 from torch import nn
 
 from modeling_mac import EatModel
-from modeling_mac.modeling_eat import EatEmbeddings
+from modeling_mac.connector_mac import Connector, MeanPoolConnector
 from training_mac.scenes import SILENCE_AND_NOISE
 
 
@@ -61,30 +62,25 @@ class SpanTagger(nn.Module):
         logits = self.head(self.norm(means))
         return {"loss": self.loss(logits, labels), "logits": logits}
 
+    @torch.no_grad()
+    def hand_over(self, connector: Connector | MeanPoolConnector) -> None:
+        """
+        Make the first units of the connector's MLP the scores of the sources, for the tokens that it reads at a time,
+        and let only these through at first.
 
-@torch.no_grad()
-def whiten_patches(embeddings: EatEmbeddings, log_mels: list[torch.Tensor], ridge: float = 0.005) -> None:
-    """
-    Start the patch embedding as the principal components of real patches, each with about the same variance.
-
-    The level of a patch has some forty times the variance of anything else in it; a random projection hands on little
-    but that, and gradient descent takes long to find the rest.
-
-    Args:
-        embeddings: The encoder's `EatEmbeddings`.
-        log_mels: Normalised, (frames, mel bins) each, at least a patch long.
-        ridge: Variance below which a component is taken for noise.
-    """
-    size, weight, bias = embeddings.patch_size, embeddings.patch_embedding.weight, embeddings.patch_embedding.bias
-    assert bias is not None
-    patches = torch.cat([one.unfold(0, size, size).unfold(1, size, size).reshape(-1, size * size) for one in log_mels])
-    mean = patches.mean(dim=0)
-    covariance = (patches - mean).T @ (patches - mean) / len(patches)
-    variances, components = torch.linalg.eigh(covariance)  # ascending
-    count = min(len(weight), size * size)
-    whitening = (components / (variances + ridge).sqrt()).T.flip(0)[:count]
-    weight[:count] = whitening.view(count, 1, size, size)
-    bias[:count] = -whitening @ mean
+        A language model that starts from nothing otherwise learns to ignore the audio before it learns to use it:
+        what little differs between sounds in the encoder's tokens is drowned by all that does not help.
+        """
+        if isinstance(connector, MeanPoolConnector):  # it has no MLP
+            return
+        assert self.norm.running_mean is not None and self.norm.running_var is not None
+        deviation = (self.norm.running_var + self.norm.eps).sqrt()
+        weight = self.head.weight / deviation
+        layer, sources = connector.linear_1, len(weight)
+        tokens = layer.in_features // weight.shape[1]  # side by side in one input of the connector
+        layer.weight[:sources] = weight.repeat(1, tokens) / tokens
+        layer.bias[:sources] = self.head.bias - weight @ self.norm.running_mean
+        connector.linear_2.weight[:, sources:] = 0
 
 
 class SpanCollator:

@@ -1,4 +1,4 @@
-"""Captions with known scores."""
+"""Captions with known scores; tiny random encoders, saved as their users find them."""
 
 import json
 import os
@@ -6,6 +6,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import Whitespace
+from transformers import (
+    BertConfig,
+    BertModel,
+    ClapAudioConfig,
+    ClapConfig,
+    ClapFeatureExtractor,
+    ClapModel,
+    ClapTextConfig,
+    PreTrainedTokenizerFast,
+)
 
 
 HERE = Path(__file__).parent
@@ -24,3 +38,50 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"needs the caption tables, which are not at {folder}; MAC_DATA may name their folder")
     return folder
+
+
+WORDS = ["[PAD]", "[UNK]", "a", "the", "dog", "cat", "barks", "sleeps", "is", "barking", "loudly", "in", "rain"]
+
+
+@pytest.fixture(scope="session")
+def encoder_words() -> list[str]:
+    """The vocabulary of the encoders."""
+    return WORDS
+
+
+def save_tokenizer(folder: Path) -> None:
+    tokenizer = Tokenizer(WordLevel({word: i for i, word in enumerate(WORDS)}, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = Whitespace()
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="[PAD]", unk_token="[UNK]").save_pretrained(folder)
+
+
+@pytest.fixture(scope="session")
+def bert_folder(tmp_path_factory) -> str:
+    """The folder of a two-layer BERT."""
+    folder = tmp_path_factory.mktemp("bert")
+    save_tokenizer(folder)
+    torch.manual_seed(0)
+    config = BertConfig(
+        vocab_size=len(WORDS), hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64
+    )
+    BertModel(config).save_pretrained(folder)
+    return str(folder)
+
+
+@pytest.fixture(scope="session")
+def clap_folder(tmp_path_factory) -> str:
+    """The folder of a CLAP that hears one second."""
+    folder = tmp_path_factory.mktemp("clap")
+    save_tokenizer(folder)
+    ClapFeatureExtractor(max_length_s=1, truncation="rand_trunc").save_pretrained(folder)
+    torch.manual_seed(0)
+    text = ClapTextConfig(
+        vocab_size=len(WORDS), hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32,
+        pad_token_id=0, bos_token_id=1, eos_token_id=1,
+    )  # fmt: skip
+    audio = ClapAudioConfig(
+        spec_size=128, window_size=4, patch_embeds_hidden_size=8, hidden_size=16, depths=[1, 1],
+        num_attention_heads=[1, 2], num_hidden_layers=2,
+    )  # fmt: skip
+    ClapModel(ClapConfig(text_config=text, audio_config=audio, projection_dim=12)).save_pretrained(folder)
+    return str(folder)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from evaluation_mac import score_captions
-from evaluation_mac.bootstrap import bootstrap_intervals
+from evaluation_mac.bootstrap import bootstrap_intervals, weighted_intervals
 from evaluation_mac.caption_scores import averaged
 
 
@@ -36,3 +36,13 @@ def test_the_seed_repeats_them():
     assert bootstrap_intervals(metrics, 100, seed=1) == bootstrap_intervals(metrics, 100, seed=1)
     assert bootstrap_intervals(metrics, 100, seed=1) != bootstrap_intervals(metrics, 100, seed=2)
     assert bootstrap_intervals([]) == {}
+
+
+def test_of_any_score_by_weights():
+    """A mean gets the interval it has as a formula of sums; a median's holds the median."""
+    values = np.random.default_rng(0).normal(size=200)
+    scores = weighted_intervals(
+        lambda weights: {"mean": weights @ values / 200, "median": float(np.median(np.repeat(values, weights)))}, 200
+    )
+    assert scores["mean"] == pytest.approx(bootstrap_intervals([averaged("mean", values)])["mean"])
+    assert scores["median"][0] < np.median(values) < scores["median"][1]

@@ -2,44 +2,26 @@
 
 import pytest
 import torch
-from tokenizers import Tokenizer
-from tokenizers.models import WordLevel
-from tokenizers.pre_tokenizers import Whitespace
-from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
+from transformers import BertModel
 
 from evaluation_mac import score_captions
 
 
-WORDS = ["[PAD]", "[UNK]", "a", "the", "dog", "cat", "barks", "sleeps", "is", "barking", "loudly", "in", "rain"]
-
-
-@pytest.fixture(scope="module")
-def encoder(tmp_path_factory):
-    """The folder of a two-layer BERT."""
-    folder = str(tmp_path_factory.mktemp("encoder"))
-    words = Tokenizer(WordLevel({word: i for i, word in enumerate(WORDS)}, unk_token="[UNK]"))
-    words.pre_tokenizer = Whitespace()
-    PreTrainedTokenizerFast(tokenizer_object=words, pad_token="[PAD]", unk_token="[UNK]").save_pretrained(folder)
-    torch.manual_seed(0)
-    config = BertConfig(
-        vocab_size=len(WORDS), hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64
-    )
-    BertModel(config).save_pretrained(folder)
-    return folder
-
-
-def embed(encoder: str, caption: str) -> torch.Tensor:
+def embed(encoder: str, words: list[str], caption: str) -> torch.Tensor:
     """The mean state of a caption's tokens, one caption at a time and so without padding."""
-    ids = torch.tensor([[WORDS.index(word) for word in caption.split()]])
+    ids = torch.tensor([[words.index(word) for word in caption.split()]])
     return BertModel.from_pretrained(encoder).eval()(ids).last_hidden_state[0].mean(dim=0).detach()
 
 
-def test_is_the_mean_cosine_of_mean_pooled_tokens(encoder):
+def test_is_the_mean_cosine_of_mean_pooled_tokens(bert_folder, encoder_words):
     candidates = ["a dog barks", "the cat sleeps loudly in the rain"]
     references = [["the dog is barking", "a dog"], ["the cat sleeps loudly in the rain"]]
-    result = score_captions(candidates, references, ["sentence_similarity"], sentence_encoder=encoder)
+    result = score_captions(candidates, references, ["sentence_similarity"], sentence_encoder=bert_folder)
+    others = [embed(bert_folder, encoder_words, text) for text in references[0]]
     expected = torch.cosine_similarity(
-        embed(encoder, candidates[0]), torch.stack([embed(encoder, text) for text in references[0]]), dim=-1
+        embed(bert_folder, encoder_words, candidates[0]),
+        torch.stack(others),
+        dim=-1,
     )
     scores = [row["sentence_similarity"] for row in result["per_caption"]]
     assert scores == pytest.approx([expected.mean().item(), 1.0], abs=1e-5)
@@ -47,9 +29,11 @@ def test_is_the_mean_cosine_of_mean_pooled_tokens(encoder):
     assert result["corpus"]["sentence_similarity"] == pytest.approx(sum(scores) / 2)
 
 
-def test_more_captions_than_a_batch(encoder):
+def test_more_captions_than_a_batch(bert_folder):
     captions = [f"a dog {'barks ' * times}" for times in range(150)]
-    result = score_captions(captions, [[text] for text in captions], ["sentence_similarity"], sentence_encoder=encoder)
+    result = score_captions(
+        captions, [[text] for text in captions], ["sentence_similarity"], sentence_encoder=bert_folder
+    )
     assert [row["sentence_similarity"] for row in result["per_caption"]] == pytest.approx([1.0] * 150, abs=1e-5)
 
 

@@ -60,6 +60,8 @@ def test_audio_embeddings_stand_where_the_placeholders_are(make_mac, make_inputs
     features = model.get_audio_features(inputs["input_features"])
     assert features.last_hidden_state.shape == (3, 65, 32)
     assert features.pooler_output.shape == (3, tokens, 32)
+    without_cls = features.last_hidden_state[:, 1:]
+    assert torch.equal(features.pooler_output, model.model.connector(without_cls))
     text = model.get_input_embeddings()(inputs["input_ids"])
     embeds = model.model.insert_audio(inputs["input_ids"], text, features.pooler_output)
     is_audio = inputs["input_ids"] == model.config.audio_token_id
@@ -133,7 +135,7 @@ def test_outputs(make_mac, make_inputs, model_type):
     assert torch.equal(model.model(**inputs).last_hidden_state, outputs.hidden_states[-1])
 
 
-def labels_for(inputs: dict[str, torch.Tensor], answer: int = 2) -> torch.Tensor:
+def labels_for(inputs: dict[str, torch.Tensor], answer: int = 3) -> torch.Tensor:
     """The last tokens are the answer; the second clip's is a token shorter."""
     labels = torch.full_like(inputs["input_ids"], -100)
     labels[:, -answer:] = inputs["input_ids"][:, -answer:]
@@ -159,7 +161,7 @@ def test_loss_in_training_equals_that_of_all_logits(make_mac, make_inputs, model
     expected = gradients(model, whole.loss)
 
     outputs = model.train()(**inputs, labels=labels)
-    assert outputs.logits.shape == (3, 64)
+    assert outputs.logits.shape == (5, 64)
     torch.testing.assert_close(outputs.loss, whole.loss)
     for name, gradient in gradients(model, outputs.loss).items():
         torch.testing.assert_close(gradient, expected[name], rtol=1e-4, atol=1e-6 + 1e-5 * gradient.abs().max().item())
@@ -172,7 +174,7 @@ def test_loss_over_a_global_batch(mac, make_inputs, training):
     labels = labels_for(inputs)
     mac.train(training)
     mean = mac(**inputs, labels=labels).loss
-    torch.testing.assert_close(mac(**inputs, labels=labels, num_items_in_batch=torch.tensor(12)).loss, mean * 3 / 12)
+    torch.testing.assert_close(mac(**inputs, labels=labels, num_items_in_batch=torch.tensor(12)).loss, mean * 5 / 12)
 
 
 @pytest.mark.parametrize("training", [False, True])

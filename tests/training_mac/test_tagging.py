@@ -1,11 +1,12 @@
-"""The tagger reads the right tokens; whitened patches are white."""
+"""The tagger reads the right tokens and learns."""
 
 import pytest
 import torch
 
-from modeling_mac import EatConfig, EatModel
+from modeling_mac import EatConfig, EatModel, MacConfig
+from modeling_mac.connector_mac import CONNECTORS
 from processing_mac.dataset_mac import Clip
-from training_mac.tagging import SpanCollator, SpanTagger, list_sources, whiten_patches
+from training_mac.tagging import SpanCollator, SpanTagger, list_sources
 
 
 def make_tower() -> EatModel:
@@ -43,14 +44,25 @@ def test_it_learns_from_a_part_of_the_patches() -> None:
     assert losses[-1] < losses[0] and torch.equal(outputs["logits"].argmax(1), labels)
 
 
-def test_whitened_patches_have_equal_variance() -> None:
+@pytest.mark.parametrize("connector_type", ["concat", "time_major"])
+def test_the_head_becomes_a_part_of_the_connector(connector_type: str) -> None:
     tower = make_tower()
-    level = torch.randn(200, 1, 1) * 5
-    windows = level + torch.randn(200, 64, 128)
-    whiten_patches(tower.embeddings, list(windows), ridge=0.0)
-    patches = tower.embeddings.patch_embedding(windows.unsqueeze(1)).permute(0, 2, 3, 1).reshape(-1, 32)
-    torch.testing.assert_close(patches.mean(0), torch.zeros(32), atol=1e-2, rtol=0)
-    torch.testing.assert_close(torch.cov(patches.T), torch.eye(32), atol=2e-2, rtol=0)
+    config = MacConfig(
+        audio_config=tower.config,
+        text_config={"model_type": "mamba2", "vocab_size": 64, "hidden_size": 32, "num_heads": 8, "head_dim": 8},
+        audio_token_id=1,
+        connector_type=connector_type,
+    )
+    connector = CONNECTORS[connector_type](config)
+    tagger = SpanTagger(tower, num_sources=5, kept_patches=32)
+    tagger.norm.running_mean.normal_()
+    tagger.norm.running_var.uniform_(0.5, 2)
+    tagger.eval().hand_over(connector)
+    tokens = torch.randn(2, 32, 32)  # (windows, 4 rows * 8, dim)
+    scores = connector.linear_1(connector.arrange(tokens))[..., :5]
+    read = tokens.unflatten(1, (4, 8)).mean(2) if connector_type == "concat" else tokens
+    expected = tagger.head(tagger.norm(read.flatten(0, 1))).unflatten(0, read.shape[:2])
+    torch.testing.assert_close(scores, expected, atol=1e-5, rtol=1e-5)
 
 
 def test_spans_come_in_patch_rows() -> None:

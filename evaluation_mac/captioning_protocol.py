@@ -1,0 +1,76 @@
+"""Captioning: a caption for every clip of a manifest, scored against its references."""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+
+from processing_mac import AudioCaptioningPipeline
+from processing_mac.cli_mac import caption_files
+from processing_mac.dataset_mac import Clip
+
+from .bootstrap import bootstrap_intervals
+from .caption_scores import averaged
+from .clap_refine import Clap, caption_refined
+from .clip_records import Answer, Ask
+from .evaluation import RESAMPLES, Evaluation
+from .scoring import METRICS, score_captions
+from .source_naming import SOURCE_WORDS, names_source
+
+
+def caption_asker(captioner: AudioCaptioningPipeline, batch_size: int, clap: Clap | None = None) -> Ask:
+    """Recordings -> each with `{"caption"}` or its error; with `clap`, by CLAP-Refine."""
+
+    def ask(files: list[str]) -> Iterator[tuple[str, Answer]]:
+        if clap is None:
+            yield from caption_files(captioner, files, batch_size)
+            return
+        for file in files:
+            try:
+                yield file, {"caption": caption_refined(captioner, clap, file)}
+            except ValueError as error:
+                yield file, error
+
+    return ask
+
+
+def evaluate_captions(
+    clips: Sequence[Clip], captions: Sequence[str], sentence_encoder: str | None = None
+) -> Evaluation:
+    """
+    All captioning metrics that can run here, with intervals, and whether a caption names its source.
+
+    `naming_accuracy` is the share of captions that name the `source` of their clip and none of the other 49 sources of
+    `source_naming`. It counts the clips whose source is one of those 50, if there are any.
+
+    Args:
+        clips: with references and maybe sources.
+        captions: the candidate of each clip.
+        sentence_encoder: folder or Hub name of the encoder for "sentence_similarity".
+    """
+    metrics = [name for name in METRICS if name != "sentence_similarity" or sentence_encoder]
+    references = [clip.captions for clip in clips]
+    result = score_captions(captions, references, metrics, sentence_encoder=sentence_encoder, resamples=RESAMPLES)
+    rows = [
+        {"audio": clip.audio, "caption": caption, "references": " | ".join(clip.captions), **scores}
+        for clip, caption, scores in zip(clips, captions, result["per_caption"], strict=True)
+    ]
+    evaluation = Evaluation(result["corpus"], result["intervals"], rows, result["skipped"])
+    add_naming(evaluation, [clip.source for clip in clips])
+    return evaluation
+
+
+def add_naming(evaluation: Evaluation, sources: Sequence[str | None]) -> None:
+    """Add the naming accuracy, and a column for each clip, where sources are known."""
+    known = [source in SOURCE_WORDS for source in sources]
+    if not any(known):
+        return
+    hits = []
+    for row, source, is_known in zip(evaluation.clips, sources, known, strict=True):
+        row["source"] = source or ""
+        row["naming_accuracy"] = int(names_source(row["caption"], str(source))) if is_known else ""
+        if is_known:
+            hits.append(row["naming_accuracy"])
+    naming = averaged("naming_accuracy", hits)
+    evaluation.scores["naming_accuracy"] = float(naming.corpus()[0])
+    evaluation.intervals |= bootstrap_intervals([naming], RESAMPLES)
+    missed = Counter(row["source"] for row in evaluation.clips if row["naming_accuracy"] == 0)
+    evaluation.missed = dict(missed.most_common())

@@ -1,0 +1,212 @@
+"""
+`mac-eval`: how good a captioner is, in figures.
+
+    mac-eval captioning --model model_cards/mac-tiny --data validation.csv --output results/captioning
+    mac-eval classification --model model_cards/mac-tiny --data validation.csv --output results/classes --by likelihood
+    accelerate launch -m evaluation_mac.cli retrieval --model mac-130m --data clotho.csv --output results/retrieval
+
+The same command again continues where it stopped.
+"""
+
+import argparse
+import hashlib
+import sys
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from accelerate import PartialState
+
+# The command is an application on top of all packages; importing the models has them registered.
+import modeling_mac  # noqa: F401
+from processing_mac import AudioCaptioningPipeline
+from processing_mac.cli_mac import load_captioner, positive
+from processing_mac.dataset_mac import Clip, read_manifest
+
+from .captioning_protocol import caption_asker, evaluate_captions
+from .clap_refine import Clap
+from .classification_protocol import (
+    LabelledClip,
+    evaluate_classes,
+    label_names,
+    label_text,
+    read_labels,
+    similarity_by_caption,
+    similarity_by_likelihood,
+)
+from .clip_records import collect_records, keep_settings
+from .evaluation import Evaluation
+from .model_card import find_card, update_card
+from .plots import draw_plots
+from .report import format_report, write_report
+from .retrieval_protocol import caption_texts, evaluate_retrieval, likelihood_asker, read_losses
+from .text_encoder import CLAP, TextEncoder
+
+
+class Collector:
+    """Asks the model about clips and keeps, of those that could be read, the clip and its record."""
+
+    def __init__(self, options: argparse.Namespace, captioner: AudioCaptioningPipeline):
+        self.options = options
+        self.captioner = captioner
+        self.failed: dict[str, str] = {}
+
+    def captions(self, clips: Sequence[Any], clap: Clap | None = None) -> tuple[list[Any], list[str]]:
+        """The clips with a caption, and the captions."""
+        ask = caption_asker(self.captioner, self.options.batch_size, clap)
+        read, records = self.collect("captions.csv", "caption", clips, ask, self.options.batch_size)
+        return read, [record["caption"] for record in records]
+
+    def losses(self, clips: Sequence[Any], texts: Sequence[str]) -> tuple[list[Any], Any]:
+        """The clips with losses, and the (clips, texts) losses."""
+        ask = likelihood_asker(self.captioner, texts, self.options.prompt)
+        read, records = self.collect("losses.csv", "losses", clips, ask, 1)
+        return read, read_losses(records)
+
+    def collect(self, name: str, field: str, clips: Sequence[Any], ask: Any, batch_size: int) -> tuple[list, list]:
+        """The clips with a record, and their records; nothing on processes other than the main one."""
+        audio = [clip.audio for clip in clips]
+        records, self.failed = collect_records(self.options.output / name, [field], audio, ask, batch_size)
+        read = [clip for clip in clips if clip.audio in records]
+        return read, [records[clip.audio] for clip in read]
+
+
+def run_captioning(collector: Collector, clips: list[Clip]) -> Evaluation | None:
+    """Caption all clips and score the captions."""
+    options = collector.options
+    clips, captions = collector.captions(clips, Clap(options.refine) if options.refine else None)
+    return evaluate_captions(clips, captions, options.sentence_encoder) if clips else None
+
+
+def run_classification(collector: Collector, clips: list[LabelledClip]) -> Evaluation | None:
+    """Match captions to labels, or score labels as captions."""
+    labels = label_names(clips)
+    if collector.options.by == "likelihood":
+        clips, losses = collector.losses(clips, [label_text(label) for label in labels])
+        return evaluate_classes(clips, labels, similarity_by_likelihood(losses)) if clips else None
+    encoder = TextEncoder(collector.options.text_encoder)
+    clips, captions = collector.captions(clips)
+    return evaluate_classes(clips, labels, similarity_by_caption(captions, labels, encoder)) if clips else None
+
+
+def run_retrieval(collector: Collector, clips: list[Clip]) -> Evaluation | None:
+    """Score every reference for every clip, and search in both directions."""
+    texts = caption_texts(clips)
+    clips, losses = collector.losses(clips, texts)
+    return evaluate_retrieval(clips, texts, losses) if clips else None
+
+
+UNIMPORTANT = ("output", "batch_size", "device", "segments", "update_card")  # to the results
+SCORING = ("data", "dataset", "text_encoder", "sentence_encoder")  # may change from one run to the next
+RUNS: dict[str, Any] = {
+    "captioning": run_captioning,
+    "classification": run_classification,
+    "retrieval": run_retrieval,
+}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Evaluate and report: 0 if all went well, 1 if a recording could not be read, 2 (by exit) if nothing can be."""
+    parser = build_parser()
+    options = parser.parse_args(arguments)
+    state = PartialState()
+    options.device = state.device
+    try:
+        clips = read_clips(options)
+        card = find_card(options.model) if options.update_card else None
+        captioner = load_model(options)
+        settings = describe(options, captioner)
+        if state.is_main_process:
+            keep_settings(options.output, {key: settings[key] for key in settings if key not in SCORING})
+        collector = Collector(options, captioner)
+        evaluation = RUNS[options.task](collector, clips)
+    except (OSError, ValueError) as error:
+        parser.error(str(error))
+    if state.is_main_process:
+        if evaluation is None:
+            parser.error(f"--data {options.data}: none of its {len(clips)} recordings can be read")
+        finish(options, settings, evaluation, collector.failed)
+        if card:
+            update_card(card, options.task, options.dataset or options.data.stem, evaluation)
+    if state.num_processes > 1:
+        state.wait_for_everyone()
+        state.destroy_process_group()
+    return 1 if collector.failed else 0
+
+
+def finish(options: argparse.Namespace, settings: dict, evaluation: Evaluation, failed: dict[str, str]) -> None:
+    """Write everything and print the table."""
+    write_report(options.output, settings, evaluation, failed)
+    if not draw_plots(options.output, evaluation):
+        print("mac-eval: plots were skipped: pip install 'mamba-audio-captioning[metrics]'", file=sys.stderr)
+    print(format_report(settings, evaluation, failed), end="")
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The options and their help."""
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument("--model", required=True, help="folder or Hub id of a MAC model")
+    common.add_argument("--data", type=Path, required=True, metavar="MANIFEST", help=".csv or .jsonl")
+    common.add_argument("--output", type=Path, required=True, metavar="FOLDER", help="where the results go")
+    common.add_argument("--dataset", help="what the results call the data (default: the manifest's name)")
+    common.add_argument("--prompt", help="what to ask (default: what the model was trained with)")
+    common.add_argument("--batch-size", type=positive, default=8, help="recordings at a time (default: 8)")
+    common.add_argument("--update-card", action="store_true", help="write the scores into the model's README.md")
+    parser = argparse.ArgumentParser(
+        prog="mac-eval",
+        description="Evaluate a captioner: captions, classes or retrieval.",
+        epilog="Exit code: 0 all evaluated, 1 some recordings could not be read, 2 nothing could be done.",
+    )
+    tasks = parser.add_subparsers(dest="task", required=True)
+    beams = argparse.ArgumentParser(add_help=False)
+    beams.add_argument("--num-beams", type=positive, help="beams of the search (default: what the model ships with)")
+    captioning = tasks.add_parser("captioning", parents=[common, beams], help="captions against references")
+    captioning.add_argument("--refine", metavar="CLAP", help="decode with 2 to 8 beams, let this CLAP model choose")
+    captioning.add_argument("--sentence-encoder", metavar="MODEL", help="score similarity of sentences with it, too")
+    classes = tasks.add_parser("classification", parents=[common, beams], help="labels in the column `source`")
+    classes.add_argument("--by", choices=["caption", "likelihood"], default="caption", help="(default: caption)")
+    classes.add_argument("--text-encoder", metavar="MODEL", default=CLAP, help=f"for captions (default: {CLAP})")
+    retrieval = tasks.add_parser("retrieval", parents=[common], help="captions and clips by likelihood")
+    retrieval.set_defaults(num_beams=None)
+    parser.set_defaults(segments=False)
+    return parser
+
+
+def read_clips(options: argparse.Namespace) -> list[Clip] | list[LabelledClip]:
+    """The manifest's clips, each recording once."""
+    clips = read_labels(options.data) if options.task == "classification" else read_manifest(options.data)
+    rows = defaultdict(list)
+    for row, clip in enumerate(clips):
+        rows[clip.audio].append(row)
+    twice = [f"{audio} in rows {', '.join(map(str, found))}" for audio, found in rows.items() if len(found) > 1]
+    if twice:
+        more = f" and {len(twice) - 5} more" if len(twice) > 5 else ""
+        raise ValueError(f"{options.data}: expected every recording once, but {'; '.join(twice[:5])}{more}")
+    return clips
+
+
+def load_model(options: argparse.Namespace) -> AudioCaptioningPipeline:
+    """The model on this process's device."""
+    try:
+        return load_captioner(options)
+    except (OSError, ValueError, RuntimeError) as error:
+        what = "" if Path(options.model).is_dir() else "is no folder, and as a Hub id "
+        raise ValueError(f"--model {options.model} {what}cannot be loaded: {error}") from error
+
+
+def describe(options: argparse.Namespace, captioner: AudioCaptioningPipeline) -> dict[str, Any]:
+    """What the results depend on: options, the manifest's content, the version of the weights."""
+    settings = {name: value for name, value in vars(options).items() if name not in UNIMPORTANT}
+    weights = sorted(Path(options.model).glob("*.safetensors"))
+    return settings | {
+        "data": str(options.data),
+        "dataset": options.dataset or options.data.stem,
+        "manifest_sha256": hashlib.sha256(options.data.read_bytes()).hexdigest(),
+        "weights": [[file.name, file.stat().st_size, file.stat().st_mtime_ns] for file in weights]
+        or captioner.model.config._commit_hash,
+    }
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,50 @@
+"""Sentences -> vectors of length 1, by whatever encoder the caller names."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from transformers import AutoModel, AutoTokenizer
+
+
+CLAP = "laion/clap-htsat-unfused"
+_BATCH = 128  # sentences
+
+
+class TextEncoder:
+    """
+    The text tower of CLAP or of a model like it; any other encoder, averaged over the states of its tokens.
+
+    Args:
+        name: folder or Hub name.
+
+    Raises:
+        ValueError: it cannot be loaded.
+    """
+
+    def __init__(self, name: str = CLAP):
+        self.device = "cuda" if torch.cuda.is_available() else "cpu"
+        try:
+            self.tokenizer = AutoTokenizer.from_pretrained(name)
+            self.model = AutoModel.from_pretrained(name).to(self.device).eval()
+        except (OSError, ValueError) as error:  # without a network they do not say what they looked for
+            raise ValueError(f"the encoder {name} cannot be loaded: {error}") from error
+
+    @torch.inference_mode()
+    def embed_text(self, sentences: Sequence[str]) -> np.ndarray:
+        """(sentences, width) float32; a sentence that comes again costs nothing."""
+        unique = list(dict.fromkeys(sentences))
+        batches = (unique[start : start + _BATCH] for start in range(0, len(unique), _BATCH))
+        embeddings = np.concatenate([self._embed(batch) for batch in batches])
+        row_of = {sentence: row for row, sentence in enumerate(unique)}
+        return embeddings[[row_of[sentence] for sentence in sentences]]
+
+    def _embed(self, sentences: list[str]) -> np.ndarray:
+        batch = self.tokenizer(sentences, padding=True, truncation=True, return_tensors="pt").to(self.device)
+        if hasattr(self.model, "get_text_features"):
+            pooled = self.model.get_text_features(**batch).pooler_output.float()
+        else:
+            states = self.model(**batch).last_hidden_state.float()
+            mask = batch["attention_mask"].unsqueeze(-1)
+            pooled = (states * mask).sum(dim=1) / mask.sum(dim=1).clamp(min=1)
+        return torch.nn.functional.normalize(pooled, dim=-1).cpu().numpy()

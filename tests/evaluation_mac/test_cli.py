@@ -1,0 +1,249 @@
+"""`mac-eval`: what it writes, how it goes on after trouble, what it refuses."""
+
+import csv
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from huggingface_hub import ModelCard
+
+from evaluation_mac import score_captions
+from evaluation_mac.cli import main
+from evaluation_mac.likelihood import score_by_likelihood
+from processing_mac import AudioCaptioningPipeline
+
+
+NAMES = ["a.wav", "b.wav", "c.wav"]
+ROWS = [
+    ("a.wav", "dog", "a dog barks", "the dog is barking"),
+    ("b.wav", "rain", "rain falls on a roof", ""),
+    ("c.wav", "church_bells", "a bell rings twice", "rain falls on a roof"),
+]
+
+
+@pytest.fixture
+def captioner(model, processor) -> AudioCaptioningPipeline:
+    return AudioCaptioningPipeline(model, processor=processor, device="cpu")
+
+
+@pytest.fixture
+def folder(captioner, tmp_path, sound, monkeypatch) -> Path:
+    """The working directory: a model, three recordings and their manifest."""
+    captioner.save_pretrained(tmp_path / "mac")
+    for seed, name in enumerate(NAMES, start=1):
+        soundfile.write(tmp_path / name, sound(2, seed), 16_000)
+    write_manifest(tmp_path / "data.csv", ROWS)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def write_manifest(path: Path, rows: list[tuple], header: str = "audio,source,caption_1,caption_2") -> None:
+    with open(path, "w", encoding="utf-8", newline="") as file:
+        csv.writer(file).writerows([header.split(","), *rows])
+
+
+def run(task: str, *arguments: str) -> int:
+    return main([task, "--model", "mac", "--data", "data.csv", "--output", "out", *arguments])
+
+
+def read_csv(path: str) -> list[dict[str, str]]:
+    with open(path, encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def read_scores() -> dict[str, dict]:
+    return json.loads(Path("out/results.json").read_text(encoding="utf-8"))["scores"]
+
+
+def refused(capsys, *arguments: str) -> str:
+    with pytest.raises(SystemExit) as exit:
+        run(*arguments)
+    assert exit.value.code == 2
+    return capsys.readouterr().err
+
+
+def test_captioning(folder, captioner, capsys):
+    assert run("captioning", "--batch-size", "2", "--num-beams", "2", "--dataset", "Three Sounds") == 0
+    captions = [captioner(name, num_beams=2)[0]["caption"] for name in NAMES]
+    assert [(row["audio"], row["caption"]) for row in read_csv("out/captions.csv")] == list(
+        zip(NAMES, captions, strict=True)
+    )
+    expected = score_captions(captions, [[text for text in row[2:] if text] for row in ROWS], resamples=1000)
+    scores = read_scores()
+    for name, value in expected["corpus"].items():
+        assert scores[name] == {"value": value, "interval_95": list(expected["intervals"][name])}, name
+    clips = read_csv("out/clips.csv")
+    assert [float(row["cider_d"]) for row in clips] == [row["cider_d"] for row in expected["per_caption"]]
+    assert clips[0]["references"] == "a dog barks | the dog is barking"
+    report = Path("out/report.md").read_text(encoding="utf-8")
+    assert "# Captioning on Three Sounds" in report and "| rouge_l | " in report
+    assert capsys.readouterr().out == report
+
+
+def test_naming_accuracy_counts_known_sources(folder, monkeypatch):
+    said = {"a.wav": "a dog barks", "b.wav": "a dog barks", "c.wav": "a clock ticks", "d.wav": "a cat meows"}
+    (folder / "d.wav").write_bytes((folder / "a.wav").read_bytes())
+    write_manifest(folder / "data.csv", [*ROWS, ("d.wav", "silence", "nothing is heard", "")])
+    monkeypatch.setattr(
+        "evaluation_mac.captioning_protocol.caption_files",
+        lambda captioner, files, batch_size: iter([(file, {"caption": said[file]}) for file in files]),
+    )
+    assert run("captioning") == 0
+    naming = read_scores()["naming_accuracy"]
+    assert naming["value"] == pytest.approx(1 / 3)
+    assert naming["interval_95"][0] < 1 / 3 < naming["interval_95"][1]
+    assert [row["naming_accuracy"] for row in read_csv("out/clips.csv")] == ["1", "0", "0", ""]
+    assert "Most missed: rain 1, church_bells 1." in Path("out/report.md").read_text(encoding="utf-8")
+
+
+def test_classification_by_caption(folder, clap_folder):
+    assert run("classification", "--text-encoder", clap_folder) == 0
+    clips = read_csv("out/clips.csv")
+    right = [row["prediction"] == row["source"] for row in clips]
+    assert read_scores()["accuracy"]["value"] == pytest.approx(np.mean(right))
+    results = json.loads(Path("out/results.json").read_text(encoding="utf-8"))
+    assert results["labels"] == ["church_bells", "dog", "rain"]
+    assert np.sum(results["confusion"]) == 3 and np.trace(results["confusion"]) == sum(right)
+
+
+def test_classification_by_likelihood(folder, model, processor):
+    assert run("classification", "--by", "likelihood") == 0
+    labels = ["church_bells", "dog", "rain"]
+    losses = score_by_likelihood(model, processor, NAMES, [f"sound of {text.replace('_', ' ')}" for text in labels])
+    scaled = (losses - losses.amin(0)) / (losses.amax(0) - losses.amin(0))
+    predicted = [labels[index] for index in scaled.argmin(dim=1)]
+    assert [row["prediction"] for row in read_csv("out/clips.csv")] == predicted
+
+
+def test_retrieval(folder, model, processor):
+    assert run("retrieval") == 0
+    texts = ["a dog barks", "the dog is barking", "rain falls on a roof", "a bell rings twice"]
+    losses = score_by_likelihood(model, processor, NAMES, texts)
+    first = losses.argmin(dim=0).tolist()
+    own = [first[0] == 0, first[1] == 0, first[2] in (1, 2), first[3] == 2]  # two clips share a caption
+    assert read_scores()["t2a_recall_1"]["value"] == pytest.approx(np.mean(own))
+    assert len(json.loads(Path("out/results.json").read_text(encoding="utf-8"))["ranks"]["a2t"]) == 3
+
+
+def test_goes_on_where_it_stopped(folder, monkeypatch):
+    assert run("retrieval") == 0
+    whole = Path("out/losses.csv").read_bytes()
+    Path("out/losses.csv").write_bytes(whole[: whole.index(b"c.wav") + 20])
+    asked = []
+
+    def score(model, processor, file, texts, prompt):
+        asked.append(file)
+        return score_by_likelihood(model, processor, file, texts, prompt=prompt)
+
+    monkeypatch.setattr("evaluation_mac.retrieval_protocol.score_by_likelihood", score)
+    assert run("retrieval", "--dataset", "another name") == 0
+    assert asked == ["c.wav"] and Path("out/losses.csv").read_bytes() == whole
+
+
+@pytest.mark.parametrize("task", ["captioning", "retrieval"])
+def test_one_unreadable_file_does_not_stop_the_rest(task, folder, capsys):
+    (folder / "b.wav").write_bytes(b"no sound at all")
+    assert run(task) == 1
+    assert "mac-eval: b.wav: cannot be read as audio" in capsys.readouterr().err
+    assert [row["audio"] for row in read_csv("out/clips.csv")] == ["a.wav", "c.wav"]
+    assert "b.wav" in json.loads(Path("out/results.json").read_text(encoding="utf-8"))["failed"]
+    for name in ("a.wav", "c.wav"):
+        (folder / name).unlink()
+    Path("out").rename("old")
+    assert "none of its 3 recordings can be read" in refused(capsys, task)
+
+
+def test_updates_the_card(folder):
+    card = Path("mac/README.md")
+    card.write_text("---\nlicense: apache-2.0\n---\n\n# A model\n\nText.\n", encoding="utf-8")
+    assert run("classification", "--by", "likelihood", "--update-card", "--dataset", "Three Sounds") == 0
+    assert run("classification", "--by", "likelihood", "--update-card", "--dataset", "Three Sounds") == 0
+    loaded = ModelCard.load(card)
+    assert loaded.data.license == "apache-2.0" and loaded.text.strip() == "# A model\n\nText."
+    results = {result.metric_name: result for result in loaded.data.eval_results}
+    assert len(loaded.data.eval_results) == len(results) == 4
+    assert results["accuracy"].metric_value == pytest.approx(read_scores()["accuracy"]["value"], abs=1e-4)
+    assert results["accuracy"].dataset_name == "Three Sounds"
+
+
+def test_without_matplotlib(folder, monkeypatch, capsys):
+    monkeypatch.setattr("evaluation_mac.plots.find_spec", lambda name: None)
+    assert run("captioning") == 0
+    assert "plots were skipped" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("header", "rows", "message"),
+    [
+        ("audio,source", [("a.wav", "dog")], "line 2: no `caption`"),
+        ("audio,source,caption", [("a.wav", "dog", " ")], "line 2: no `caption`"),
+        ("audio,caption", [("a.wav", "a dog"), ("a.wav", "a cat")], "every recording once, but a.wav in rows 0, 1"),
+        ("audio,caption", [], "holds no rows"),
+    ],
+)
+def test_bad_manifests(header, rows, message, folder, capsys):
+    write_manifest(folder / "data.csv", rows, header)
+    assert message in refused(capsys, "captioning")
+
+
+def test_a_manifest_without_labels(folder, capsys):
+    write_manifest(folder / "data.csv", [("a.wav", "dog"), ("b.wav", " ; "), ("", "rain")], "audio,source")
+    message = refused(capsys, "classification")
+    assert "line 3: no `source`; line 4: no `audio`" in message
+
+
+def test_records_that_the_manifest_does_not_list(folder, capsys):
+    Path("out").mkdir()
+    Path("out/captions.csv").write_text("audio,caption\nelsewhere.wav,a dog\n", encoding="utf-8")
+    assert "holds elsewhere.wav, which the manifest does not list" in refused(capsys, "captioning")
+
+
+def test_results_of_something_else(folder, capsys):
+    assert run("captioning") == 0
+    assert "other settings (num_beams)" in refused(capsys, "captioning", "--num-beams", "2")
+    write_manifest(folder / "data.csv", ROWS[:2])
+    assert "other settings (manifest_sha256)" in refused(capsys, "captioning")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["captioning", "--data", "nothing.csv"], "nothing.csv: no such manifest"),
+        (["captioning", "--model", "nowhere"], "--model nowhere is no folder"),
+        (["captioning", "--update-card", "--model", "."], "README.md: no such model card"),
+        (["captioning", "--refine", "no/clap"], "the encoder no/clap cannot be loaded"),
+        (["classification", "--text-encoder", "no/encoder"], "the encoder no/encoder cannot"),
+    ],
+)
+def test_wrong_use(arguments, message, folder, capsys):
+    (folder / "README.md").unlink(missing_ok=True)
+    assert message in refused(capsys, *arguments)
+
+
+def test_names_and_captions_of_any_letters(folder, captioner):
+    os.rename("a.wav", "Glück, 犬.wav")
+    write_manifest(folder / "data.csv", [("Glück, 犬.wav", "dog", "ein Hund bellt, 犬が吠える", "")])
+    assert run("captioning") == 0
+    [row] = read_csv("out/clips.csv")
+    assert row["audio"] == "Glück, 犬.wav" and row["references"] == "ein Hund bellt, 犬が吠える"
+
+
+@pytest.mark.slow
+def test_two_processes_share_the_work(folder):
+    assert run("captioning") == 0
+    root = Path(__file__).parents[2]
+    command = [
+        sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "-m", "evaluation_mac.cli",
+        "captioning", "--model", "mac", "--data", "data.csv", "--output", "two", "--batch-size", "1",
+    ]  # fmt: skip
+    environment = os.environ | {"PYTHONPATH": str(root), "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
+    result = subprocess.run(command, env=environment, timeout=300, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    assert read_csv("two/captions.csv") == read_csv("out/captions.csv")
+    one, two = (json.loads(Path(name, "results.json").read_text("utf-8"))["scores"] for name in ("out", "two"))
+    assert one == two
