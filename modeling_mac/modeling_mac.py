@@ -27,6 +27,8 @@ from .weight_files_mac import load_strictly
 # Language models that scale their embeddings or logits outside `AutoModel` cannot sit under a plain head.
 MULTIPLIERS = ("embedding_multiplier", "lm_head_multiplier", "logits_scaling", "logit_scale", "scale_emb")
 
+ENCODER_BATCH = 32  # windows encoded at a time where no gradient is needed: bounds the memory of hour-long recordings
+
 
 def build_language_model(config: PreTrainedConfig) -> PreTrainedModel:
     """
@@ -129,6 +131,12 @@ class MacModel(MacPreTrainedModel):
             `last_hidden_state`: the encoder's (windows, 1 + patches, dim), and its `hidden_states` and `attentions`;
             `pooler_output`: the connector's (windows, audio tokens a window, width of the language model).
         """
+        if len(input_features) > ENCODER_BATCH and not kwargs and not torch.is_grad_enabled():
+            parts = [self.get_audio_features(part, return_dict=True) for part in input_features.split(ENCODER_BATCH)]
+            return BaseModelOutputWithPooling(
+                last_hidden_state=torch.cat([part.last_hidden_state for part in parts]),
+                pooler_output=torch.cat([part.pooler_output for part in parts]),
+            )
         encoded = self.audio_tower(input_features, return_dict=True, **kwargs)
         return BaseModelOutputWithPooling(
             last_hidden_state=encoded.last_hidden_state,

@@ -117,6 +117,18 @@ def test_audio_features_bring_the_encoders_states(mac, make_inputs):
     assert [weights.shape for weights in outputs.attentions] == [(3, 2, 65, 65)] * 2
 
 
+def test_many_windows_are_encoded_in_pieces(mac, make_inputs):
+    features = make_inputs(70)["input_features"]
+    whole = mac.get_audio_features(features)
+    encoded = []
+    mac.model.audio_tower.register_forward_pre_hook(lambda _, args: encoded.append(len(args[0])))
+    with torch.no_grad():
+        pieces = mac.get_audio_features(features)
+    assert encoded == [32, 32, 6]
+    torch.testing.assert_close(pieces.pooler_output, whole.pooler_output)
+    torch.testing.assert_close(pieces.last_hidden_state, whole.last_hidden_state)
+
+
 def test_text_with_placeholders_but_no_audio_is_refused(mac, make_inputs):
     with pytest.raises(ValueError, match="8 audio tokens"):
         mac(make_inputs(1)["input_ids"])
