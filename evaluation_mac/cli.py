@@ -10,6 +10,7 @@ The same command again continues where it stopped.
 
 import argparse
 import hashlib
+import os
 import sys
 from collections import defaultdict
 from collections.abc import Sequence
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from accelerate import PartialState
+from accelerate.utils import parse_flag_from_env
 
 # The command is an application on top of all packages; importing the models has them registered.
 import modeling_mac  # noqa: F401
@@ -110,7 +112,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Evaluate and report: 0 if all went well, 1 if a recording could not be read, 2 (by exit) if nothing can be."""
     parser = build_parser()
     options = parser.parse_args(arguments)
-    state = PartialState()
+    state = join_processes(parser)
     options.device = state.device
     try:
         clips = read_clips(options)
@@ -184,6 +186,14 @@ def read_clips(options: argparse.Namespace) -> list[Clip] | list[LabelledClip]:
         more = f" and {len(twice) - 5} more" if len(twice) > 5 else ""
         raise ValueError(f"{options.data}: expected every recording once, but {'; '.join(twice[:5])}{more}")
     return clips
+
+
+def join_processes(parser: argparse.ArgumentParser) -> PartialState:
+    """The processes of this run: on CPUs accelerate must be told, else each would think itself alone."""
+    state = PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU"))
+    if int(os.environ.get("WORLD_SIZE", "1")) != state.num_processes:
+        parser.error("several processes on CPUs need ACCELERATE_USE_CPU=true, or an accelerate config with MULTI_CPU")
+    return state
 
 
 def load_model(options: argparse.Namespace) -> AudioCaptioningPipeline:

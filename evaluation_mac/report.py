@@ -60,7 +60,7 @@ def format_report(settings: dict[str, Any], evaluation: Evaluation, failed: dict
     if evaluation.missed:
         most = list(evaluation.missed.items())[:8]
         lines += ["", "Most missed: " + ", ".join(f"{name} {count}" for name, count in most) + "."]
-    lines += [line for name, reason in evaluation.skipped.items() for line in ("", f"Skipped: {name} ({reason}).")]
+    lines += [line for name, reason in evaluation.skipped.items() for line in ("", f"Skipped {name}: {reason}.")]
     if failed:
         lines += ["", f"Not counted, {len(failed)} that could not be read:", "", *(f"* {e}" for e in failed.values())]
     return "\n".join(lines) + "\n"

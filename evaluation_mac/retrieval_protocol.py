@@ -50,7 +50,7 @@ def evaluate_retrieval(clips: Sequence[Clip], texts: Sequence[str], losses: np.n
         losses: (clips, texts).
     """
     relevant: np.ndarray = np.array([[text in clip.captions for text in texts] for clip in clips])
-    of_these_clips: np.ndarray = relevant.any(axis=0)
+    of_these_clips = np.asarray(relevant.any(axis=0))
     losses, relevant = losses[:, of_these_clips], relevant[:, of_these_clips]
     answers = audio_to_text(losses)
     found = {"t2a": find_relevant(text_to_audio(losses), relevant.T), "a2t": find_relevant(answers, relevant)}

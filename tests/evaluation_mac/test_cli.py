@@ -233,6 +233,12 @@ def test_names_and_captions_of_any_letters(folder, captioner):
     assert row["audio"] == "Glück, 犬.wav" and row["references"] == "ein Hund bellt, 犬が吠える"
 
 
+def test_processes_that_do_not_know_of_each_other(folder, monkeypatch, capsys):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert "ACCELERATE_USE_CPU=true" in refused(capsys, "captioning")
+    assert not Path("out").exists()
+
+
 @pytest.mark.slow
 def test_two_processes_share_the_work(folder):
     assert run("captioning") == 0

@@ -1,0 +1,135 @@
+"""Configurations: `EatConfig` for the audio encoder, `MacConfig` for encoder + connector + language model."""
+
+from typing import Any
+
+from huggingface_hub.dataclasses import strict
+from transformers import AutoConfig
+from transformers.configuration_utils import PreTrainedConfig, SubConfigSpec
+
+
+CONNECTOR_TYPES = ("concat", "time_major", "frequency_major", "mean_pool")
+
+# state-spaces/mamba2-130m, the smallest language model of the paper.
+MAMBA2_130M = {
+    "hidden_size": 768,
+    "num_hidden_layers": 24,
+    "num_heads": 24,
+    "n_groups": 1,
+    "vocab_size": 50288,
+    "bos_token_id": 0,
+    "eos_token_id": 0,
+    "pad_token_id": 0,
+    "tie_word_embeddings": True,
+}
+
+
+@strict
+class EatConfig(PreTrainedConfig):
+    """
+    The EAT encoder (arXiv 2401.03497): a ViT over 16x16 patches of a log-mel spectrogram. Defaults are EAT-base.
+
+    Args:
+        hidden_size: Width D of the tokens (large: 1024).
+        num_hidden_layers: Transformer blocks (large: 24).
+        num_attention_heads: Attention heads a block (large: 16).
+        intermediate_size: Width of the blocks' MLP (large: 4096).
+        num_mel_bins: Mel bins of the input.
+        patch_size: Side of a square patch, in frames and in mel bins.
+        window_frames: Frames of one input window (10 ms each); the model itself accepts other multiples of the patch.
+        layer_norm_eps: Epsilon of every LayerNorm.
+        drop_path_rate: Stochastic depth at the last block; it rises linearly from 0 at the first.
+        initializer_range: Standard deviation of newly made weights.
+    """
+
+    model_type = "mac_eat"
+
+    hidden_size: int = 768
+    num_hidden_layers: int = 12
+    num_attention_heads: int = 12
+    intermediate_size: int = 3072
+    num_mel_bins: int = 128
+    patch_size: int = 16
+    window_frames: int = 1024
+    layer_norm_eps: float = 1e-6
+    drop_path_rate: float = 0.0
+    initializer_range: float = 0.02
+
+    def validate_architecture(self) -> None:
+        """Refuse sizes that do not divide; called by `@strict` after construction."""
+        for size, divisor in (
+            ("hidden_size", "num_attention_heads"),
+            ("window_frames", "patch_size"),
+            ("num_mel_bins", "patch_size"),
+        ):
+            if getattr(self, size) % getattr(self, divisor):
+                raise ValueError(
+                    f"`{size}` ({getattr(self, size)}) must be a multiple of `{divisor}` ({getattr(self, divisor)})."
+                )
+        if self.hidden_size % 4:
+            raise ValueError(f"`hidden_size` ({self.hidden_size}) must be a multiple of 4: positions are 2-D sin-cos.")
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Patches of one window along (time, frequency)."""
+        return self.window_frames // self.patch_size, self.num_mel_bins // self.patch_size
+
+
+@strict
+class MacConfig(PreTrainedConfig):
+    """
+    MAC (arXiv 2509.15680): EAT encoder, connector, Mamba-2 language model.
+
+    Args:
+        audio_config: The encoder (`EatConfig`).
+        text_config: The language model: Mamba-2 130m by default, any causal LM of transformers otherwise.
+        connector_type: How a window's grid of tokens becomes a sequence: `concat` (the paper's best), `time_major`,
+            `frequency_major` or `mean_pool`.
+        connector_hidden_size: Inner width of the connector's MLP; the language model's width if None.
+        audio_token_id: The id of `<|audio|>`, the placeholder that audio embeddings replace.
+        initializer_range: Standard deviation of the connector's new weights.
+        tie_word_embeddings: Whether the head shares the embedding's matrix, as in every released Mamba-2.
+    """
+
+    model_type = "mac"
+    sub_configs_defaults = {
+        "audio_config": EatConfig,
+        "text_config": SubConfigSpec(config_class=AutoConfig, model_type="mamba2", init_kwargs=MAMBA2_130M),
+    }
+    # A Cache cannot be gathered across evaluation batches.
+    keys_to_ignore_at_inference = ["cache_params", "audio_hidden_states"]
+
+    audio_config: Any = None
+    text_config: Any = None
+    connector_type: str = "concat"
+    connector_hidden_size: int | None = None
+    audio_token_id: int = 50277
+    initializer_range: float = 0.02
+    tie_word_embeddings: bool = True
+
+    def validate_architecture(self) -> None:
+        """Refuse an unknown connector or an audio token outside the vocabulary; called by `@strict`."""
+        if self.connector_type not in CONNECTOR_TYPES:
+            raise ValueError(f"`connector_type` is {self.connector_type!r}; expected one of {CONNECTOR_TYPES}.")
+        vocab_size = self.text_config.vocab_size
+        if not 0 <= self.audio_token_id < vocab_size:
+            raise ValueError(
+                f"`audio_token_id` ({self.audio_token_id}) lies outside the vocabulary of {vocab_size} rows."
+            )
+
+    @property
+    def audio_tokens_per_run(self) -> int:
+        """`<|audio|>` tokens of a window that follow each other without a separator."""
+        rows, columns = self.audio_config.grid
+        return {"concat": rows, "time_major": columns, "frequency_major": rows, "mean_pool": rows // 2}[
+            self.connector_type
+        ]
+
+    @property
+    def audio_tokens_per_window(self) -> int:
+        """`<|audio|>` tokens that stand for one window; separators are text and not counted."""
+        rows, columns = self.audio_config.grid
+        runs = {"concat": 1, "time_major": rows, "frequency_major": columns, "mean_pool": 1}[self.connector_type]
+        return runs * self.audio_tokens_per_run
+
+
+__all__ = ["EatConfig", "MacConfig"]

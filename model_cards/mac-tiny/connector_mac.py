@@ -1,0 +1,90 @@
+"""Connectors: a window's grid of audio tokens -> the sequence of embeddings that the language model reads."""
+
+import torch
+from torch import nn
+
+from .configuration_mac import MacConfig
+
+
+class Connector(nn.Module):
+    """
+    Arranges the grid, then projects every token to the language model's width by a two-layer MLP (paper, section 2).
+
+    Subclasses say how the grid is arranged. The separators of the two long connectors are text that the processor
+    writes between the runs of `<|audio|>`, so a connector needs no embeddings.
+    """
+
+    def __init__(self, config: MacConfig, token_size: int):
+        super().__init__()
+        self.rows, self.columns = config.audio_config.grid
+        width = config.text_config.hidden_size
+        inner = config.connector_hidden_size or width
+        self.linear_1 = nn.Linear(token_size, inner)
+        self.linear_2 = nn.Linear(inner, width)
+
+    def arrange(self, tokens: torch.Tensor) -> torch.Tensor:
+        """Grid tokens (windows, time * freq, dim), time-major -> (windows, n, token_size)."""
+        raise NotImplementedError
+
+    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        """(windows, time * freq, dim) -> (windows, config.audio_tokens_per_window, language model's width)."""
+        return self.linear_2(nn.functional.gelu(self.linear_1(self.arrange(tokens))))
+
+
+class ConcatConnector(Connector):
+    """The 8 frequency tokens of a time step side by side: 64 tokens of 8 * dim. The paper's best."""
+
+    def __init__(self, config: MacConfig):
+        super().__init__(config, token_size=config.audio_config.hidden_size * config.audio_config.grid[1])
+
+    def arrange(self, tokens: torch.Tensor) -> torch.Tensor:
+        return tokens.reshape(tokens.shape[0], self.rows, -1)
+
+
+class TimeMajorConnector(Connector):
+    """All tokens, time step after time step, low frequencies first."""
+
+    def __init__(self, config: MacConfig):
+        super().__init__(config, token_size=config.audio_config.hidden_size)
+
+    def arrange(self, tokens: torch.Tensor) -> torch.Tensor:
+        return tokens
+
+
+class FrequencyMajorConnector(Connector):
+    """All tokens, frequency band after frequency band, early times first."""
+
+    def __init__(self, config: MacConfig):
+        super().__init__(config, token_size=config.audio_config.hidden_size)
+
+    def arrange(self, tokens: torch.Tensor) -> torch.Tensor:
+        grid = tokens.unflatten(1, (self.rows, self.columns))
+        return grid.transpose(1, 2).flatten(1, 2)
+
+
+class MeanPoolConnector(nn.Module):
+    """LTU's (arXiv 2305.10790): mean over frequency and over pairs of time steps, LayerNorm, one linear layer."""
+
+    def __init__(self, config: MacConfig):
+        super().__init__()
+        self.rows, self.columns = config.audio_config.grid
+        self.layer_norm = nn.LayerNorm(config.audio_config.hidden_size, elementwise_affine=False)
+        self.linear = nn.Linear(config.audio_config.hidden_size, config.text_config.hidden_size)
+
+    def arrange(self, tokens: torch.Tensor) -> torch.Tensor:
+        pairs = tokens.unflatten(1, (self.rows // 2, 2 * self.columns))
+        return pairs.mean(dim=2)  # (windows, time / 2, dim)
+
+    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        """(windows, time * freq, dim) -> (windows, time / 2, language model's width)."""
+        return self.linear(self.layer_norm(self.arrange(tokens)))
+
+
+CONNECTORS: dict[str, type[nn.Module]] = {
+    "concat": ConcatConnector,
+    "time_major": TimeMajorConnector,
+    "frequency_major": FrequencyMajorConnector,
+    "mean_pool": MeanPoolConnector,
+}
+
+__all__ = ["CONNECTORS"]

@@ -1,0 +1,145 @@
+"""A pretrained EAT, as trained with fairseq or as released on the Hub -> our configuration and weights."""
+
+import re
+from collections.abc import Iterable, Mapping
+from os import PathLike
+from typing import Any
+
+import torch
+
+from .configuration_mac import EatConfig
+from .modeling_eat import sin_cos_positions
+from .weight_files_mac import locate, read_config, read_weights, refuse_if_any
+
+
+BLOCK_PARTS = ("norm1", "norm2", "attn.qkv", "attn.proj", "mlp.fc1", "mlp.fc2")
+HEAD_WEIGHTS = ("fc_norm.weight", "fc_norm.bias", "head.weight", "head.bias")
+PRETRAINING_PARTS = {"_ema", "center", "cls_proj", "decoder", "recon_proj"}  # of EAT's objective, not its encoder
+POSITIONS = "fixed_positional_encoder.positions"
+FREQUENCY_PATCHES = 8  # 128 mel bins in patches of 16
+UPSTREAM_HEADS = {768: 12, 1024: 16}  # hidden size -> attention heads of EAT-base and EAT-large
+
+
+def load_eat(source: str | PathLike, with_head: bool = False) -> tuple[EatConfig, dict[str, torch.Tensor]]:
+    """
+    EAT's configuration and weights under our names, for `EatModel` or, with the head, `EatForAudioClassification`.
+
+    Args:
+        source: A local file, folder or Hub id: fairseq's checkpoint, the released safetensors, or a folder of ours.
+        with_head: Whether the classification head is wanted.
+
+    Raises:
+        ValueError: the source cannot be read or is no EAT; see also `convert_eat_state_dict`.
+    """
+    path = locate(source)
+    config, weights = read_config(path), read_weights(path)
+    if config.get("model_type") != EatConfig.model_type:
+        weights = convert_eat_state_dict(weights, with_head)
+        return eat_config_from_state_dict(weights, config), weights
+    if not with_head:
+        weights = {name.removeprefix("eat."): value for name, value in weights.items() if name not in HEAD_WEIGHTS}
+    return EatConfig.from_dict(config), weights
+
+
+def convert_eat_state_dict(state_dict: Mapping[str, Any], with_head: bool = False) -> dict[str, torch.Tensor]:
+    """
+    Rename upstream's weights (EAT, commit 06c1c34) to ours; what only pretraining needs is left out.
+
+    Args:
+        state_dict: Of fairseq's pretrained or fine-tuned model, or of the released safetensors.
+        with_head: Name them for `EatForAudioClassification`, head included, instead of `EatModel`.
+
+    Returns:
+        Exactly the weights of that model; no tensor is copied.
+
+    Raises:
+        ValueError: a weight is missing or unknown, or the positions are not those of EAT.
+    """
+    keys: dict[str, str] = {}  # released name -> key in the file
+    unexpected = []
+    for key, value in state_dict.items():
+        name = released_name(key)
+        if name == POSITIONS:
+            check_positions(key, value)
+        elif name in keys:  # two models in one file
+            unexpected.append(key)
+        elif name.split(".")[0] not in PRETRAINING_PARTS:
+            keys[name] = key
+    encoder = eat_names(keys)
+    names = {name: f"eat.{ours}" for name, ours in encoder.items()} if with_head else encoder
+    if with_head:
+        names |= {name: name for name in HEAD_WEIGHTS}
+    refuse_if_any(
+        "this EAT checkpoint",
+        missing=[f"{name} (our {ours})" for name, ours in names.items() if name not in keys],
+        unexpected=unexpected + [keys[name] for name in keys if name not in encoder and name not in HEAD_WEIGHTS],
+    )
+    return {ours: state_dict[keys[name]] for name, ours in names.items()}
+
+
+def released_name(key: str) -> str:
+    """A key of either style -> the released one without its `model.` in front."""
+    name = key.removeprefix("model.").removeprefix("modality_encoders.IMAGE.")
+    return name.replace("context_encoder.norm.", "pre_norm.")
+
+
+def eat_names(names: Iterable[str]) -> dict[str, str]:
+    """Released name -> ours for every weight of an encoder as deep as the deepest block in `names`."""
+    depth = max((int(match[1]) + 1 for name in names if (match := re.match(r"blocks\.(\d+)\.", name))), default=1)
+    modules = {"local_encoder.proj": "embeddings.patch_embedding", "pre_norm": "embeddings.layer_norm"}
+    for index in range(depth):
+        for part in BLOCK_PARTS:
+            modules[f"blocks.{index}.{part}"] = f"layers.{index}.{part.replace('attn.', 'attention.')}"
+    weights = {f"{name}.{kind}": f"{ours}.{kind}" for name, ours in modules.items() for kind in ("weight", "bias")}
+    return {"extra_tokens": "embeddings.cls_token"} | weights
+
+
+def check_positions(key: str, positions: torch.Tensor) -> None:
+    """Refuse a position table other than the fixed one, which the model computes; early files hold its first rows."""
+    expected = sin_cos_positions(positions.shape[-1], FREQUENCY_PATCHES)
+    expected = expected[:, : positions.shape[1]] if positions.dim() == 3 else expected
+    tolerance = max(1e-4, torch.finfo(positions.dtype).eps)
+    if positions.shape != expected.shape or not torch.allclose(positions.float(), expected, rtol=0, atol=tolerance):
+        raise ValueError(
+            f"{key} {tuple(positions.shape)} is not EAT's fixed sin-cos table (1, rows, dim) with {FREQUENCY_PATCHES} "
+            "rows a time step: the checkpoint belongs to another model."
+        )
+
+
+def eat_config_from_state_dict(
+    state_dict: Mapping[str, torch.Tensor], released: Mapping[str, Any] | None = None
+) -> EatConfig:
+    """
+    The configuration that converted weights need.
+
+    Args:
+        state_dict: What `convert_eat_state_dict` returns.
+        released: The config.json that came with the weights; used if it is EAT's.
+
+    Raises:
+        ValueError: the number of attention heads is neither there nor known, or the blocks are pre-norm.
+    """
+    weights = {name.removeprefix("eat."): weight for name, weight in state_dict.items()}
+    released = released if released is not None and released.get("model_type") == "eat" else {}
+    if released.get("layer_norm_first"):
+        raise ValueError("The EAT checkpoint's config.json says `layer_norm_first`: only post-norm EAT is supported.")
+    hidden_size = weights["embeddings.cls_token"].shape[-1]
+    num_heads = released.get("num_heads", UPSTREAM_HEADS.get(hidden_size))
+    if num_heads is None:
+        raise ValueError(
+            f"An EAT of width {hidden_size} is neither base (768) nor large (1024), and weights do not tell how many "
+            'attention heads it has: put a config.json with "model_type": "eat" and "num_heads" beside them.'
+        )
+    labels = {"num_labels": len(weights["head.bias"])} if "head.bias" in weights else {}
+    return EatConfig(
+        hidden_size=hidden_size,
+        num_hidden_layers=released.get("depth", sum(name.endswith("mlp.fc1.bias") for name in weights)),
+        num_attention_heads=num_heads,
+        intermediate_size=len(weights["layers.0.mlp.fc1.bias"]),
+        patch_size=weights["embeddings.patch_embedding.weight"].shape[-1],
+        layer_norm_eps=released.get("norm_eps", 1e-6),
+        **labels,
+    )
+
+
+__all__ = ["convert_eat_state_dict", "eat_config_from_state_dict", "load_eat"]

@@ -1,0 +1,137 @@
+"""
+A pretrained causal language model -> configuration and weights of MAC's `language_model` and `lm_head`.
+
+Mamba-2 in the form that state-spaces released it, or any causal language model of transformers.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoConfig, Mamba2Config
+from transformers.configuration_utils import PreTrainedConfig
+from transformers.modeling_utils import PreTrainedModel
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
+
+from .weight_files_mac import config_folder, load_strictly, read_config, read_weights
+
+
+GPT_NEOX_TOKENS = 50277  # entries of the tokenizer that Mamba-2 and Pythia share; the rows above it are padding
+GPT_NEOX_MAX_ROWS = 50688  # Pythia-12b pads furthest
+
+SSM_DEFAULTS = {"layer": "Mamba1", "d_state": 128, "headdim": 64, "ngroups": 1, "expand": 2}
+
+# Mamba2's arguments in mamba-ssm -> `Mamba2Config`. An argument not listed would need a mixer that we do not have.
+SSM_FIELDS = {
+    "bias": "use_bias",
+    "chunk_size": "chunk_size",
+    "conv_bias": "use_conv_bias",
+    "d_conv": "conv_kernel",
+    "d_state": "state_size",
+    "dt_init_floor": "time_step_floor",
+    "dt_limit": "time_step_limit",
+    "dt_max": "time_step_max",
+    "dt_min": "time_step_min",
+    "expand": "expand",
+    "headdim": "head_dim",
+    "ngroups": "n_groups",
+}
+
+
+def language_model_config(path: Path) -> tuple[PreTrainedConfig, int | None]:
+    """
+    The configuration of a language model on disk, and how many rows of its vocabulary hold tokens if that is known.
+
+    Raises:
+        ValueError: there is no config.json, or it describes no model that can be loaded.
+    """
+    config = read_config(path)
+    if not config:
+        raise ValueError(f"{config_folder(path)} holds no config.json to say which language model {path} is.")
+    if "ssm_cfg" in config:  # not AutoConfig, which would fill the gaps from the defaults of a 7B model
+        return mamba2_config(config), config["vocab_size"]
+    if "model_type" not in config:
+        raise ValueError(f"{config_folder(path)}/config.json has neither `model_type` (transformers) nor `ssm_cfg`.")
+    text_config = AutoConfig.from_pretrained(config_folder(path), trust_remote_code=False)
+    neox = text_config.model_type in ("mamba2", "gpt_neox") and text_config.vocab_size <= GPT_NEOX_MAX_ROWS
+    return text_config, GPT_NEOX_TOKENS if neox else None
+
+
+def mamba2_config(original: Mapping[str, Any]) -> Mamba2Config:
+    """
+    A state-spaces config.json -> `Mamba2Config`; what it leaves out has the defaults of mamba-ssm.
+
+    Raises:
+        ValueError: layers other than Mamba-2, or an option that transformers' Mamba-2 does not have.
+    """
+    ssm = SSM_DEFAULTS | (original.get("ssm_cfg") or {})
+    if (layer := ssm.pop("layer")) != "Mamba2":
+        raise ValueError(f"The language model's layers are {layer}; expected Mamba2 (`ssm_cfg` of its config.json).")
+    if absent := [name for name in ("d_model", "n_layer", "vocab_size") if name not in original]:
+        raise ValueError(f"The language model's config.json lacks {', '.join(absent)}.")
+    unsupported = sorted(set(ssm) - set(SSM_FIELDS)) + [
+        name for name in ("attn_layer_idx", "d_intermediate") if original.get(name)
+    ]
+    if unsupported:
+        raise ValueError(f"The language model's config.json sets {', '.join(unsupported)}: not a plain Mamba-2.")
+    multiple = original.get("pad_vocab_size_multiple", 8)
+    return Mamba2Config(
+        hidden_size=original["d_model"],
+        num_hidden_layers=original["n_layer"],
+        num_heads=ssm["expand"] * original["d_model"] // ssm["headdim"],
+        vocab_size=-(-original["vocab_size"] // multiple) * multiple,
+        residual_in_fp32=original.get("residual_in_fp32", True),
+        tie_word_embeddings=original.get("tie_embeddings", True),
+        bos_token_id=0,
+        eos_token_id=0,
+        pad_token_id=0,
+        **{SSM_FIELDS[name]: value for name, value in ssm.items()},
+    )
+
+
+def first_free_row(config: PreTrainedConfig, num_tokens: int | None) -> int:
+    """The first row of the vocabulary that no token uses; ValueError where none is known."""
+    if num_tokens is None or num_tokens >= config.vocab_size:
+        raise ValueError(
+            f"Which of the {config.vocab_size} rows of this {config.model_type!r} model's vocabulary `<|audio|>` may "
+            "take is not known: pass `audio_token_id`, a row that its tokenizer never writes."
+        )
+    return num_tokens
+
+
+def load_language_model(path: Path, config: PreTrainedConfig) -> tuple[dict[str, torch.Tensor], bool]:
+    """
+    A causal language model's float32 weights under MAC's names, and whether its head is its embedding.
+
+    Raises:
+        ValueError: transformers has no causal language model of this kind, a weight is missing, left over or of
+            another shape, or the head differs from the embedding that it should be.
+    """
+    if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
+        raise ValueError(f"{path} is a {config.model_type!r} model; expected a causal language model of transformers.")
+    weights = read_weights(path)
+    if config.model_type == "mamba2":  # the one name that differs in the state-spaces form
+        weights = {name.replace("backbone.embedding.", "backbone.embeddings."): weights[name] for name in weights}
+    model = load_strictly(MODEL_FOR_CAUSAL_LM_MAPPING[type(config)], config, weights, str(path))
+    tied = bool(config.tie_word_embeddings)
+    if tied and model.get_output_embeddings().weight is not model.get_input_embeddings().weight:
+        raise ValueError(f"{path} holds a head that differs from the embedding, but its config.json ties the two.")
+    return mac_state_dict(model, tied), tied
+
+
+def mac_state_dict(model: PreTrainedModel, tied: bool) -> dict[str, torch.Tensor]:
+    """The weights of a causal language model as `MacForConditionalGeneration` names them; a tied head is left out."""
+    head = model.get_output_embeddings()
+    head_name = next(name for name, module in model.named_modules() if module is head)
+    prefixes = {f"{head_name}.": "lm_head.", f"{model.base_model_prefix}.": "model.language_model."}
+    renamed = {}
+    for name, weight in model.state_dict().items():
+        prefix = next((prefix for prefix in prefixes if name.startswith(prefix)), "")
+        renamed[prefixes.get(prefix, "") + name.removeprefix(prefix)] = weight
+    if tied:
+        del renamed["lm_head.weight"]
+    return renamed
+
+
+__all__ = ["first_free_row", "language_model_config", "load_language_model"]

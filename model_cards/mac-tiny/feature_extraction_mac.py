@@ -1,0 +1,173 @@
+"""Waveform -> log-mel windows, as EAT was trained on them: Kaldi's filter bank in plain torch."""
+
+import math
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import torch
+from transformers.feature_extraction_utils import BatchFeature, FeatureExtractionMixin
+
+from .audio_mac import load_waveform
+
+
+FRAME_LENGTH, FRAME_SHIFT, FFT_LENGTH = 400, 160, 512  # samples at 16 kHz: 25 ms, 10 ms
+LOW_FREQUENCY = 20.0  # Hz
+PREEMPHASIS = 0.97
+ENERGY_FLOOR = 1.1920928955078125e-07  # float32 epsilon
+SAMPLES_PER_BLOCK = 60 * 16_000  # long recordings go minute by minute: bounded memory, and twice as fast in the cache
+
+
+@lru_cache
+def mel_filters(num_mel_bins: int, sampling_rate: int) -> torch.Tensor:
+    """
+    Kaldi's triangles in mel space, (FFT bins, mel bins), from 20 Hz to the Nyquist frequency.
+
+    Built in float32 in the order of operations of torchaudio's `compliance.kaldi.get_mel_banks`, since the same in
+    float64 moves the log-mel by 1e-3.
+    """
+
+    def mel(hertz: float) -> float:
+        return 1127.0 * math.log(1.0 + hertz / 700.0)
+
+    low, high = mel(LOW_FREQUENCY), mel(0.5 * sampling_rate)
+    step = (high - low) / (num_mel_bins + 1)
+    index = torch.arange(num_mel_bins).unsqueeze(1)
+    left, center, right = low + index * step, low + (index + 1.0) * step, low + (index + 2.0) * step
+    bin_hertz = (sampling_rate / FFT_LENGTH) * torch.arange(FFT_LENGTH / 2)
+    bin_mel = (1127.0 * (1.0 + bin_hertz / 700.0).log()).unsqueeze(0)
+    rising, falling = (bin_mel - left) / (center - left), (right - bin_mel) / (right - center)
+    triangles = torch.clamp(torch.minimum(rising, falling), min=0.0)  # (mel bins, FFT bins - 1)
+    return torch.nn.functional.pad(triangles, (0, 1)).T  # no triangle reaches the Nyquist bin
+
+
+def fbank(waveform: torch.Tensor, num_mel_bins: int = 128, sampling_rate: int = 16_000) -> torch.Tensor:
+    """
+    Log-mel filter bank of Kaldi with EAT's settings: bit-equal to torchaudio 2.11's `compliance.kaldi.fbank`.
+
+    Args:
+        waveform: (samples,) float32 in [-1, 1], at least 400 samples.
+
+    Returns:
+        (frames, mel bins) natural log of mel energies; frames = 1 + (samples - 400) // 160.
+    """
+    frames = waveform.unfold(0, FRAME_LENGTH, FRAME_SHIFT)
+    frames = frames - frames.mean(dim=1, keepdim=True)
+    previous = torch.cat([frames[:, :1], frames[:, :-1]], dim=1)
+    frames = frames - PREEMPHASIS * previous
+    frames = frames * torch.hann_window(FRAME_LENGTH, periodic=False)
+    power = torch.fft.rfft(frames, n=FFT_LENGTH).abs().pow(2.0)
+    energies = power @ mel_filters(num_mel_bins, sampling_rate)
+    return energies.clamp(min=ENERGY_FLOOR).log()
+
+
+def clip_mean(waveform: torch.Tensor) -> torch.Tensor:
+    """
+    Mean of (samples,) in float32, the same on any machine.
+
+    `waveform.mean()` depends on the number of threads, enough to move the log-mel of quiet bins by 1e-3. The two sums
+    here are what it does on two threads, which the reference values were made with.
+    """
+    halves = torch.nn.functional.pad(waveform, (0, len(waveform) % 2)).view(2, -1)
+    return halves.sum(dim=1).sum() / len(waveform)
+
+
+class MacFeatureExtractor(FeatureExtractionMixin):
+    """
+    Turns clips of any length into windows of normalised log-mel.
+
+    Args:
+        feature_size: Mel bins.
+        sampling_rate: Rate in Hz that clips are brought to.
+        padding_value: Log-mel that fills the last window of a clip, before it is normalised.
+        window_frames: Frames of one window (1024 x 10 ms).
+        mean, scale: A log-mel cell x becomes (x - mean) / scale: EAT's AudioSet statistics.
+    """
+
+    model_input_names = ["input_features", "audio_num_windows"]
+
+    def __init__(
+        self,
+        feature_size: int = 128,
+        sampling_rate: int = 16_000,
+        padding_value: float = 0.0,
+        window_frames: int = 1024,
+        mean: float = -4.268,
+        scale: float = 9.138,
+        **kwargs: Any,
+    ):
+        super().__init__(**kwargs)
+        self.feature_size = feature_size
+        self.sampling_rate = sampling_rate
+        self.padding_value = padding_value
+        self.window_frames = window_frames
+        self.mean = mean
+        self.scale = scale
+
+    @property
+    def window_seconds(self) -> float:
+        """Seconds between the starts of two windows: 10.24."""
+        return self.window_frames * FRAME_SHIFT / self.sampling_rate
+
+    def load(self, audio: Any, sampling_rate: int | None = None) -> list[np.ndarray]:
+        """
+        Load one clip or a list of clips as mono float32 waveforms at `self.sampling_rate`.
+
+        A list of numbers is one clip, any other list or tuple a list of clips. See `load_waveform` for what a clip
+        may be and for the errors; a message names the row of a list.
+        """
+        is_list = isinstance(audio, (list, tuple)) and not (audio and isinstance(audio[0], (int, float, np.number)))
+        if not is_list:
+            return [load_waveform(audio, sampling_rate, self.sampling_rate)]
+        if not audio:
+            raise ValueError("The list of audio is empty; expected at least one clip.")
+        return [
+            load_waveform(clip, sampling_rate, self.sampling_rate, name=f"audio {row}")
+            for row, clip in enumerate(audio)
+        ]
+
+    def fetch_audio(self, audio: Any, sampling_rate: int | None = None) -> list[np.ndarray]:
+        """What transformers' processors and chat templates call to load audio."""
+        return self.load(audio, sampling_rate)
+
+    def raw_log_mel(self, waveform: np.ndarray) -> torch.Tensor:
+        """One clip, (samples,) at `self.sampling_rate`, as (frames, mel bins) natural-log energies."""
+        clip = torch.from_numpy(waveform)
+        clip = clip - clip_mean(clip)
+        step = SAMPLES_PER_BLOCK - SAMPLES_PER_BLOCK % FRAME_SHIFT
+        reach = step + FRAME_LENGTH - FRAME_SHIFT  # the last frame of a block looks into the next block
+        starts = range(0, len(clip) - FRAME_LENGTH + 1, step)
+        return torch.cat([fbank(clip[s : s + reach], self.feature_size, self.sampling_rate) for s in starts])
+
+    def to_windows(self, log_mel: torch.Tensor) -> torch.Tensor:
+        """Pad with zeros, normalise and cut: (frames, mel bins) -> (windows, window_frames, mel bins)."""
+        padding = -len(log_mel) % self.window_frames
+        log_mel = torch.nn.functional.pad(log_mel, (0, 0, 0, padding), value=self.padding_value)
+        return ((log_mel - self.mean) / self.scale).view(-1, self.window_frames, self.feature_size)
+
+    def __call__(
+        self, audio: Any, sampling_rate: int | None = None, return_tensors: str | None = "pt"
+    ) -> BatchFeature:
+        """
+        Args:
+            audio: One clip or a list of clips, see `load`.
+            sampling_rate: Rate in Hz of bare arrays.
+
+        Returns:
+            `input_features` (windows of all clips, window_frames, mel bins) float32, and
+            `audio_num_windows` (clips,) int64: how many of them belong to each clip.
+
+        Raises:
+            ValueError: bad audio, naming the file or row.
+        """
+        windows = [self.to_windows(self.raw_log_mel(waveform)) for waveform in self.load(audio, sampling_rate)]
+        data = {
+            "input_features": torch.cat(windows),
+            "audio_num_windows": torch.tensor([len(clip) for clip in windows]),
+        }
+        if return_tensors == "np":
+            data = {key: value.numpy() for key, value in data.items()}
+        return BatchFeature(data)
+
+
+__all__ = ["MacFeatureExtractor"]

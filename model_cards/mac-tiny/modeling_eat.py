@@ -1,0 +1,256 @@
+"""
+EAT, the Efficient Audio Transformer (Chen et al., arXiv 2401.03497): log-mel windows -> tokens on a grid.
+
+Follows upstream `cwx-worst-one/EAT` (commit 06c1c34): post-norm blocks, fixed 2-D sin-cos positions on the patches,
+none on CLS, no final norm.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import nn
+from transformers import initialization as init
+from transformers.modeling_layers import GradientCheckpointingLayer
+from transformers.modeling_outputs import BaseModelOutput, SequenceClassifierOutput
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS, PreTrainedModel
+from transformers.utils import can_return_tuple
+from transformers.utils.generic import merge_with_config_defaults
+from transformers.utils.output_capturing import capture_outputs
+
+from .configuration_mac import EatConfig
+
+
+MAX_TIME_PATCHES = 768  # rows of upstream's position table: 122.88 s
+
+
+def sin_cos_positions(dim: int, columns: int) -> torch.Tensor:
+    """
+    Upstream's fixed position table, (1, 768 * columns, dim), row `t * columns + f`.
+
+    The first half of the channels encodes f, the second t, each as [sin, cos]. Computed in numpy float32, which is
+    bit-equal to upstream (`utils/pos_embed.py`); torch differs by up to 6e-5.
+    """
+    omega = np.arange(dim // 4, dtype=np.float32)
+    omega /= dim / 4.0
+    omega = 1.0 / 10000**omega
+    time, frequency = np.meshgrid(
+        np.arange(MAX_TIME_PATCHES, dtype=np.float32), np.arange(columns, dtype=np.float32), indexing="ij"
+    )
+    halves = []
+    for position in (frequency, time):
+        angle = np.outer(position.reshape(-1), omega)
+        halves += [np.sin(angle), np.cos(angle)]
+    return torch.from_numpy(np.concatenate(halves, axis=1)).float().unsqueeze(0)
+
+
+class EatEmbeddings(nn.Module):
+    """Cuts a log-mel window into patches, adds positions, puts CLS in front."""
+
+    positions: torch.Tensor
+
+    def __init__(self, config: EatConfig):
+        super().__init__()
+        self.patch_size = config.patch_size
+        self.num_mel_bins = config.num_mel_bins
+        self.columns = config.grid[1]
+        self.patch_embedding = nn.Conv2d(1, config.hidden_size, config.patch_size, stride=config.patch_size)
+        self.cls_token = nn.Parameter(torch.zeros(1, 1, config.hidden_size))
+        self.layer_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        # Not in the checkpoint: `_init_weights` writes it again after loading.
+        self.register_buffer("positions", sin_cos_positions(config.hidden_size, self.columns), persistent=False)
+
+    def forward(self, input_features: torch.Tensor, kept_patches: torch.Tensor | None = None) -> torch.Tensor:
+        self.check_shape(input_features)
+        patches = self.patch_embedding(input_features.unsqueeze(1))  # (windows, dim, time, freq)
+        hidden_states = patches.flatten(2).transpose(1, 2)  # (windows, time * freq, dim)
+        hidden_states = hidden_states + self.positions[:, : hidden_states.shape[1]].to(hidden_states.dtype)
+        if kept_patches is not None:
+            index = kept_patches.unsqueeze(-1).expand(-1, -1, hidden_states.shape[2])
+            hidden_states = hidden_states.gather(1, index)
+        cls_token = self.cls_token.expand(hidden_states.shape[0], -1, -1)
+        return self.layer_norm(torch.cat([cls_token, hidden_states], dim=1))
+
+    def check_shape(self, input_features: torch.Tensor) -> None:
+        """Refuse anything but (windows, frames, mel bins) with whole patches."""
+        shape, longest = tuple(input_features.shape), MAX_TIME_PATCHES * self.patch_size
+        if len(shape) != 3 or shape[2] != self.num_mel_bins:
+            raise ValueError(f"`input_features` has shape {shape}; expected (windows, frames, {self.num_mel_bins}).")
+        if shape[1] % self.patch_size or not 0 < shape[1] <= longest:
+            raise ValueError(
+                f"`input_features` has {shape[1]} frames; expected a multiple of {self.patch_size}, at most {longest}."
+            )
+
+
+def eager_attention_forward(
+    module: nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    scaling: float,
+    dropout: float = 0.0,
+    **kwargs,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Attention by plain matrix products, the one implementation that returns its weights."""
+    weights = (query @ key.transpose(2, 3) * scaling).softmax(dim=-1, dtype=torch.float32).to(query.dtype)
+    return (weights @ value).transpose(1, 2), weights
+
+
+class EatAttention(nn.Module):
+    """Multi-head self-attention over all tokens of a window; the padding of a short clip is not masked (upstream)."""
+
+    def __init__(self, config: EatConfig):
+        super().__init__()
+        self.config = config
+        self.num_heads = config.num_attention_heads
+        self.head_dim = config.hidden_size // config.num_attention_heads
+        self.scaling = self.head_dim**-0.5
+        self.is_causal = False
+        self.qkv = nn.Linear(config.hidden_size, 3 * config.hidden_size)
+        self.proj = nn.Linear(config.hidden_size, config.hidden_size)
+
+    def forward(self, hidden_states: torch.Tensor, **kwargs) -> tuple[torch.Tensor, torch.Tensor | None]:
+        windows, length, _ = hidden_states.shape
+        qkv = self.qkv(hidden_states).view(windows, length, 3, self.num_heads, self.head_dim)
+        query, key, value = qkv.permute(2, 0, 3, 1, 4)  # each (windows, heads, length, head_dim)
+        attention: Callable = ALL_ATTENTION_FUNCTIONS.get_interface(
+            self.config._attn_implementation, eager_attention_forward
+        )
+        output, weights = attention(self, query, key, value, None, scaling=self.scaling, dropout=0.0, **kwargs)
+        return self.proj(output.reshape(windows, length, -1)), weights
+
+
+class EatMlp(nn.Module):
+    """The block's two-layer MLP with exact GELU."""
+
+    def __init__(self, config: EatConfig):
+        super().__init__()
+        self.fc1 = nn.Linear(config.hidden_size, config.intermediate_size)
+        self.fc2 = nn.Linear(config.intermediate_size, config.hidden_size)
+
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        return self.fc2(nn.functional.gelu(self.fc1(hidden_states)))
+
+
+class EatLayer(GradientCheckpointingLayer):
+    """A post-norm block: the MLP's residual is the *normalised* output of the attention."""
+
+    def __init__(self, config: EatConfig, drop_path: float):
+        super().__init__()
+        self.drop_path = drop_path
+        self.norm1 = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.attention = EatAttention(config)
+        self.norm2 = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.mlp = EatMlp(config)
+
+    def forward(self, hidden_states: torch.Tensor, **kwargs) -> torch.Tensor:
+        attention_output, _ = self.attention(hidden_states, **kwargs)
+        hidden_states = self.norm1(hidden_states + self.stochastic_depth(attention_output))
+        return self.norm2(hidden_states + self.stochastic_depth(self.mlp(hidden_states)))
+
+    def stochastic_depth(self, branch: torch.Tensor) -> torch.Tensor:
+        """In training, drop the branch for a random part of the windows and scale the rest (Huang et al., 2016)."""
+        if not self.training or self.drop_path == 0.0:
+            return branch
+        keep = torch.rand(branch.shape[0], 1, 1, device=branch.device) >= self.drop_path
+        return branch * keep.to(branch.dtype) / (1.0 - self.drop_path)
+
+
+class EatPreTrainedModel(PreTrainedModel):
+    config: EatConfig
+    base_model_prefix = "eat"
+    main_input_name = "input_features"
+    input_modalities = ("audio",)
+    supports_gradient_checkpointing = True
+    _no_split_modules = ["EatEmbeddings", "EatLayer"]
+    _supports_sdpa = True
+    _supports_flash_attn = True
+    _supports_attention_backend = True
+    _can_record_outputs = {"hidden_states": EatLayer, "attentions": EatAttention}
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        """Xavier for every matrix, the patches' convolution among them, as upstream."""
+        super()._init_weights(module)
+        if isinstance(module, nn.Linear):
+            init.xavier_uniform_(module.weight)
+        elif isinstance(module, EatEmbeddings):
+            fan_in, fan_out = module.patch_embedding.weight[0].numel(), len(module.patch_embedding.weight)
+            bound = (6 / (fan_in + fan_out)) ** 0.5
+            init.uniform_(module.patch_embedding.weight, -bound, bound)
+            init.zeros_(module.patch_embedding.bias)
+            init.normal_(module.cls_token, std=self.config.initializer_range)
+            init.copy_(module.positions, sin_cos_positions(module.positions.shape[-1], module.columns))
+
+
+class EatModel(EatPreTrainedModel):
+    """The encoder without a head."""
+
+    def __init__(self, config: EatConfig):
+        super().__init__(config)
+        self.embeddings = EatEmbeddings(config)
+        depth = config.num_hidden_layers
+        drop_path = [config.drop_path_rate * index / max(depth - 1, 1) for index in range(depth)]
+        self.layers = nn.ModuleList([EatLayer(config, rate) for rate in drop_path])
+        self.gradient_checkpointing = False
+        self.post_init()
+
+    def get_input_embeddings(self) -> nn.Module:
+        return self.embeddings.patch_embedding
+
+    @merge_with_config_defaults
+    @capture_outputs
+    def forward(
+        self, input_features: torch.Tensor, kept_patches: torch.Tensor | None = None, **kwargs
+    ) -> BaseModelOutput:
+        """
+        Args:
+            input_features: Normalised log-mel windows, (windows, frames, 128), frames a multiple of 16.
+            kept_patches: (windows, kept) indices of the patches that enter the blocks, for masked training; all if
+                None. The tokens come out in this order.
+
+        Returns:
+            `last_hidden_state` (windows, 1 + frames / 16 * 8, hidden_size): CLS, then token `1 + t * 8 + f`.
+
+        Raises:
+            ValueError: the shape is another.
+        """
+        hidden_states = self.embeddings(input_features.to(self.dtype), kept_patches)
+        for layer in self.layers:
+            hidden_states = layer(hidden_states, **kwargs)
+        return BaseModelOutput(last_hidden_state=hidden_states)
+
+
+class EatForAudioClassification(EatPreTrainedModel):
+    """EAT with the head of its fine-tuned releases (527 AudioSet classes): a linear layer on the normalised CLS."""
+
+    def __init__(self, config: EatConfig):
+        super().__init__(config)
+        self.eat = EatModel(config)
+        self.fc_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.head = nn.Linear(config.hidden_size, config.num_labels)
+        self.post_init()
+
+    @can_return_tuple
+    def forward(
+        self, input_features: torch.Tensor, labels: torch.Tensor | None = None, **kwargs
+    ) -> SequenceClassifierOutput:
+        """
+        Args:
+            input_features: (windows, frames, 128), as `EatModel`.
+            labels: (windows,) class ids, or (windows, num_labels) in 0..1 with
+                `problem_type="multi_label_classification"` (AudioSet).
+
+        Returns:
+            `logits` (windows, num_labels), `loss` if labels are given.
+        """
+        outputs = self.eat(input_features, **kwargs)
+        logits = self.head(self.fc_norm(outputs.last_hidden_state[:, 0]))
+        loss = None if labels is None else self.loss_function(labels, logits, self.config, **kwargs)
+        return SequenceClassifierOutput(
+            loss=loss, logits=logits, hidden_states=outputs.hidden_states, attentions=outputs.attentions
+        )
+
+
+__all__ = ["EatForAudioClassification", "EatModel", "EatPreTrainedModel"]

@@ -1,0 +1,389 @@
+"""MAC (arXiv 2509.15680): EAT encoder -> connector -> Mamba-2 language model -> caption."""
+
+import inspect
+from dataclasses import dataclass
+from os import PathLike
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import AutoModel
+from transformers import initialization as init
+from transformers.cache_utils import Cache
+from transformers.configuration_utils import PreTrainedConfig
+from transformers.generation import GenerationMixin
+from transformers.modeling_outputs import BaseModelOutputWithPooling
+from transformers.modeling_utils import PreTrainedModel, slice_logits_to_keep
+from transformers.utils import ModelOutput, can_return_tuple, torch_compilable_check
+
+from .configuration_mac import MacConfig
+from .connector_mac import CONNECTORS
+from .conversion_mac import default_generation_config, load_towers
+from .modeling_eat import EatModel
+from .modeling_mamba2_mac import Mamba2MacModel
+from .weight_files_mac import load_strictly
+
+
+# Language models that scale their embeddings or logits outside `AutoModel` cannot sit under a plain head.
+MULTIPLIERS = ("embedding_multiplier", "lm_head_multiplier", "logits_scaling", "logit_scale", "scale_emb")
+
+ENCODER_BATCH = 32  # windows encoded at a time where no gradient is needed: bounds the memory of hour-long recordings
+
+
+def build_language_model(config: PreTrainedConfig) -> PreTrainedModel:
+    """
+    The language model without its head: Mamba-2 on our scan, any other causal LM with its own layers.
+
+    Raises:
+        ValueError: the model multiplies embeddings or logits (Falcon-H1, Granite, Cohere) or caps logits (Gemma-2).
+    """
+    for name in MULTIPLIERS:
+        if getattr(config, name, None) not in (None, 1, 1.0):
+            raise ValueError(
+                f"`text_config` is a {config.model_type!r} model with `{name}` = {getattr(config, name)}: its logits "
+                "would be wrong under MAC's head. Choose a language model without multipliers, such as 'mamba2'."
+            )
+    if getattr(config, "final_logit_softcapping", None):
+        raise ValueError(f"`text_config` is a {config.model_type!r} model with `final_logit_softcapping`: refused.")
+    return Mamba2MacModel(config) if config.model_type == "mamba2" else AutoModel.from_config(config)
+
+
+@dataclass
+class MacModelOutput(ModelOutput):
+    """
+    Args:
+        last_hidden_state: (batch, length, width) of the language model.
+        cache_params: The language model's cache, whatever its kind.
+        hidden_states, attentions: Of the language model's layers, where asked for and supported.
+        audio_hidden_states: (windows * audio tokens a window, width) what the connector gave.
+    """
+
+    last_hidden_state: torch.Tensor | None = None
+    cache_params: Cache | None = None
+    hidden_states: tuple[torch.Tensor] | None = None
+    attentions: tuple[torch.Tensor] | None = None
+    audio_hidden_states: torch.Tensor | None = None
+
+
+@dataclass
+class MacCausalLMOutput(ModelOutput):
+    """
+    Args:
+        loss: Mean cross-entropy of the labelled tokens.
+        logits: (batch, length, vocabulary); in training with labels only those of the labels, (labels, vocabulary).
+        cache_params, hidden_states, attentions, audio_hidden_states: As in `MacModelOutput`.
+    """
+
+    loss: torch.Tensor | None = None
+    logits: torch.Tensor | None = None
+    cache_params: Cache | None = None
+    hidden_states: tuple[torch.Tensor] | None = None
+    attentions: tuple[torch.Tensor] | None = None
+    audio_hidden_states: torch.Tensor | None = None
+
+
+class MacPreTrainedModel(PreTrainedModel):
+    config: MacConfig
+    base_model_prefix = "model"
+    input_modalities = ("audio", "text")
+    supports_gradient_checkpointing = True
+    _no_split_modules = ["EatEmbeddings", "EatLayer", "Mamba2Block"]
+    _skip_keys_device_placement = ["cache_params"]
+    _is_stateful = True
+    _supports_sdpa = True
+    _supports_flash_attn = True
+    _supports_attention_backend = True
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        """Towers initialise themselves; the rest (connector, head) is ours."""
+        if isinstance(module, nn.Linear):
+            init.normal_(module.weight, std=self.config.initializer_range)
+            if module.bias is not None:
+                init.zeros_(module.bias)
+
+
+class MacModel(MacPreTrainedModel):
+    """Encoder, connector and language model without a head."""
+
+    def __init__(self, config: MacConfig):
+        super().__init__(config)
+        self.audio_tower = EatModel(config.audio_config)
+        self.connector = CONNECTORS[config.connector_type](config)
+        self.language_model = build_language_model(config.text_config)
+        parameters = inspect.signature(self.language_model.forward).parameters
+        self.cache_name = "cache_params" if "cache_params" in parameters else "past_key_values"
+        self.takes_position_ids = "position_ids" in parameters
+        self.post_init()
+
+    def get_input_embeddings(self) -> nn.Module:
+        return self.language_model.get_input_embeddings()
+
+    def set_input_embeddings(self, value: nn.Module) -> None:
+        self.language_model.set_input_embeddings(value)
+
+    @can_return_tuple
+    def get_audio_features(self, input_features: torch.Tensor, **kwargs) -> BaseModelOutputWithPooling:
+        """
+        Encode windows of log-mel, (windows, frames, mel bins).
+
+        Returns:
+            `last_hidden_state`: the encoder's (windows, 1 + patches, dim), and its `hidden_states` and `attentions`;
+            `pooler_output`: the connector's (windows, audio tokens a window, width of the language model).
+        """
+        if len(input_features) > ENCODER_BATCH and not kwargs and not torch.is_grad_enabled():
+            parts = [self.get_audio_features(part, return_dict=True) for part in input_features.split(ENCODER_BATCH)]
+            return BaseModelOutputWithPooling(
+                last_hidden_state=torch.cat([part.last_hidden_state for part in parts]),
+                pooler_output=torch.cat([part.pooler_output for part in parts]),
+            )
+        encoded = self.audio_tower(input_features, return_dict=True, **kwargs)
+        return BaseModelOutputWithPooling(
+            last_hidden_state=encoded.last_hidden_state,
+            pooler_output=self.connector(encoded.last_hidden_state[:, 1:]),
+            hidden_states=encoded.hidden_states,
+            attentions=encoded.attentions,
+        )
+
+    def insert_audio(
+        self, input_ids: torch.Tensor | None, inputs_embeds: torch.Tensor, audio_embeds: torch.Tensor
+    ) -> torch.Tensor:
+        """Put the audio embeddings, in order, where `<|audio|>` or its embedding stands; the counts must agree."""
+        if input_ids is not None:
+            is_audio = input_ids == self.config.audio_token_id
+        else:
+            placeholder = torch.tensor(self.config.audio_token_id, device=inputs_embeds.device)
+            is_audio = (inputs_embeds == self.get_input_embeddings()(placeholder)).all(-1)
+        expected = audio_embeds.shape[0] * audio_embeds.shape[1]
+        torch_compilable_check(
+            is_audio.sum() == expected,
+            lambda: (
+                f"The text holds {int(is_audio.sum())} audio tokens, but {audio_embeds.shape[0]} audio windows need "
+                f"{expected} ({audio_embeds.shape[1]} each): was the text truncated, or written without the processor?"
+            ),
+        )
+        return inputs_embeds.masked_scatter(
+            is_audio.unsqueeze(-1).to(inputs_embeds.device), audio_embeds.to(inputs_embeds)
+        )
+
+    def check_no_audio(self, input_ids: torch.Tensor) -> None:
+        """Refuse a text whose audio was forgotten."""
+        is_audio = input_ids == self.config.audio_token_id
+        torch_compilable_check(
+            ~is_audio.any(),
+            lambda: f"The text holds {int(is_audio.sum())} audio tokens, but no `input_features` came with it.",
+        )
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: torch.Tensor | None = None,
+        input_features: torch.Tensor | None = None,
+        audio_num_windows: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        position_ids: torch.Tensor | None = None,
+        cache_params: Cache | None = None,
+        inputs_embeds: torch.Tensor | None = None,
+        use_cache: bool | None = None,
+        **kwargs: Any,
+    ) -> MacModelOutput:
+        """
+        Args:
+            input_ids: (batch, length) text with `<|audio|>` placeholders.
+            input_features: (windows of all clips, frames, mel bins) log-mel.
+            audio_num_windows: (clips,) windows of each clip; one each if None.
+            attention_mask: (batch, length), 0 at padding.
+            position_ids: For language models that have positions.
+            cache_params: Cache of a previous call.
+            inputs_embeds: (batch, length, width) instead of `input_ids`.
+            use_cache: Whether to return the cache.
+
+        Raises:
+            ValueError: audio without text, text without its audio, or counts of windows or audio tokens that do not
+                match.
+        """
+        if (input_ids is None) == (inputs_embeds is None):
+            raise ValueError("Give exactly one of `input_ids` and `inputs_embeds`.")
+        if inputs_embeds is None:
+            inputs_embeds = self.get_input_embeddings()(input_ids)
+        audio_embeds = None
+        if input_features is not None:
+            check_num_windows(input_features, audio_num_windows)
+            audio_embeds = self.get_audio_features(input_features, return_dict=True).pooler_output
+            inputs_embeds = self.insert_audio(input_ids, inputs_embeds, audio_embeds)
+        elif input_ids is not None and cache_params is None:
+            self.check_no_audio(input_ids)
+
+        if self.takes_position_ids and position_ids is not None:
+            kwargs["position_ids"] = position_ids
+        kwargs[self.cache_name] = cache_params
+        outputs = self.language_model(
+            inputs_embeds=inputs_embeds, attention_mask=attention_mask, use_cache=use_cache, return_dict=True, **kwargs
+        )
+        return MacModelOutput(
+            last_hidden_state=outputs.last_hidden_state,
+            cache_params=getattr(outputs, self.cache_name, None),
+            hidden_states=outputs.hidden_states,
+            attentions=getattr(outputs, "attentions", None),
+            audio_hidden_states=audio_embeds,
+        )
+
+
+def check_num_windows(input_features: torch.Tensor, audio_num_windows: torch.Tensor | None) -> None:
+    """Refuse windows that belong to no clip, or clips without their windows."""
+    if audio_num_windows is None:
+        return
+    torch_compilable_check(
+        audio_num_windows.sum() == input_features.shape[0],
+        lambda: (
+            f"`audio_num_windows` adds up to {int(audio_num_windows.sum())}, but `input_features` holds "
+            f"{input_features.shape[0]} windows."
+        ),
+    )
+
+
+class MacForConditionalGeneration(MacPreTrainedModel, GenerationMixin):
+    """MAC with its language-modelling head: audio and a prompt in, a caption out."""
+
+    _tp_plan = {"lm_head": "colwise_gather_output"}
+
+    def __init__(self, config: MacConfig):
+        super().__init__(config)
+        self.model = MacModel(config)
+        self.lm_head = nn.Linear(config.text_config.hidden_size, config.text_config.vocab_size, bias=False)
+        embedding = self.model.get_input_embeddings()
+        name = next(name for name, module in self.model.named_modules() if module is embedding)
+        self._tied_weights_keys = {"lm_head.weight": f"model.{name}.weight"}
+        self.post_init()
+
+    @classmethod
+    def from_towers(
+        cls,
+        audio: str | PathLike,
+        language_model: str | PathLike,
+        *,
+        dtype: torch.dtype = torch.float32,
+        audio_token_id: int | None = None,
+        **config: Any,
+    ) -> "MacForConditionalGeneration":
+        """
+        Build a model from a pretrained encoder and a pretrained language model; only the connector is new.
+
+        Args:
+            audio: EAT: a local file, folder or Hub id; original fairseq `.pt` or released safetensors.
+            language_model: Mamba-2 (original state-spaces or transformers form) or another causal LM of transformers.
+            dtype: Of the weights, whatever the files hold.
+            audio_token_id: The vocabulary's row for `<|audio|>`; known for the GPT-NeoX vocabulary only.
+            config: Further fields of `MacConfig`, such as `connector_type`.
+
+        Raises:
+            ValueError: a weight of a tower is missing or left over, or a file could run code.
+        """
+        towers = load_towers(audio, language_model, audio_token_id)
+        mac_config = MacConfig(
+            audio_config=towers.audio_config,
+            text_config=towers.text_config,
+            audio_token_id=towers.audio_token_id,
+            tie_word_embeddings=towers.tied,
+            **config,
+        )
+        model = load_strictly(
+            cls, mac_config, towers.state_dict, "the two towers", dtype=dtype, new="model.connector."
+        )
+        model.generation_config = default_generation_config(towers.text_config, towers.audio_token_id)
+        return model
+
+    def get_input_embeddings(self) -> nn.Module:
+        return self.model.get_input_embeddings()
+
+    def set_input_embeddings(self, value: nn.Module) -> None:
+        self.model.set_input_embeddings(value)
+
+    def get_audio_features(self, input_features: torch.Tensor, **kwargs) -> BaseModelOutputWithPooling:
+        """See `MacModel.get_audio_features`."""
+        return self.model.get_audio_features(input_features, **kwargs)
+
+    @classmethod
+    def _supports_default_dynamic_cache(cls) -> bool:
+        # `generate` would make a cache named `past_key_values`; the language model makes the kind it needs instead.
+        return False
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: torch.Tensor | None = None,
+        input_features: torch.Tensor | None = None,
+        audio_num_windows: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        position_ids: torch.Tensor | None = None,
+        cache_params: Cache | None = None,
+        inputs_embeds: torch.Tensor | None = None,
+        labels: torch.Tensor | None = None,
+        shift_labels: torch.Tensor | None = None,
+        use_cache: bool | None = None,
+        logits_to_keep: int | torch.Tensor = 0,
+        num_items_in_batch: torch.Tensor | None = None,
+        **kwargs: Any,
+    ) -> MacCausalLMOutput:
+        """
+        Args:
+            labels: (batch, length) token ids to predict, -100 where none is; shifted inside.
+            shift_labels: The same already shifted, as sequence-parallel training needs it; replaces `labels`.
+            logits_to_keep: Compute the logits of the last so many positions only (0: all).
+            num_items_in_batch: Labelled tokens of the whole global batch, from the Trainer.
+
+        The other arguments are those of `MacModel.forward`. In training, logits are computed only where a label is.
+        """
+        outputs = self.model(
+            input_ids=input_ids,
+            input_features=input_features,
+            audio_num_windows=audio_num_windows,
+            attention_mask=attention_mask,
+            position_ids=position_ids,
+            cache_params=cache_params,
+            inputs_embeds=inputs_embeds,
+            use_cache=use_cache,
+            **kwargs,
+        )
+        if labels is not None and shift_labels is None:
+            shift_labels = nn.functional.pad(labels[:, 1:], (0, 1), value=-100)
+        if shift_labels is not None and self.training:
+            logits_to_keep = shift_labels != -100
+            shift_labels = shift_labels[logits_to_keep]
+        hidden_states = slice_logits_to_keep(outputs.last_hidden_state, logits_to_keep)
+        logits = self.lm_head(hidden_states.to(self.lm_head.weight.dtype))
+        loss = None
+        if shift_labels is not None:
+            loss = self.loss_function(
+                logits=logits,
+                labels=None,
+                vocab_size=logits.shape[-1],
+                shift_labels=shift_labels,
+                num_items_in_batch=num_items_in_batch,
+            )
+        return MacCausalLMOutput(
+            loss=loss,
+            logits=logits,
+            cache_params=outputs.cache_params,
+            hidden_states=outputs.hidden_states,
+            attentions=outputs.attentions,
+            audio_hidden_states=outputs.audio_hidden_states,
+        )
+
+    def _expand_inputs_for_generation(
+        self, expand_size: int = 1, is_encoder_decoder: bool = False, input_ids: Any = None, **model_kwargs: Any
+    ) -> tuple[torch.Tensor | None, dict[str, Any]]:
+        """Repeat every clip `expand_size` times: all its windows together, never window by window, and its cache."""
+        features, num_windows = model_kwargs.pop("input_features", None), model_kwargs.get("audio_num_windows")
+        if expand_size > 1 and (cache := model_kwargs.get("cache_params")) is not None:
+            cache.reorder_cache(torch.arange(len(input_ids)).repeat_interleave(expand_size))
+        input_ids, model_kwargs = super()._expand_inputs_for_generation(
+            expand_size, is_encoder_decoder, input_ids, **model_kwargs
+        )
+        if features is not None:
+            clips = features.split(1 if num_windows is None else num_windows.tolist())
+            model_kwargs["input_features"] = torch.cat([clip for clip in clips for _ in range(expand_size)])
+        return input_ids, model_kwargs
+
+
+__all__ = ["MacForConditionalGeneration", "MacModel", "MacPreTrainedModel"]

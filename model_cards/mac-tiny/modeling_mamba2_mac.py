@@ -1,0 +1,194 @@
+"""
+The Mamba-2 backbone: transformers' `Mamba2Model` (same config, cache and state dict) with a mixer on our own scan.
+
+CUDA tensors go to mamba-ssm and causal-conv1d where both are installed, all others to `ssd_scan`. `out_proj` is always
+called as a module: the fused training kernel of mamba-ssm reads its weight directly, past any LoRA on it.
+"""
+
+from collections.abc import Callable
+from functools import lru_cache
+from typing import NamedTuple
+
+import torch
+from torch import nn
+from transformers.cache_utils import Cache
+from transformers.integrations.accelerate import force_accelerate_hooks
+from transformers.models.mamba2.configuration_mamba2 import Mamba2Config
+from transformers.models.mamba2.modeling_mamba2 import Mamba2Mixer, Mamba2Model
+
+from .ssd_mac import ssd_scan, ssd_step
+
+
+class CudaKernels(NamedTuple):
+    """The compiled functions that serve CUDA tensors."""
+
+    chunk_scan: Callable
+    state_update: Callable
+    conv: Callable
+    conv_update: Callable
+
+
+@lru_cache
+def cuda_kernels() -> CudaKernels | None:
+    """mamba-ssm's and causal-conv1d's functions; None unless both are installed."""
+    try:
+        from causal_conv1d import causal_conv1d_fn, causal_conv1d_update
+        from mamba_ssm.ops.triton.selective_state_update import selective_state_update
+        from mamba_ssm.ops.triton.ssd_combined import mamba_chunk_scan_combined
+    except ImportError:
+        return None
+    return CudaKernels(mamba_chunk_scan_combined, selective_state_update, causal_conv1d_fn, causal_conv1d_update)
+
+
+def kernels_for(tensor: torch.Tensor) -> CudaKernels | None:
+    """The kernels that may run on this tensor's device."""
+    return cuda_kernels() if tensor.is_cuda else None
+
+
+def mask_padding(hidden_states: torch.Tensor, attention_mask: torch.Tensor | None) -> torch.Tensor:
+    """Zero the padded tokens, so that they add nothing to the state."""
+    return hidden_states if attention_mask is None else hidden_states * attention_mask.unsqueeze(-1).to(hidden_states)
+
+
+class Mamba2MacMixer(Mamba2Mixer):
+    """The token mixer: in_proj -> causal convolution -> state-space scan -> gated norm -> out_proj."""
+
+    @force_accelerate_hooks("conv1d")
+    def forward(
+        self,
+        hidden_states: torch.Tensor,
+        cache_params: Cache | None = None,
+        attention_mask: torch.Tensor | None = None,
+        seq_idx: torch.Tensor | None = None,
+        **kwargs,
+    ) -> torch.Tensor:
+        """
+        Args:
+            hidden_states: (batch, length, hidden_size).
+            cache_params: The convolution and state-space states of the layers, read and updated.
+            attention_mask: (batch, length), 0 at padding.
+            seq_idx: (batch, length) int32, which packed sequence a token belongs to.
+        """
+        state = cache_params.get_recurrent_state(self.layer_idx, state_idx=0) if cache_params is not None else None
+        projected = self.in_proj(mask_padding(hidden_states, attention_mask))
+        gate, conv_input, dt = projected.split([self.intermediate_size, self.conv_dim, self.num_heads], dim=-1)
+        conv_output = self.convolve(conv_input, cache_params, seq_idx)
+        conv_output = mask_padding(conv_output, attention_mask)
+        state_width = self.n_groups * self.ssm_state_size
+        x, B, C = conv_output.split([self.intermediate_size, state_width, state_width], dim=-1)
+        x = x.unflatten(-1, (self.num_heads, self.head_dim))
+        B, C = (projection.unflatten(-1, (self.n_groups, self.ssm_state_size)) for projection in (B, C))
+        if state is not None and x.shape[1] == 1:
+            y = self.step(state, x[:, 0], dt[:, 0], B[:, 0], C[:, 0]).unsqueeze(1)
+        else:
+            y, final_state = self.scan(x, dt, B, C, state, seq_idx)
+            if cache_params is not None:
+                cache_params.update_recurrent_state(final_state, layer_idx=self.layer_idx)
+        y = self.norm(y.flatten(2), gate)
+        return self.out_proj(y.to(hidden_states.dtype))
+
+    def convolve(
+        self, conv_input: torch.Tensor, cache_params: Cache | None, seq_idx: torch.Tensor | None
+    ) -> torch.Tensor:
+        """Depthwise causal convolution over time and SiLU, (batch, length, channels) -> same."""
+        length = conv_input.shape[1]
+        channels_first = conv_input.transpose(1, 2)
+        kernels, weight = kernels_for(conv_input), self.conv1d.weight.squeeze(1)
+        decoding = (
+            cache_params is not None
+            and length == 1
+            and cache_params.has_previous_state(self.layer_idx)
+            and not cache_params.is_recording_past(self.layer_idx)
+        )
+        if cache_params is not None and decoding and kernels is not None:
+            conv_state = cache_params.get_conv_state(self.layer_idx, state_idx=0)
+            output = kernels.conv_update(channels_first, conv_state, weight, self.conv1d.bias, self.activation)
+            return output.transpose(1, 2)
+        if cache_params is not None:
+            channels_first = cache_params.update_conv_state(
+                channels_first, self.layer_idx, conv_kernel_size=self.conv_kernel_size
+            )
+        if seq_idx is not None:  # the cache's tokens belong to the first sequence
+            context = seq_idx[:, :1].expand(-1, channels_first.shape[-1] - length)
+            seq_idx = torch.cat([context, seq_idx], dim=1)
+        if kernels is not None:
+            output = kernels.conv(
+                channels_first, weight, self.conv1d.bias, activation=self.activation, seq_idx=seq_idx
+            )
+            return output[..., -length:].transpose(1, 2)
+        return self.act(self.causal_conv(channels_first, length, seq_idx)).transpose(1, 2)
+
+    def causal_conv(self, channels_first: torch.Tensor, length: int, seq_idx: torch.Tensor | None) -> torch.Tensor:
+        """The convolution of the last `length` positions, (batch, channels, context + length) -> (…, length)."""
+        window = length + self.conv_kernel_size - 1
+        weight, bias = self.conv1d.weight, self.conv1d.bias
+        missing = max(window - channels_first.shape[-1], 0)
+        channels_first = nn.functional.pad(channels_first[..., -window:], (missing, 0)).to(weight.dtype)
+        if seq_idx is None:
+            return nn.functional.conv1d(channels_first, weight, bias, groups=self.conv_dim)
+        # A tap that lies in another packed sequence contributes nothing.
+        origin = nn.functional.pad(seq_idx[:, -window:], (missing, 0)).unsqueeze(1)
+        output = torch.zeros_like(channels_first[..., -length:])
+        for tap in range(self.conv_kernel_size):
+            here = slice(tap, tap + length)
+            same = origin[..., here] == origin[..., -length:]
+            output = output + channels_first[..., here] * weight[:, 0, tap, None] * same
+        return output if bias is None else output + bias[:, None]
+
+    def scan(
+        self,
+        x: torch.Tensor,
+        dt: torch.Tensor,
+        B: torch.Tensor,
+        C: torch.Tensor,
+        state: torch.Tensor | None,
+        seq_idx: torch.Tensor | None,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Many tokens: (batch, length, heads, head_dim) outputs and the final state."""
+        A = -torch.exp(self.A_log.float())
+        kernels = kernels_for(x)
+        if kernels is None:
+            return ssd_scan(
+                x, dt, A, B, C, D=self.D, dt_bias=self.dt_bias, dt_limit=self.time_step_limit,
+                initial_state=state, seq_idx=seq_idx,
+            )  # fmt: skip
+        return kernels.chunk_scan(
+            x, dt, A, B, C, chunk_size=self.chunk_size, D=self.D, dt_bias=self.dt_bias, initial_states=state,
+            seq_idx=seq_idx, dt_softplus=True, dt_limit=tuple(self.time_step_limit), return_final_states=True,
+        )  # fmt: skip
+
+    def step(
+        self, state: torch.Tensor, x: torch.Tensor, dt: torch.Tensor, B: torch.Tensor, C: torch.Tensor
+    ) -> torch.Tensor:
+        """One token: (batch, heads, head_dim) output; the cached state changes in place."""
+        A = -torch.exp(self.A_log.float())
+        kernels = kernels_for(x)
+        if kernels is None:
+            return ssd_step(state, x, dt, A, B, C, D=self.D, dt_bias=self.dt_bias, dt_limit=self.time_step_limit)
+        head_dim, state_size = self.head_dim, self.ssm_state_size
+        return kernels.state_update(
+            state,
+            x,
+            dt.unsqueeze(-1).expand(-1, -1, head_dim),
+            A[:, None, None].expand(-1, head_dim, state_size),
+            B,
+            C,
+            D=self.D[:, None].expand(-1, head_dim),
+            dt_bias=self.dt_bias[:, None].expand(-1, head_dim),
+            dt_softplus=True,
+        )
+
+
+class Mamba2MacModel(Mamba2Model):
+    """`Mamba2Model` whose blocks hold `Mamba2MacMixer`; weights, config and cache are interchangeable."""
+
+    _keep_in_fp32_modules_strict = {"A_log", "dt_bias"}  # exponents: half precision changes how long the state lasts
+
+    def __init__(self, config: Mamba2Config):
+        super().__init__(config)
+        for index, block in enumerate(self.layers):
+            block.mixer = Mamba2MacMixer(config, layer_idx=index, initialize_mixer_weights=False)
+        self.post_init()
+
+
+__all__ = ["Mamba2MacModel"]

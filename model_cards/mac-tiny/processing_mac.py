@@ -1,0 +1,225 @@
+"""`MacProcessor`: audio + text -> model inputs and labels; generated tokens -> caption."""
+
+from typing import Any
+
+import torch
+from transformers.feature_extraction_utils import BatchFeature
+from transformers.processing_utils import ProcessorMixin
+
+# Saving a processor copies its module and what that imports, so every saved folder holds the pipeline's code too.
+from .pipeline_mac import AudioCaptioningPipeline  # noqa: F401
+
+
+AUDIO_TOKEN = "<|audio|>"  # stands for one audio embedding
+
+# Padding and tensors are always on, and MAC neither sees nor adds special tokens of its own.
+IGNORED = {"images", "videos", "padding", "return_tensors", "add_special_tokens"}
+
+# Audio first: the state after the audio can be kept and asked many prompts.
+CHAT_TEMPLATE = """\
+{%- for message in messages -%}
+{%- set content = message['content'] -%}
+{%- set parts = [{'type': 'text', 'text': content}] if content is string else content -%}
+{%- for part in parts if part['type'] == 'audio' -%}<|audio|>{%- endfor -%}
+{%- for part in parts if part['type'] == 'text' -%}{{ part['text'] }}{%- endfor -%}
+{{ eos_token if message['role'] == 'assistant' else '\\n' }}
+{%- endfor -%}
+"""
+
+
+class MacProcessor(ProcessorMixin):
+    """
+    Feature extractor + tokenizer + the layout of a prompt.
+
+    A clip is written as `<|audio|>` once for every embedding that the model will put there, then the prompt, then the
+    answer. All fields are saved with the processor.
+
+    Args:
+        feature_extractor: A `MacFeatureExtractor`.
+        tokenizer: Any fast tokenizer that knows `<|audio|>`; build it with `padding_side="left"`.
+        chat_template: How a conversation is written; `<|audio|>` stands once for a clip.
+        audio_tokens_per_window: `MacConfig.audio_tokens_per_window` of the model that it feeds.
+        audio_tokens_per_run: `MacConfig.audio_tokens_per_run`: after so many, a separator follows.
+        separator: Text between the runs of a long connector, one token in the GPT-NeoX vocabulary.
+        default_prompt: The prompt when none is given.
+    """
+
+    model_input_names = ["input_ids", "attention_mask", "input_features", "audio_num_windows"]
+
+    def __init__(
+        self,
+        feature_extractor: Any,
+        tokenizer: Any,
+        chat_template: str | None = None,
+        audio_tokens_per_window: int = 64,
+        audio_tokens_per_run: int = 64,
+        separator: str = "&&",
+        default_prompt: str = "Describe the audio you hear.",
+    ):
+        super().__init__(feature_extractor, tokenizer, chat_template=chat_template or CHAT_TEMPLATE)
+        self.audio_token = AUDIO_TOKEN
+        self.audio_tokens_per_window = audio_tokens_per_window
+        self.audio_tokens_per_run = audio_tokens_per_run
+        self.separator = separator
+        self.default_prompt = default_prompt
+        self.audio_token_id = tokenizer.convert_tokens_to_ids(AUDIO_TOKEN)
+        if self.audio_token_id is None or self.audio_token_id == tokenizer.unk_token_id:
+            raise ValueError(
+                f"The tokenizer has no token {AUDIO_TOKEN!r}: add it with "
+                f'`tokenizer.add_special_tokens({{"additional_special_tokens": ["{AUDIO_TOKEN}"]}})`.'
+            )
+
+    def __call__(
+        self,
+        audio: Any = None,
+        text: str | list[str] | None = None,
+        answer: str | list[str] | None = None,
+        sampling_rate: int | None = None,
+        loss_on: str = "answer",
+        padding_side: str | None = None,
+        **kwargs: Any,
+    ) -> BatchFeature:
+        """
+        Args:
+            audio: One clip or a list of clips, see `MacFeatureExtractor.load`.
+            text: A prompt a clip (one prompt serves all), or text that already holds `<|audio|>` once a clip, as
+                `apply_chat_template` writes it; `default_prompt` if None.
+            answer: The caption to learn, a clip; makes `labels`.
+            sampling_rate: Rate in Hz of bare arrays.
+            loss_on: "answer": labels on the answer and its end; "all": on the prompt too.
+            padding_side: "left" to generate, "right" to train; by default right with answers, left without.
+            kwargs: What transformers passes to every processor (`IGNORED`); it changes nothing.
+
+        Returns:
+            `input_ids`, `attention_mask` (clips, length), `input_features` (windows, frames, mel bins),
+            `audio_num_windows` (clips,) and, with answers, `labels` (clips, length).
+
+        Raises:
+            ValueError: bad audio, text without its audio, or counts that do not match.
+            TypeError: an unknown argument.
+        """
+        if unknown := sorted(kwargs.keys() - IGNORED):
+            raise TypeError(f"MacProcessor got unexpected arguments: {', '.join(unknown)}.")
+        if audio is None:
+            raise ValueError("`audio` is missing: MAC's text always speaks of a clip. To continue from a cached clip, "
+                             "use the tokenizer alone.")  # fmt: skip
+        features = self.feature_extractor(audio, sampling_rate=sampling_rate)
+        texts = self.encode(features["audio_num_windows"].tolist(), text, answer, loss_on, padding_side)
+        return BatchFeature({**texts, **features})
+
+    def encode(
+        self,
+        num_windows: list[int],
+        text: str | list[str] | None = None,
+        answer: str | list[str] | None = None,
+        loss_on: str = "answer",
+        padding_side: str | None = None,
+    ) -> dict[str, torch.Tensor]:
+        """The text side of `__call__`, for clips whose features are already at hand: `num_windows` of each clip."""
+        clips = len(num_windows)
+        prompts = [self.expand_audio(*pair) for pair in zip(self.write_prompts(text, clips), num_windows, strict=True)]
+        prompt_ids = self.tokenizer(prompts, add_special_tokens=False)["input_ids"]
+        if answer is None:
+            return self.pad(prompt_ids, None, padding_side or "left")
+        if loss_on not in ("answer", "all"):
+            raise ValueError(f"`loss_on` is {loss_on!r}; expected 'answer' or 'all'.")
+        answers = match_clips(answer, clips, "answer")
+        answer_ids = self.tokenizer(answers, add_special_tokens=False)["input_ids"]
+        input_ids, labels = [], []
+        for row, (prompt, reply) in enumerate(zip(prompt_ids, answer_ids, strict=True)):
+            if self.audio_token_id in reply:
+                raise ValueError(f"answer {row} holds {self.audio_token}, which stands for audio: {answers[row]!r}.")
+            reply = [*reply, self.tokenizer.eos_token_id]
+            input_ids.append(prompt + reply)
+            audio_end = len(prompt) - prompt[::-1].index(self.audio_token_id)
+            labels.append([-100] * audio_end + prompt[audio_end:] + reply)
+            if loss_on == "answer":
+                labels[-1][: len(prompt)] = [-100] * len(prompt)
+        return self.pad(input_ids, labels, padding_side or "right")
+
+    def write_prompts(self, text: str | list[str] | None, clips: int) -> list[str]:
+        """One full text a clip, holding `<|audio|>` once; bare prompts go through the chat template."""
+        texts = match_clips(self.default_prompt if text is None else text, clips, "text")
+        written = []
+        for row, prompt in enumerate(texts):
+            count = prompt.count(self.audio_token)
+            if count > 1:
+                raise ValueError(
+                    f"text {row} holds {self.audio_token} {count} times; expected once, for its one clip."
+                )
+            written.append(prompt if count else self.write_prompt(prompt))
+        return written
+
+    def write_prompt(self, prompt: str) -> str:
+        """A prompt in the chat template, with `<|audio|>` for its clip."""
+        content = [{"type": "audio"}, {"type": "text", "text": prompt}]
+        return self.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
+
+    def expand_audio(self, text: str, num_windows: int) -> str:
+        """Repeat `<|audio|>` for every embedding of the clip, with separators between the runs of a long connector."""
+        run = self.audio_token * self.audio_tokens_per_run
+        runs_per_window = self.audio_tokens_per_window // self.audio_tokens_per_run
+        separator = self.separator if runs_per_window > 1 else ""
+        return text.replace(self.audio_token, separator.join([run] * (runs_per_window * num_windows)))
+
+    def pad(
+        self, input_ids: list[list[int]], labels: list[list[int]] | None, padding_side: str
+    ) -> dict[str, torch.Tensor]:
+        """Pad to the longest; the mask, never the pad id, says what is padding: PAD may equal EOS."""
+        batch = self.tokenizer.pad({"input_ids": input_ids}, padding_side=padding_side, return_tensors="pt")
+        padded = {"input_ids": batch["input_ids"], "attention_mask": batch["attention_mask"]}
+        if labels is not None:
+            padded["labels"] = torch.full_like(padded["input_ids"], -100)
+            padded["labels"][padded["attention_mask"].bool()] = torch.tensor(
+                [token for row in labels for token in row]
+            )
+        return padded
+
+    def decode(self, token_ids: Any, skip_special_tokens: bool = True, **kwargs: Any) -> str | list[str]:
+        """Generated ids -> clean caption: (length,) -> str, (clips, length) or a list of lists -> list of str."""
+        text = self.tokenizer.decode(token_ids, skip_special_tokens=skip_special_tokens, **kwargs)
+        return clean(text) if isinstance(text, str) else [clean(caption) for caption in text]
+
+    def batch_decode(self, token_ids: Any, **kwargs: Any) -> list[str]:
+        """`decode` for a batch."""
+        return [self.decode(row, **kwargs) for row in token_ids]
+
+    def apply_chat_template(self, conversation: Any, *args: Any, tokenize: bool = False, **kwargs: Any) -> Any:
+        """
+        See transformers. `tokenize=True` loads the audio that the conversation names and makes model inputs; an audio
+        part holds, as `audio`, `url` or `path`, what `MacFeatureExtractor.load` takes (bare arrays at its own rate).
+        """
+        if tokenize:
+            kwargs.setdefault("return_dict", True)
+            conversation = self.load_conversation(conversation)
+        return super().apply_chat_template(conversation, *args, tokenize=tokenize, **kwargs)
+
+    def load_conversation(self, part: Any) -> Any:
+        """A conversation, a batch or a part of one with its audio loaded: transformers' loader would name no file."""
+        if isinstance(part, (list, tuple)):
+            return [self.load_conversation(item) for item in part]
+        if not isinstance(part, dict):
+            return part
+        if part.get("type") != "audio":
+            return {key: self.load_conversation(value) if key == "content" else value for key, value in part.items()}
+        for key in ("audio", "url", "path"):
+            if key in part:
+                [waveform] = self.feature_extractor.load(part[key], self.feature_extractor.sampling_rate)
+                return {"type": "audio", "audio": waveform}
+        return part
+
+
+def match_clips(texts: str | list[str], clips: int, name: str) -> list[str]:
+    """One text a clip; a single string serves all clips."""
+    texts = [texts] * clips if isinstance(texts, str) else list(texts)
+    if len(texts) != clips:
+        raise ValueError(f"`{name}` has {len(texts)} rows for {clips} clips of audio; expected one each.")
+    return texts
+
+
+def clean(text: str) -> str:
+    """Single spaces, none at the ends."""
+    return " ".join(text.split())
+
+
+__all__ = ["MacProcessor"]

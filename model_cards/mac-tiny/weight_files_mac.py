@@ -1,0 +1,187 @@
+"""
+A pretrained checkpoint (local file, folder or Hub id) -> its config.json and its tensors.
+
+No code of the checkpoint runs, and every weight must have its place.
+"""
+
+import json
+import pickle
+import re
+import zipfile
+from collections.abc import Iterable
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub import snapshot_download
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from transformers.configuration_utils import PreTrainedConfig
+from transformers.modeling_utils import PreTrainedModel
+
+
+WEIGHT_PATTERNS = ("*.safetensors", "*.bin", "*.pt")
+STANDARD_NAMES = (
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
+)
+
+# fairseq puts the weights under "model", other trainers under "state_dict"; the rest is their training state.
+NESTED_WEIGHTS = ("model", "state_dict")
+
+PICKLE_REFUSED = (
+    "{file} holds {name} beside its tensors, and reading that could run code of whoever wrote the file: nothing was "
+    "loaded. If you trust its origin, load it with `torch.load(..., weights_only=False)` on a machine where that may "
+    "happen, write the weights with `safetensors.torch.save_file`, and pass that file."
+)
+
+
+def locate(source: str | PathLike) -> Path:
+    """
+    The local file or folder that `source` means; a Hub id is downloaded: safetensors if there are any, else pickles.
+
+    Raises:
+        ValueError: `source` is neither on disk nor on the Hub, or the repository has no weights.
+    """
+    path = Path(source).expanduser()
+    if path.exists():
+        return path
+    for pattern in WEIGHT_PATTERNS:
+        try:
+            folder = Path(snapshot_download(str(source), allow_patterns=["*.json", pattern]))
+        except (OSError, ValueError) as error:  # what every failure of the Hub client derives from
+            raise ValueError(
+                f"'{source}' is no local file or folder, and the Hub gave no repository of that name: {error}"
+            ) from error
+        if any(folder.glob(pattern)):
+            return folder
+    raise ValueError(f"The Hub repository '{source}' holds no weights; looked for {', '.join(WEIGHT_PATTERNS)}.")
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """The config.json of a folder, or the one beside a file; {} where there is none."""
+    file = config_folder(path) / "config.json"
+    return read_json(file) if file.exists() else {}
+
+
+def read_json(file: Path) -> dict[str, Any]:
+    """A JSON object; ValueError for anything else."""
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{file} is not JSON: {error}") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{file} holds a {type(content).__name__}; expected an object.")
+    return content
+
+
+def config_folder(path: Path) -> Path:
+    """Where the config.json of a checkpoint would lie."""
+    return path if path.is_dir() else path.parent
+
+
+def read_weights(path: Path) -> dict[str, torch.Tensor]:
+    """
+    All tensors of a file or of a folder's shards, mapped from disk where the format allows it.
+
+    Raises:
+        ValueError: a folder without a clear set of weights, a damaged file, or a pickle that holds more than tensors.
+    """
+    weights: dict[str, torch.Tensor] = {}
+    for file in weight_files(path):
+        weights |= read_file(file)
+    return weights
+
+
+def weight_files(path: Path) -> list[Path]:
+    """The files that together hold the weights: `path` itself, the standard ones of a folder, or its only one."""
+    if path.is_file():
+        return [path]
+    for name in STANDARD_NAMES:
+        file = path / name
+        if file.exists() and file.suffix == ".json":
+            return sorted({path / shard for shard in read_json(file).get("weight_map", {}).values()})
+        if file.exists():
+            return [file]
+    files = sorted(file for pattern in WEIGHT_PATTERNS for file in path.glob(pattern))
+    if len(files) != 1:
+        found = ", ".join(file.name for file in files) or "none"
+        raise ValueError(
+            f"{path} should hold {' or '.join(STANDARD_NAMES)}, or a single {', '.join(WEIGHT_PATTERNS)} file; "
+            f"found: {found}. Name the file itself."
+        )
+    return files
+
+
+def read_file(file: Path) -> dict[str, torch.Tensor]:
+    """The tensors of one file: safetensors, or a pickle read by torch's unpickler for tensors only."""
+    try:
+        if file.suffix == ".safetensors":
+            return load_file(file)
+        # Only torch's zip format can be mapped into memory.
+        checkpoint = torch.load(file, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(file))
+    except pickle.UnpicklingError as error:
+        if blocked := re.search(r"GLOBAL (\S+)", str(error)):
+            raise ValueError(PICKLE_REFUSED.format(file=file, name=blocked[1])) from error
+        raise ValueError(f"{file} is damaged, or no checkpoint in torch's format.") from error
+    except (SafetensorError, OSError, RuntimeError, EOFError) as error:
+        raise ValueError(f"{file} cannot be read as a checkpoint: {error}") from error
+    for name in NESTED_WEIGHTS:
+        if isinstance(checkpoint, dict) and isinstance(checkpoint.get(name), dict):
+            checkpoint = checkpoint[name]
+    if not isinstance(checkpoint, dict):
+        raise ValueError(f"{file} holds a {type(checkpoint).__name__}; expected a dictionary of tensors.")
+    return checkpoint
+
+
+def load_strictly(
+    model_class: type[PreTrainedModel],
+    config: PreTrainedConfig,
+    state_dict: dict[str, torch.Tensor],
+    what: str,
+    *,
+    dtype: torch.dtype = torch.float32,
+    new: str | None = None,
+) -> PreTrainedModel:
+    """
+    Build a model on these tensors; those that have the right dtype are shared, not copied.
+
+    Args:
+        model_class: A model of transformers or ours.
+        config: Its configuration.
+        state_dict: Its weights; a tied head may be left out.
+        what: The weights' name in messages.
+        dtype: Of the model.
+        new: Weights under this prefix may be missing: they are initialised.
+
+    Raises:
+        ValueError: names the weights that are missing, left over or of another shape.
+    """
+    model, loading_info = model_class.from_pretrained(
+        None,
+        config=config,
+        state_dict=state_dict,
+        dtype=dtype,
+        ignore_mismatched_sizes=True,  # for the message below: by itself it would name no weight
+        output_loading_info=True,
+    )
+    missing = [name for name in loading_info["missing_keys"] if new is None or not name.startswith(new)]
+    shapes = [
+        f"{name} is {tuple(file)} instead of {tuple(expected)}"
+        for name, file, expected in loading_info["mismatched_keys"]
+    ]
+    refuse_if_any(what, missing=missing, unexpected=loading_info["unexpected_keys"], shapes=shapes)
+    return model
+
+
+def refuse_if_any(what: str, **problems: Iterable[str]) -> None:
+    """Raise a ValueError that lists, under its kind, every weight in `problems`."""
+    listed = [f"{kind}: {', '.join(sorted(names))}" for kind, names in problems.items() if names]
+    if listed:
+        raise ValueError(f"The weights of {what} do not fit. {'; '.join(listed)}.")
+
+
+__all__ = ["config_folder", "load_strictly", "locate", "read_config", "read_weights", "refuse_if_any"]
