@@ -29,8 +29,8 @@ def draw_scores(path: Path, evaluation: Evaluation) -> None:
     bounds = np.array(list(shown.values())).T
     figure = Figure(figsize=(6, 1 + 0.35 * len(shown)), layout="constrained")
     axes = figure.subplots()
-    # A percentile interval need not hold the score itself, and no bar may be of negative length.
-    axes.errorbar(values, np.arange(len(shown)), xerr=np.abs(bounds - values), fmt="o", capsize=3)
+    axes.plot(values, range(len(shown)), "o")
+    axes.hlines(range(len(shown)), *bounds)  # a bar of its own: a percentile interval need not hold the score
     axes.set_yticks(range(len(shown)), list(shown))
     axes.invert_yaxis()
     axes.set_xlabel("score, with its 95 % interval")
@@ -61,7 +61,7 @@ def draw_ranks(path: Path, ranks: dict[str, list[int]]) -> None:
     figure = Figure(figsize=(5 * len(ranks), 3.5), layout="constrained")
     titles = {"t2a": "text to audio", "a2t": "audio to text"}
     for axes, (name, values) in zip(figure.subplots(1, len(ranks), squeeze=False)[0], ranks.items(), strict=True):
-        axes.hist(values, bins=min(50, max(values)))
+        axes.hist(values, bins=np.linspace(0.5, max(values) + 0.5, min(50, max(values)) + 1).tolist())
         axes.set_title(titles[name])
         axes.set_xlabel("rank of the first hit")
         axes.set_ylabel("queries")

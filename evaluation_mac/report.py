@@ -67,8 +67,8 @@ def format_report(settings: dict[str, Any], evaluation: Evaluation, failed: dict
 
 
 def format_number(value: float) -> str:
-    """Fractions with four decimals, ranks and counts with one."""
-    return f"{value:.4f}" if abs(value) <= 1 else f"{value:.1f}"
+    """Four significant digits."""
+    return f"{value:.4g}"
 
 
 def format_interval(interval: tuple[float, float] | None) -> str:

@@ -32,6 +32,8 @@ def test_draws_what_there_is(tmp_path, figures):
     assert all((tmp_path / name).stat().st_size > 1000 for name in ("scores.png", "confusion.png", "ranks.png"))
     scores, confusion, ranks = figures
     assert scores.axes[0].lines[0].get_xdata().tolist() == [0.5, 0.2]
+    bars = [segment[:, 0].tolist() for segment in scores.axes[0].collections[0].get_segments()]
+    assert bars == [[0.4, 0.7], [0.25, 0.3]]
     np.testing.assert_allclose(confusion.axes[0].images[0].get_array(), [[0.75, 0.25], [0, 0]])
     assert [sum(bar.get_height() for bar in axes.patches) for axes in ranks.axes] == [3, 2]
 
