@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from processing_mac.dataset_mac import _read_rows
+from processing_mac.dataset_mac import read_rows
 
 from .bootstrap import weighted_intervals
 from .classification_scores import classification_scores, confusion
@@ -40,7 +40,7 @@ def read_labels(path: str | Path) -> list[LabelledClip]:
     """
     path = Path(path)
     clips, bad = [], []
-    for line, row in _read_rows(path):
+    for line, row in read_rows(path):
         labels = [label.strip() for label in str(row.get("source") or "").split(";")]
         labels = list(dict.fromkeys(filter(None, labels)))
         if row.get("audio") and labels:

@@ -42,7 +42,7 @@ def read_manifest(path: str | Path, audio_root: str | Path | None = None) -> lis
     path = Path(path)
     root = path.parent if audio_root is None else Path(audio_root)
     clips, bad = [], []
-    for line, row in _read_rows(path):
+    for line, row in read_rows(path):
         audio, captions = _numbered(row, "audio"), _numbered(row, "caption")
         if audio and captions:
             clips.append(Clip(str(root / audio[0]), captions, _numbered(row, "phrase"), row.get("source") or None))
@@ -56,7 +56,7 @@ def read_manifest(path: str | Path, audio_root: str | Path | None = None) -> lis
     return clips
 
 
-def _read_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+def read_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """Line numbers and rows."""
     if not path.is_file():
         raise ValueError(f"{path}: no such manifest.")
