@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from transformers import Trainer, TrainerControl
 
-from evaluation_mac.source_naming import SOURCE_WORDS, naming_accuracy
+from evaluation_mac.source_naming import is_scored, naming_accuracy
 from processing_mac.dataset_mac import Clip
 
 
@@ -66,7 +66,7 @@ class CaptionTrainer(MacTrainer):
         pairs = list(zip(self.eval_clips, captions, strict=True))
         for clip, caption in pairs[:: max(1, len(pairs) // 5)]:
             print(f"  {clip.captions[0]!r} was captioned {caption!r}")
-        named = [(caption, clip.source) for clip, caption in pairs if clip.source in SOURCE_WORDS]
+        named = [(caption, clip.source) for clip, caption in pairs if is_scored(clip.source)]
         metrics = {}
         if named:
             accuracy = naming_accuracy([caption for caption, _ in named], [source for _, source in named])

@@ -184,6 +184,7 @@ class MacModel(MacPreTrainedModel):
         position_ids: torch.Tensor | None = None,
         cache_params: Cache | None = None,
         inputs_embeds: torch.Tensor | None = None,
+        encoder_hidden_states: torch.Tensor | None = None,
         use_cache: bool | None = None,
         **kwargs: Any,
     ) -> MacModelOutput:
@@ -196,6 +197,8 @@ class MacModel(MacPreTrainedModel):
             position_ids: For language models that have positions.
             cache_params: Cache of a previous call.
             inputs_embeds: (batch, length, width) instead of `input_ids`.
+            encoder_hidden_states: (windows, 1 + patches, dim) the encoder's output, if computed earlier, instead of
+                `input_features`.
             use_cache: Whether to return the cache.
 
         Raises:
@@ -210,6 +213,10 @@ class MacModel(MacPreTrainedModel):
         if input_features is not None:
             check_num_windows(input_features, audio_num_windows)
             audio_embeds = self.get_audio_features(input_features, return_dict=True).pooler_output
+        elif encoder_hidden_states is not None:
+            check_num_windows(encoder_hidden_states, audio_num_windows)
+            audio_embeds = self.connector(encoder_hidden_states[:, 1:])
+        if audio_embeds is not None:
             inputs_embeds = self.insert_audio(input_ids, inputs_embeds, audio_embeds)
         elif input_ids is not None and cache_params is None:
             self.check_no_audio(input_ids)
@@ -318,6 +325,7 @@ class MacForConditionalGeneration(MacPreTrainedModel, GenerationMixin):
         position_ids: torch.Tensor | None = None,
         cache_params: Cache | None = None,
         inputs_embeds: torch.Tensor | None = None,
+        encoder_hidden_states: torch.Tensor | None = None,
         labels: torch.Tensor | None = None,
         shift_labels: torch.Tensor | None = None,
         use_cache: bool | None = None,
@@ -342,6 +350,7 @@ class MacForConditionalGeneration(MacPreTrainedModel, GenerationMixin):
             position_ids=position_ids,
             cache_params=cache_params,
             inputs_embeds=inputs_embeds,
+            encoder_hidden_states=encoder_hidden_states,
             use_cache=use_cache,
             **kwargs,
         )

@@ -1,0 +1,33 @@
+"""Encodings that are kept are those that the encoder would give."""
+
+from pathlib import Path
+
+import torch
+
+from modeling_mac import EatConfig, EatModel
+from processing_mac import MacFeatureExtractor
+from processing_mac.dataset_mac import Clip
+from training_mac.encoded import EncodedScenes
+from training_mac.scenes import SceneDataset
+
+
+def test_each_variant_is_read_in_its_epochs(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    config = EatConfig(
+        hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=64, window_frames=64
+    )
+    encoder = EatModel(config).train()
+    clips = [Clip(f"{row}.wav", (f"caption {row}", f"words {row}"), ("phrase",), f"source {row}") for row in range(3)]
+    extractor = MacFeatureExtractor(window_frames=64)
+    scenes = SceneDataset(clips, [torch.randn(90, 128) for _ in clips], extractor, join_probability=0.5, seed=5)
+    encoded = EncodedScenes(scenes, encoder, variants=2, file=tmp_path / "run" / "encoded.npy")
+    assert encoder.training and not list((tmp_path / "run").iterdir())
+    assert len(encoded) == 3
+    encoder.eval()
+    for epoch in (0, 1, 2, 5):
+        encoded.set_epoch(epoch)
+        scenes.set_epoch(epoch % 2)
+        for row in range(3):
+            assert encoded[row]["caption"] == scenes[row]["caption"]
+            expected = encoder(scenes[row]["input_features"]).last_hidden_state
+            torch.testing.assert_close(encoded[row]["encoder_hidden_states"], expected, atol=3e-3, rtol=1e-2)
