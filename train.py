@@ -15,7 +15,15 @@ from processing_mac.dataset_mac import read_manifest
 from training_mac.building import build
 from training_mac.recipe import load_stages
 from training_mac.scenes import load_log_mels
-from training_mac.stages import make_caption_trainer, make_scenes, make_tag_trainer, save
+from training_mac.stages import (
+    make_caption_trainer,
+    make_scenes,
+    make_tag_trainer,
+    make_teacher_trainer,
+    save,
+    save_teacher,
+    teacher_file,
+)
 
 
 def main() -> None:
@@ -30,13 +38,17 @@ def main() -> None:
 
     for recipe, training in stages:
         scenes = make_scenes(recipe, training, clips, log_mels, extractor)
-        if recipe.objective == "tags":
+        if recipe.objective == "teacher":
+            trainer = make_teacher_trainer(recipe, training, scenes)
+        elif recipe.objective == "tags":
             trainer = make_tag_trainer(recipe, training, model, scenes)
         else:
             trainer = make_caption_trainer(recipe, training, model, processor, scenes, eval_clips)
         trainer.train(resume_from_checkpoint=training.resume_from_checkpoint)
         trainer.accelerator.end_training()
-        if recipe.objective == "tags":
+        if recipe.objective == "teacher":
+            save_teacher(trainer.model, teacher_file(training))
+        elif recipe.objective == "tags":
             trainer.model.hand_over(model.model.connector)
 
     save(model, processor, Path(training.output_dir).parent, recipe.store_float16)

@@ -39,7 +39,10 @@ class Recipe:
     prompt: str = field(default="Describe the sound.", metadata={"help": "The prompt that captions answer."})
     objective: str = field(
         default="captions",
-        metadata={"help": "'captions': the whole model; 'tags': its encoder alone, on the `source` column."},
+        metadata={
+            "help": "'captions': the whole model; 'tags': its encoder alone, on the `source` column; 'teacher': a "
+            "convolutional network, on the same, that the encoder can imitate."
+        },
     )
     whiten: bool = field(
         default=False,
@@ -47,6 +50,19 @@ class Recipe:
     )
     kept_patches: int = field(
         default=128, metadata={"help": "Patches of a window that enter the encoder while it learns tags."}
+    )
+    teacher_width: int = field(
+        default=32, metadata={"help": "Channels of the teacher's first block; its last has 4x."}
+    )
+    imitate_teacher: bool = field(
+        default=False,
+        metadata={"help": "While it learns tags, the encoder also imitates the teacher of an earlier stage."},
+    )
+    cached_epochs: int = field(
+        default=0,
+        metadata={
+            "help": "Epochs of scenes that a frozen encoder encodes once, for all epochs to read; 0: each anew."
+        },
     )
     encoder: str = field(default="full", metadata={"help": "'full' trains the encoder, 'frozen' leaves it as it is."})
     encoder_learning_rate: float | None = field(

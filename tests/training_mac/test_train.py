@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from transformers import AutoModelForMultimodalLM, AutoProcessor
 
 from modeling_mac import MacForConditionalGeneration
@@ -52,6 +53,32 @@ def test_a_frozen_encoder_stays_and_the_rest_learns(recipe_file, monkeypatch) ->
     changed = {name for name in before if not torch.equal(before[name], after[name])}
     assert changed and not any("audio_tower" in name for name in changed)
     assert any("connector" in name for name in changed) and any("out_proj" in name for name in changed)
+
+
+def test_an_encoder_may_be_taught_and_its_outputs_kept(recipe_file, monkeypatch) -> None:
+    settings = yaml.safe_load(recipe_file.read_text())
+    tags, captions = settings["stages"]
+    teacher = {"objective": "teacher", "teacher_width": 4}
+    settings["teacher_width"] = 4
+    settings["stages"] = [teacher, {**tags, "imitate_teacher": True}, {**captions, "cached_epochs": 2}]
+    recipe_file.write_text(yaml.safe_dump(settings))
+    folder = train(recipe_file, monkeypatch)
+    assert (folder / "teacher.safetensors").is_file() and (folder / "model.safetensors").is_file()
+
+
+def test_a_stage_without_its_teacher_is_told(recipe_file, monkeypatch) -> None:
+    recipe_file.write_text(
+        recipe_file.read_text().replace("objective: tags", "objective: tags\n  imitate_teacher: true")
+    )
+    with pytest.raises(ValueError, match="a stage with `objective: teacher` must come first"):
+        train(recipe_file, monkeypatch)
+
+
+def test_only_a_frozen_encoders_outputs_are_kept(recipe_file, monkeypatch) -> None:
+    text = recipe_file.read_text().replace("encoder: frozen", "encoder: full\n  cached_epochs: 2")
+    recipe_file.write_text(text)
+    with pytest.raises(ValueError, match="needs `encoder: frozen`"):
+        train(recipe_file, monkeypatch)
 
 
 def test_the_encoder_has_its_own_learning_rate(recipe_file) -> None:
