@@ -65,6 +65,7 @@ class Recipe:
         },
     )
     encoder: str = field(default="full", metadata={"help": "'full' trains the encoder, 'frozen' leaves it as it is."})
+    connector: str = field(default="full", metadata={"help": "'full' trains the connector, 'frozen' leaves it."})
     encoder_learning_rate: float | None = field(
         default=None, metadata={"help": "Learning rate of the encoder; `learning_rate` if not given."}
     )

@@ -126,10 +126,10 @@ class SceneDataset(Dataset):
         return Scene(log_mel, caption, spans)
 
     def overlaid(self, first: int, second: int, rng: np.random.Generator) -> Scene:
-        """X while Y: both nearly whole, within 5 dB of each other."""
+        """X while Y: both nearly whole, X up to 5 dB stronger, so that it is no matter of chance which is told first."""
         levels = [self.recording(row, rng, shortest=0.9) for row in (first, second)]
         means = [level.exp().mean().log() for level in levels]
-        difference = means[0] - means[1] + float(rng.uniform(-5, 5)) * DECIBEL
+        difference = means[0] - means[1] - float(rng.uniform(0, 5)) * DECIBEL
         log_mel = overlay(levels[0], levels[1] + difference)
         caption = f"{pick(self.clips[first].captions, rng)} while {pick(self.clips[second].captions, rng)}"
         return Scene(log_mel, caption, [(0, len(log_mel), self.clips[row].source) for row in (first, second)])

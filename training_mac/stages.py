@@ -98,6 +98,7 @@ def make_caption_trainer(
     if recipe.encoder not in ("full", "frozen"):
         raise ValueError(f"`encoder` is {recipe.encoder!r}; expected 'full' or 'frozen'.")
     model.model.audio_tower.requires_grad_(recipe.encoder == "full")
+    model.model.connector.requires_grad_(recipe.connector == "full")
     train_dataset: SceneDataset | EncodedScenes = scenes
     if recipe.cached_epochs:
         if recipe.encoder != "frozen":
