@@ -1,6 +1,5 @@
 """The model that a run starts from: a checkpoint, two pretrained towers with a new connector, or a new one."""
 
-import shutil
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from modeling_mac import MacConfig, MacForConditionalGeneration
 from processing_mac import MacFeatureExtractor, MacProcessor
+from training_mac.checkpoints import write_whole
 from training_mac.recipe import Recipe
 
 
@@ -38,7 +38,7 @@ def make_base(recipe: Recipe, prompt: str, texts: Iterable[str], folder: Path) -
     if (recipe.base_audio_tower is None) != (recipe.base_language_model is None):
         raise ValueError("`base_audio_tower` and `base_language_model` go together: give both or neither.")
     make = new_model if recipe.base_audio_tower is None else join_towers
-    model, tokenizer = make(recipe, texts)
+    model, tokenizer = make(recipe, [*texts, prompt])
     config = model.config
     processor = MacProcessor(
         MacFeatureExtractor(window_frames=config.audio_config.window_frames),
@@ -47,11 +47,9 @@ def make_base(recipe: Recipe, prompt: str, texts: Iterable[str], folder: Path) -
         audio_tokens_per_run=config.audio_tokens_per_run,
         default_prompt=prompt,
     )
-    partial = folder.with_name(f"{folder.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    model.save_pretrained(partial)
-    processor.save_pretrained(partial)
-    partial.replace(folder)
+    with write_whole(folder) as partial:
+        model.save_pretrained(partial)
+        processor.save_pretrained(partial)
 
 
 def join_towers(recipe: Recipe, texts: Iterable[str]) -> tuple[MacForConditionalGeneration, PreTrainedTokenizerFast]:

@@ -9,7 +9,10 @@ import json
 import re
 import shutil
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+from safetensors import SafetensorError
 
 
 MARKER = "whole.json"
@@ -28,6 +31,37 @@ def is_whole(folder: Path) -> bool:
     except (OSError, ValueError):
         return False
     return all((folder / name).is_file() and (folder / name).stat().st_size == size for name, size in sizes.items())
+
+
+@contextmanager
+def writing(folder: Path) -> Iterator[None]:
+    """
+    Around the writing of a folder, which is removed if that fails.
+
+    Raises:
+        OSError: it did; torch and safetensors report a full disk in errors of their own.
+    """
+    try:
+        yield
+    except (OSError, RuntimeError, SafetensorError) as error:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise OSError(
+            f"{folder} could not be written and was removed ({error}). What was whole before is still there: make "
+            "room if the disk is full, run the same command again, and it goes on from the last whole checkpoint."
+        ) from error
+
+
+@contextmanager
+def write_whole(folder: Path) -> Iterator[Path]:
+    """Gives a temporary folder to write to, then marks it and gives it its name."""
+    partial = folder.with_name(f"{folder.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    with writing(partial):
+        yield partial
+        mark_whole(partial)
+    shutil.rmtree(folder, ignore_errors=True)
+    partial.replace(folder)
 
 
 def files_in(folder: Path) -> Iterator[Path]:

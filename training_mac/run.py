@@ -28,15 +28,17 @@ from training_mac.building import load_base, make_base
 from training_mac.checkpoints import (
     is_whole,
     last_whole_checkpoint,
-    mark_whole,
     remove_partial_checkpoints,
     write_text_whole,
+    write_whole,
 )
-from training_mac.data_recipe import read_training_texts
 from training_mac.recipe_file import Stage
+from training_mac.stage_data import read_training_texts
 
 
 WEIGHTS = "model.safetensors"
+DEFAULT_PROMPT = "Describe the audio you hear."
+BASE_FIELDS = ("base_model", "base_audio_tower", "base_language_model", "tokenizer", "model", "vocab_size")
 # Fields that may change when a run goes on: they touch what is shown, kept and sent, but no weight.
 FREE_FIELDS = ("logging_", "report_to", "run_name", "project", "disable_tqdm", "log_level", "push_to_hub", "hub_",
                "dataloader_num_workers", "dataloader_prefetch_factor", "dataloader_pin_memory", "save_total_limit",
@@ -59,21 +61,26 @@ class Run:
         self.recipes = [stage.recipe for stage in stages]
         self.folder = Path(stages[0].settings["output_dir"])
         self.is_main = stages[0].training.process_index == 0
+        for name in BASE_FIELDS:
+            if any(getattr(recipe, name) != getattr(self.recipes[0], name) for recipe in self.recipes):
+                raise ValueError(f"`{name}` differs between the stages: a run starts from one model.")
         if self.is_main:
             self.check_settings()
-            if self.base == str(self.folder / "base") and not Path(self.base).exists():
+            if self.recipes[0].base_model is None and not is_whole(Path(self.base)):
                 stage = stages[0]
                 set_seed(stage.training.seed)
-                make_base(stage.recipe, stage.data.prompt, read_training_texts(stage.data), Path(self.base))
+                prompt = stage.data.prompt or DEFAULT_PROMPT
+                make_base(stage.recipe, prompt, read_training_texts(stage.data), Path(self.base))
         PartialState().wait_for_everyone()
 
     def check_settings(self) -> None:
-        """Write the stages' settings down, or compare them with those written down."""
+        """Write the stages' settings down, or compare them with those of a run that got somewhere."""
         file = self.folder / "run.json"
         settings = [{name: value for name, value in stage.settings.items() if keeps_weights(name)}
                     for stage in self.stages]  # fmt: skip
         settings = json.loads(json.dumps(settings))
-        if not file.exists():
+        if not any(self.folder.glob("stage-*/*")):
+            shutil.rmtree(self.folder / "base", ignore_errors=True)
             self.folder.mkdir(parents=True, exist_ok=True)
             write_text_whole(file, json.dumps(settings, indent=1))
             return
@@ -133,14 +140,8 @@ class Run:
     def save_result(self, stage: Stage, weights: dict[str, torch.Tensor]) -> None:
         """Write what was learnt by the end of a stage, whole or not at all."""
         if self.is_main:
-            folder = self.result(stage.number)
-            partial = folder.with_name("result.partial")
-            for leftover in (partial, folder):
-                shutil.rmtree(leftover, ignore_errors=True)
-            partial.mkdir(parents=True)
-            save_file(weights, partial / WEIGHTS)
-            mark_whole(partial)
-            partial.replace(folder)
+            with write_whole(self.result(stage.number)) as folder:
+                save_file(weights, folder / WEIGHTS)
         PartialState().wait_for_everyone()
 
 

@@ -10,6 +10,7 @@ from peft import PeftModel
 
 from processing_mac import AudioCaptioningPipeline
 from training_mac.adapters import learns_whole
+from training_mac.checkpoints import writing
 from training_mac.run import Run
 
 
@@ -18,16 +19,17 @@ def save_model(run: Run) -> Path:
     if run.is_main:
         stage = run.stages[-1]
         model, processor = run.load(after=len(run.stages))
-        processor.default_prompt = stage.data.prompt
+        processor.default_prompt = stage.data.prompt or processor.default_prompt
         partial = run.folder / "model.partial"
         shutil.rmtree(partial, ignore_errors=True)
         if isinstance(model, PeftModel) and (stage.recipe.merge_adapter or learns_whole(run.recipes)):
             model = model.merge_and_unload()
-        if isinstance(model, PeftModel):
-            model.save_pretrained(partial)
-            processor.save_pretrained(partial)
-        else:
-            save_whole_model(model, processor, partial, stage.recipe.store_float16)
+        with writing(partial):
+            if isinstance(model, PeftModel):
+                model.save_pretrained(partial)
+                processor.save_pretrained(partial)
+            else:
+                save_whole_model(model, processor, partial, stage.recipe.store_float16)
         for file in partial.iterdir():
             file.replace(run.folder / file.name)
         partial.rmdir()

@@ -80,7 +80,8 @@ class SceneDataset(Dataset):
         rng = np.random.default_rng([self.seed, self.epoch, row])
         scene = self.compose(row, rng)
         window = self.extractor.to_windows(mask_stripes(scene.log_mel, rng))[:1]
-        return {"input_features": window, "caption": scene.caption, "spans": scene.spans}
+        audio = self.clips[row].audio
+        return {"input_features": window, "caption": scene.caption, "audio": audio, "spans": scene.spans}
 
     def compose(self, row: int, rng: np.random.Generator) -> Scene:
         """One recording, or two of different sources."""

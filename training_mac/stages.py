@@ -7,9 +7,9 @@ from transformers import EarlyStoppingCallback, set_seed
 from modeling_mac import MacForConditionalGeneration
 from training_mac.adapters import learns_whole, module_to_train, set_trainable
 from training_mac.collating import TrainingCollator
-from training_mac.data_recipe import make_training_set, read_eval_clips
 from training_mac.recipe_file import Stage
 from training_mac.run import Run, gather_weights, learnt_weights
+from training_mac.stage_data import make_training_set, read_eval_clips
 from training_mac.tagging import SpanCollator, SpanTagger, list_sources
 from training_mac.trainer import CaptionTrainer, MacTrainer
 from training_mac.whitening import whiten_patches
@@ -20,7 +20,7 @@ def train_stage(run: Run, stage: Stage) -> None:
     check_stage(stage)
     set_seed(stage.training.seed)
     adapted, processor = run.load(after=stage.number - 1)
-    processor.default_prompt = stage.data.prompt
+    processor.default_prompt = stage.data.prompt or processor.default_prompt
     model = module_to_train(adapted, run.recipes)
     make_trainer = make_tag_trainer if stage.recipe.objective == "tags" else make_caption_trainer
     trainer = make_trainer(stage, model, processor)

@@ -1,20 +1,18 @@
 """transformers' Trainer with what a captioner needs: parts, order, faults and speed."""
 
-import shutil
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from torch import nn
 from transformers import Trainer, TrainerControl, TrainerState
 from transformers.trainer_utils import rotate_checkpoints
 
 from processing_mac.dataset_mac import Clip
 from training_mac.adapters import parameter_groups
-from training_mac.checkpoints import MARKER, mark_whole
+from training_mac.checkpoints import MARKER, mark_whole, writing
 from training_mac.nan_guard import NanGuard
 from training_mac.recipe import Recipe
 from training_mac.sampling import EpochSampler
@@ -129,19 +127,13 @@ class MacTrainer(Trainer):
         folder = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
         limit, self.args.save_total_limit = self.args.save_total_limit, None
         try:
-            with self.throughput.paused(), self.whole_throughput.paused():
+            with writing(folder), self.throughput.paused(), self.whole_throughput.paused():
                 if self.args.should_save:
                     (folder / MARKER).unlink(missing_ok=True)
                 super()._save_checkpoint(model, trial)
                 self.accelerator.wait_for_everyone()
                 if self.args.should_save:
                     mark_whole(folder)
-        except (OSError, RuntimeError, SafetensorError) as error:  # torch and safetensors report a full disk as theirs
-            shutil.rmtree(folder, ignore_errors=True)
-            raise OSError(
-                f"{folder} could not be written and was removed ({error}). Checkpoints before it are whole: make room "
-                "and run the same command again, and it goes on from the last one."
-            ) from error
         finally:
             self.args.save_total_limit = limit
         if self.args.should_save:

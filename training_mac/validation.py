@@ -59,10 +59,11 @@ def caption_batch(model: Any, processor: Any, clips: Sequence[Clip]) -> tuple[li
     features = processor.feature_extractor([clip.audio for clip in clips])
     counts = features["audio_num_windows"].tolist()
     audio = {name: tensor.to(model.device) for name, tensor in features.items()}
-    prompt = {name: tensor.to(model.device) for name, tensor in processor.encode(counts).items()}
+    questions = [getattr(clip, "prompt", None) or processor.default_prompt for clip in clips]
+    prompt = {name: tensor.to(model.device) for name, tensor in processor.encode(counts, questions).items()}
     generated = model.generate(**prompt, **audio)
     captions = processor.batch_decode(generated[:, prompt["input_ids"].shape[1] :])
-    answers = processor.encode(counts, answer=[clip.captions[0] for clip in clips])
+    answers = processor.encode(counts, questions, [clip.captions[0] for clip in clips])
     tokens = int((answers["labels"] != -100).sum())
     loss = model(**{name: tensor.to(model.device) for name, tensor in answers.items()}, **audio).loss
     return captions, float(loss) * tokens, tokens

@@ -1,6 +1,7 @@
 """A manifest of four synthetic recordings, a recipe small enough to train in seconds, and ways to train it."""
 
 import csv
+import itertools
 import os
 import runpy
 import subprocess
@@ -94,7 +95,7 @@ def train(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]:
     def run(recipe: Path, *overrides: str) -> Path:
         monkeypatch.setattr(sys, "argv", ["train.py", str(recipe), *overrides])
         runpy.run_path(str(ROOT / "train.py"), run_name="__main__")
-        folders = [value for name, value in zip(overrides, overrides[1:], strict=False) if name == "--output_dir"]
+        folders = [value for name, value in itertools.pairwise(overrides) if name == "--output_dir"]
         return Path(folders[0]) if folders else Path(yaml.safe_load(recipe.read_text())["output_dir"])
 
     return run
