@@ -7,7 +7,8 @@ import pytest
 from training_mac.recipe_file import load_stages
 
 
-SHIPPED = sorted((Path(__file__).parents[2] / "recipes").glob("[!e]*.yaml"))
+SHIPPED = sorted((Path(__file__).parents[2] / "recipes").glob("*.yaml"))
+SHIPPED = [path for path in SHIPPED if path.stem != "esc50_captions"]
 
 
 def test_later_settings_win(recipe_file: Path) -> None:
