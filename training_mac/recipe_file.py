@@ -88,8 +88,9 @@ def load_stages(arguments: list[str]) -> list[Stage]:
         check_fields(merged, f"{path} and command line")
         require_fields(merged, path)
         folder = f"{merged['output_dir']}/stage-{number}"
-        # The run pushes once, at its end; a stage's Trainer would push its checkpoints.
-        recipe, data, training = parser.parse_dict({**merged, "output_dir": folder, "push_to_hub": False})
+        # The run is pushed once, at its end; a stage's Trainer would push its checkpoints and write the token down.
+        quiet = {"output_dir": folder, "push_to_hub": False, "hub_token": None}
+        recipe, data, training = parser.parse_dict({**merged, **quiet})
         result.append(Stage(number, recipe, data, training, merged))
     return result
 

@@ -4,7 +4,7 @@ The folder of a run: what it is, what is done, and where it goes on.
     OUTPUT_DIR/run.json               the settings of every stage
     OUTPUT_DIR/base                   the model it starts from, unless that is a checkpoint elsewhere
     OUTPUT_DIR/stage-1/checkpoint-50  the Trainer's
-    OUTPUT_DIR/stage-1/result         what was learnt by the end of the stage
+    OUTPUT_DIR/stage-1/result         what was learnt by the end of the stage; trainer_state.json beside it: its log
     OUTPUT_DIR                        the model itself, at the end
 
 Every stage starts from these files and never from memory, so that a run that was killed and one that was not are the

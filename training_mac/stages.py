@@ -25,6 +25,7 @@ def train_stage(run: Run, stage: Stage) -> None:
     make_trainer = make_tag_trainer if stage.recipe.objective == "tags" else make_caption_trainer
     trainer = make_trainer(stage, model, processor)
     trainer.train(resume_from_checkpoint=stage.training.resume_from_checkpoint or run.last_checkpoint(stage))
+    trainer.save_state()
     if stage.recipe.objective == "tags":
         trainer.model.hand_over(model.model.connector)
     run.save_result(stage, learnt_weights(gather_weights(trainer, model), learns_whole(run.recipes)))
