@@ -80,7 +80,8 @@ class SceneDataset(Dataset):
         rng = np.random.default_rng([self.seed, self.epoch, row])
         scene = self.compose(row, rng)
         window = self.extractor.to_windows(mask_stripes(scene.log_mel, rng))[:1]
-        return {"input_features": window, "caption": scene.caption, "spans": scene.spans}
+        audio = self.clips[row].audio
+        return {"input_features": window, "caption": scene.caption, "audio": audio, "spans": scene.spans}
 
     def compose(self, row: int, rng: np.random.Generator) -> Scene:
         """One recording, or two of different sources."""
@@ -126,7 +127,7 @@ class SceneDataset(Dataset):
         return Scene(log_mel, caption, spans)
 
     def overlaid(self, first: int, second: int, rng: np.random.Generator) -> Scene:
-        """X while Y: both nearly whole, X up to 5 dB stronger, so that it is no matter of chance which is told first."""
+        """X while Y: both nearly whole; X, which is up to 5 dB stronger, is told first."""
         levels = [self.recording(row, rng, shortest=0.9) for row in (first, second)]
         means = [level.exp().mean().log() for level in levels]
         difference = means[0] - means[1] - float(rng.uniform(0, 5)) * DECIBEL

@@ -1,6 +1,7 @@
 """MAC (arXiv 2509.15680): EAT encoder -> connector -> Mamba-2 language model -> caption."""
 
 import inspect
+from contextlib import nullcontext
 from dataclasses import dataclass
 from os import PathLike
 from typing import Any
@@ -137,7 +138,10 @@ class MacModel(MacPreTrainedModel):
                 last_hidden_state=torch.cat([part.last_hidden_state for part in parts]),
                 pooler_output=torch.cat([part.pooler_output for part in parts]),
             )
-        encoded = self.audio_tower(input_features, return_dict=True, **kwargs)
+        # A frozen encoder keeps no activations, also where activation checkpointing marks every embedding as learning.
+        learns = input_features.requires_grad or any(weight.requires_grad for weight in self.audio_tower.parameters())
+        with nullcontext() if learns else torch.no_grad():
+            encoded = self.audio_tower(input_features, return_dict=True, **kwargs)
         return BaseModelOutputWithPooling(
             last_hidden_state=encoded.last_hidden_state,
             pooler_output=self.connector(encoded.last_hidden_state[:, 1:]),

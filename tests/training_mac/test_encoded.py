@@ -7,7 +7,7 @@ import torch
 from modeling_mac import EatConfig, EatModel
 from processing_mac import MacFeatureExtractor
 from processing_mac.dataset_mac import Clip
-from training_mac.encoded import EncodedScenes
+from training_mac.encoded import EncodedExamples
 from training_mac.scenes import SceneDataset
 
 
@@ -20,7 +20,7 @@ def test_each_variant_is_read_in_its_epochs(tmp_path: Path) -> None:
     clips = [Clip(f"{row}.wav", (f"caption {row}", f"words {row}"), ("phrase",), f"source {row}") for row in range(3)]
     extractor = MacFeatureExtractor(window_frames=64)
     scenes = SceneDataset(clips, [torch.randn(90, 128) for _ in clips], extractor, join_probability=0.5, seed=5)
-    encoded = EncodedScenes(scenes, encoder, variants=2, file=tmp_path / "run" / "encoded.npy")
+    encoded = EncodedExamples(scenes, encoder, variants=2, file=tmp_path / "run" / "encoded.npy")
     assert encoder.training and not list((tmp_path / "run").iterdir())
     assert len(encoded) == 3
     encoder.eval()
