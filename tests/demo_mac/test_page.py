@@ -8,11 +8,11 @@ import pytest
 
 gradio = pytest.importorskip("gradio", reason="needs gradio: pip install -e .[demo]")
 
-from gradio_client import Client, handle_file
-from gradio_client.exceptions import AppError
+from gradio_client import Client, handle_file  # noqa: E402
+from gradio_client.exceptions import AppError  # noqa: E402
 
-from demo_mac.page import build_page, friendly, serve
-from processing_mac import AudioCaptioningPipeline
+from demo_mac.page import build_page, friendly, serve  # noqa: E402
+from processing_mac import AudioCaptioningPipeline  # noqa: E402
 
 
 EXAMPLE = str(Path(__file__).parents[2] / "examples" / "dog.flac")
