@@ -54,7 +54,7 @@ def draw_recording(waveform: np.ndarray, extractor: MacFeatureExtractor, segment
     <div class="ticks">{ticks(hertz_places(extractor), "bottom")}</div>
     <div class="plot mel">{draw_log_mel(log_mel)}{borders}</div>
     {draw_lane(segments, seconds)}
-    <div class="ticks time">{ticks(time_places(seconds), "left")}</div>
+    <div class="ticks time">{ticks(time_places(seconds, max(6, len(segments) // 2)), "left")}</div>
     <small class="axis">Time (s)</small>
   </div></div>
   {list_segments(segments, seconds)}
@@ -71,9 +71,9 @@ def ticks(places: dict[float, str], side: str) -> str:
     return "".join(f'<span style="{side}:{place(share)}">{label}</span>' for share, label in places.items())
 
 
-def time_places(seconds: float) -> dict[float, str]:
-    """Round numbers of seconds on the time axis; the last place is for what ends there."""
-    values = MaxNLocator(6, steps=[1, 2, 5, 10]).tick_values(0, seconds)
+def time_places(seconds: float, intervals: int = 6) -> dict[float, str]:
+    """Round numbers of seconds on the time axis, with up to so many intervals."""
+    values = MaxNLocator(intervals, steps=[1, 2, 5, 10]).tick_values(0, seconds)
     return {value / seconds: f"{value:g}" for value in values if 0 <= value <= seconds}
 
 
