@@ -15,7 +15,7 @@ import pytest
 
 
 ROOT = Path(__file__).parents[2]
-START_SECONDS = 300  # on a busy machine; 10 on an idle one
+START_SECONDS = 300  # on a busy machine
 FLAGS = (
     "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
     "--disable-component-update --disable-sync --window-size=1280,1000"
