@@ -1,4 +1,4 @@
-"""The stand-in answers the real client as the Hub does: where it would not, the tests of pushing would prove nothing."""
+"""The stand-in answers the real client as the Hub does; else the tests of pushing would prove nothing."""
 
 import json
 import subprocess
@@ -98,8 +98,8 @@ def test_small_and_large_files_in_one_piece_and_in_parts(hub: HubStandIn, tmp_pa
         results.append(Path(api.hf_hub_download("user/model", "a.txt", revision=first.oid)).read_text())
         name_of_error(api.create_commit, "user/model", [CommitOperationAdd("b", b"b")], commit_message="late",
                       parent_commit=first.oid)
-        name_of_error(api.create_commit, "user/model", [CommitOperationAdd("README.md", b"---\\nlanguage: English\\n---\\n")],
-                      commit_message="wrong card")
+        wrong = CommitOperationAdd("README.md", b"---\\nlanguage: English\\n---\\n")
+        name_of_error(api.create_commit, "user/model", [wrong], commit_message="wrong card")
         """,
     )
     assert results == [
@@ -108,7 +108,9 @@ def test_small_and_large_files_in_one_piece_and_in_parts(hub: HubStandIn, tmp_pa
     ]  # fmt: skip
     parts = [request for request in hub.requests if request.server == "store" and request.method == "PUT"]
     assert sorted(len(request.body) for request in parts) == [500, 900, 1000, 1000]
-    assert not [request for request in hub.requests if request.server == "store" and "authorization" in request.headers]
+    assert not [
+        request for request in hub.requests if request.server == "store" and "authorization" in request.headers
+    ]
 
 
 def test_branches_tags_and_pull_requests(hub: HubStandIn, tmp_path: Path) -> None:
