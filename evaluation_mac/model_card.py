@@ -86,8 +86,9 @@ def tabulate(results: Sequence[EvalResult], waiting: Iterable[tuple[str, str]]) 
     """
     lines = ["| data | score | value | 95 % interval |\n", "|---|---|---|---|\n"]
     for result in results:
-        value, interval = format_number(result.metric_value), (result.metric_args or {}).get("interval_95")
-        lines.append(f"| {result.dataset_name} | {result.metric_name} | {value} | {format_interval(interval)} |\n")
+        interval = format_interval((result.metric_args or {}).get("interval_95"))
+        value = format_number(result.metric_value)
+        lines.append(f"| {result.dataset_name} | {result.metric_name} | {value} |{interval and ' ' + interval} |\n")
     known = {(result.dataset_name, result.metric_name) for result in results}
     lines += [f"| {data} | {score} | {NOT_MEASURED} | |\n" for data, score in waiting if (data, score) not in known]
     return "".join(lines)

@@ -56,6 +56,7 @@ def write_card(
     bases = base_models(folder, settings)
     hours = training_hours(states)
     grams = None if hours is None or hardware.watts is None else estimate_emissions(hours, hardware.watts)
+    grams = grams and float(f"{grams:.2g}")  # an estimate has no more digits
     name = model_id or folder.resolve().name
     card = ModelCard.from_template(
         metadata(facts, bases, results, name.split("/")[-1], folder, grams, hardware),
@@ -110,7 +111,7 @@ def metadata(
     """The card's head, as the Hub reads it."""
     hub_bases = [base for base in bases if is_hub_id(base)]
     emissions = {
-        "emissions": float(f"{grams:.2g}"),
+        "emissions": grams,
         "source": "estimated from time, rated power and the world's mean grid",
         "training_type": "fine-tuning" if bases else "pre-training",
         "hardware_used": hardware.name,

@@ -105,7 +105,9 @@ def prepare(target: HubTarget) -> str:
     """
     api = HfApi(token=target.token)
     try:
+        api.whoami()
         repo_id = api.create_repo(target.repo_id, private=target.private, exist_ok=True).repo_id
+        api.auth_check(repo_id, write=True)  # `create_repo` is content if others have such a repository
         if target.revision:
             api.create_branch(repo_id, branch=target.revision, exist_ok=True)
     except Exception as error:
@@ -136,7 +138,7 @@ def publish(folder: Path, target: HubTarget, message: str = "Upload MAC") -> str
     try:
         present = api.list_repo_files(repo_id, revision=target.revision)
         stale = [name for name in present if "/" not in name and matches(name, REPLACED) and name not in files]
-        operations = [
+        operations: list[CommitOperationAdd | CommitOperationDelete] = [
             *(CommitOperationDelete(name) for name in stale),
             *(CommitOperationAdd(name, path) for name, path in files.items()),
         ]

@@ -55,6 +55,11 @@ def validate_card(hub: Hub, request: Request) -> Answer:
     return reply({"errors": [], "warnings": []})
 
 
+def check_right_to_write(hub: Hub, request: Request, repo: str) -> Answer:
+    hub.writable(request, repo)
+    return reply({})
+
+
 def preupload(hub: Hub, request: Request, repo: str, revision: str) -> Answer:
     present = hub.writable(request, repo).at(revision).files
     files = []
@@ -244,6 +249,7 @@ ROUTES: dict[str, list[tuple[str, str, Callable[..., Answer]]]] = {
         ("POST", r"/api/complete/(?P<oid>\w+)/(?P<signature>\w+)", complete_upload),
         ("POST", rf"/{REPO}\.git/info/lfs/objects/batch", start_upload),
         ("POST", rf"/{REPO}\.git/info/lfs/verify", verify_upload),
+        ("GET", rf"/api/models/{REPO}/auth-check/write", check_right_to_write),
         ("POST", rf"/api/models/{REPO}/preupload/{REVISION}", preupload),
         ("POST", rf"/api/models/{REPO}/commit/{REVISION}", commit),
         ("POST", rf"/api/models/{REPO}/branch/(?P<name>.+)", create_branch),

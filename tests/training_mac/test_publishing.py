@@ -27,7 +27,7 @@ FILES = {
 
 @pytest.fixture
 def hub() -> Iterator[HubStandIn]:
-    stand_in = HubStandIn({TOKEN: "user"}, part_bytes=1500)
+    stand_in = HubStandIn({TOKEN: "user", "hf_other": "other"}, part_bytes=1500)
     with stand_in.running():
         yield stand_in
 
@@ -59,7 +59,7 @@ def push(hub: HubStandIn, folder: Path, *options: str, token: str | None = TOKEN
     """Exit code and all that was printed; the token must be nowhere."""
     process = start(hub, folder, *options, token=token)
     printed = "".join(process.communicate(timeout=120))
-    assert "Send: curl" in printed, "the client did not tell what it sent"
+    assert token is None or "Send: curl" in printed, "the client did not tell what it sent"
     written = [path.read_bytes() for path in folder.parent.rglob("*") if path.is_file()]
     pushed = [file.content for repo in hub.repositories.values() for made in repo.commits.values()
               for file in made.files.values()]  # fmt: skip
@@ -149,15 +149,19 @@ def test_a_killed_push_uploads_only_the_rest_when_repeated(hub: HubStandIn, fold
     assert len([request for request in hub.requests if request.method == "PUT"]) == uploads
 
 
-@pytest.mark.parametrize("token", ["hf_wrong", None])
-def test_a_wrong_or_missing_token_ends_it_at_once(hub: HubStandIn, folder: Path, token: str | None) -> None:
+@pytest.mark.parametrize(
+    ("token", "why"), [("hf_wrong", "Invalid user token"), (None, "no token found"), ("hf_other", "403 Forbidden")]
+)
+def test_who_may_not_write_learns_it_at_once(hub: HubStandIn, folder: Path, token: str | None, why: str) -> None:
+    push(hub, folder)
+    del hub.requests[:]
     code, printed = push(hub, folder, token=token)
-    assert code == 1 and "Cannot push to user/my-mac: 401" in printed.replace("Client error '401", "401")
-    assert len({request.path for request in hub.requests}) == 1 and hub.repositories == {}
+    assert code == 1 and "Cannot push to user/my-mac" in printed and why in printed
+    assert not any("/preupload/" in request.path or request.method == "PUT" for request in hub.requests)
 
 
 def test_without_a_hub(hub: HubStandIn, folder: Path) -> None:
-    hub.fail("POST", "/api/repos/create", DROPPED)
+    hub.fail("GET", "/api/whoami-v2", DROPPED)
     code, printed = push(hub, folder)
     assert code == 1 and "Cannot push to user/my-mac" in printed
 
