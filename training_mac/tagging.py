@@ -106,6 +106,9 @@ class SpanTagger(nn.Module):
 
         A language model that starts from nothing otherwise learns to ignore the audio before it learns to use it:
         what little differs between sounds in the encoder's tokens is drowned by all that does not help.
+
+        Raises:
+            ValueError: the MLP has fewer units than there are sources.
         """
         if isinstance(connector, MeanPoolConnector):  # it has no MLP
             return
@@ -113,6 +116,8 @@ class SpanTagger(nn.Module):
         deviation = (self.norm.running_var + self.norm.eps).sqrt()
         weight = self.head.weight / deviation
         layer, sources = connector.linear_1, len(weight)
+        if sources > len(layer.weight):
+            raise ValueError(f"`connector_hidden_size` is {len(layer.weight)}; {sources} sources need as many units.")
         tokens = layer.in_features // weight.shape[1]  # side by side in one input of the connector
         layer.weight[:sources] = weight.repeat(1, tokens) / tokens
         layer.bias[:sources] = self.head.bias - weight @ self.norm.running_mean
