@@ -115,7 +115,10 @@ class Run:
             if is_whole(self.result(stage.number)):
                 PartialState().print(f"Stage {stage.number} is finished already.")
             else:
-                PartialState().print(f"Stage {stage.number} of {len(self.stages)}: {stage.recipe.objective}")
+                state, count = PartialState(), len(self.stages)
+                state.print(
+                    f"Stage {stage.number} of {count}: {stage.recipe.objective} on {state.num_processes} processes"
+                )
                 yield stage
 
     def load(self, after: int) -> tuple[Any, Any]:

@@ -21,31 +21,32 @@ CONFIGS = Path(__file__).parents[2] / "recipes" / "accelerate"
 
 
 def history(folder: Path) -> list[dict]:
-    """What the last checkpoint's Trainer has logged."""
-    [state] = folder.glob("stage-1/checkpoint-*/trainer_state.json")
-    return json.loads(state.read_text())["log_history"]
+    """What the stages' Trainers have logged."""
+    states = sorted(folder.glob("stage-*/trainer_state.json"))
+    return [entry for state in states for entry in json.loads(state.read_text())["log_history"]]
 
 
 def test_two_processes_equal_one(base, write_recipe, train, in_process, tmp_path) -> None:
     """Same seed and global batch: same losses, captions scored and weights; every step draws a new epoch's scenes."""
     fields = {
-        "base_model": str(base), "overlay_probability": 0.5, "max_steps": 4, "save_strategy": "steps", "save_steps": 4,
+        "base_model": str(base), "overlay_probability": 0.5, "max_steps": 4,
         "eval_strategy": "steps", "eval_steps": 2, "encoder": "lora", "language_model": "lora",
+        "stages": [{"encoder": "frozen", "language_model": "frozen"}, {}],
     }  # fmt: skip
     one = train(write_recipe(**fields, output_dir=str(tmp_path / "one")))
     recipe = write_recipe(**fields, per_device_train_batch_size=2, output_dir=str(tmp_path / "two"))
     launch = ["-m", "accelerate.commands.launch", "--config_file", CONFIGS / "cpu2.yaml"]
     result = in_process(*launch, "train.py", recipe)
     assert result.returncode == 0, result.stderr
-    assert result.stdout.count("The model is in") == 1  # one process speaks
+    assert result.stdout.count("The model is in") == 1 and "2 processes" in result.stdout  # and one of them speaks
     first, second = history(one), history(tmp_path / "two")
-    assert len(first) == len(second) == 6 and first[-1]["step"] == 4
+    assert len(first) == len(second) == 14  # in each stage 4 losses, 2 evaluations and the end
     for before, after in zip(first, second, strict=True):
         for name in before.keys() & {"loss", "learning_rate", "eval_loss", "eval_cider_d", "eval_naming_accuracy"}:
             assert before[name] == pytest.approx(after[name], abs=1e-5), (name, before, after)
-    assert len({entry["loss"] for entry in first if "loss" in entry}) == 4
+    assert len({entry["loss"] for entry in first if "loss" in entry}) == 8
     clips = [entry["clips_per_second"] for entry in second if "loss" in entry]
-    assert len(clips) == 4 and all(rate > 0 for rate in clips)
+    assert len(clips) == 8 and all(rate > 0 for rate in clips)
 
 
 @pytest.mark.parametrize(("count", "processes"), [(7, 2), (8, 2), (1, 3), (5, 1)])
@@ -58,8 +59,9 @@ def test_processes_share_the_clips(count: int, processes: int) -> None:
 def dry_run(name: str, *arguments: str) -> tuple[Namespace, dict[str, str]]:
     """What `accelerate launch` would do: its arguments, and the environment of the processes."""
     options = ["--config_file", str(CONFIGS / name), *arguments, "train.py", "recipe.yaml"]
-    parsed, _, _ = _validate_launch_command(launch_command_parser().parse_args(options))
+    parsed, config, _ = _validate_launch_command(launch_command_parser().parse_args(options))
     if parsed.use_deepspeed:
+        parsed.deepspeed_fields_from_accelerate_config = ",".join(config.deepspeed_config)
         return parsed, prepare_deepspeed_cmd_env(parsed)[1]
     if parsed.multi_gpu or parsed.use_fsdp:
         return parsed, prepare_multi_gpu_env(parsed)
@@ -80,8 +82,8 @@ def test_dry_runs() -> None:
     arguments, ddp = dry_run("ddp.yaml", "--num_processes", "4")
     assert arguments.multi_gpu and arguments.nproc_per_node == "4" and ddp["ACCELERATE_MIXED_PRECISION"] == "bf16"
     arguments, _ = dry_run("multi_node.yaml", "--machine_rank", "1", "--main_process_ip", "10.0.0.1")
-    assert (arguments.node_rank, arguments.nnodes, arguments.nproc_per_node) == ("1", "2", "8")
-    assert arguments.master_addr == "10.0.0.1"
+    assert (str(arguments.node_rank), arguments.nnodes, arguments.nproc_per_node) == ("1", "2", "8")
+    assert arguments.rdzv_endpoint == "10.0.0.1:29500"
     arguments, zero = dry_run("deepspeed_zero2.yaml")
     assert arguments.use_deepspeed and zero["ACCELERATE_DEEPSPEED_ZERO_STAGE"] == "2"
     assert zero["ACCELERATE_GRADIENT_ACCUMULATION_STEPS"] == "auto"

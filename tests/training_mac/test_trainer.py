@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from training_mac.building import load_base
 from training_mac.recipe_file import load_stages
@@ -132,9 +133,6 @@ def test_waiting_is_told_from_training(monkeypatch) -> None:
 
 
 def test_tensorboard_hears_of_losses_and_captions(base, write_recipe, train, monkeypatch, tmp_path) -> None:
-    pytest.importorskip("tensorboard", reason="tensorboard is not installed")
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
     monkeypatch.setenv("TENSORBOARD_LOGGING_DIR", str(tmp_path / "events"))
     train(write_recipe(base_model=str(base), report_to="tensorboard", eval_strategy="steps", eval_steps=3))
     [file] = (tmp_path / "events").rglob("events*")
