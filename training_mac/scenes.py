@@ -99,18 +99,23 @@ class SceneDataset(Dataset):
             if self.clips[other].source not in (self.clips[row].source, *SILENCE_AND_NOISE):
                 return other
 
-    def recording(self, row: int, rng: np.random.Generator, shortest: float = 0.5) -> torch.Tensor:
-        """A clip as another microphone would have caught it, cut to `shortest` … 1 of its length."""
+    def recording(self, row: int, rng: np.random.Generator) -> torch.Tensor:
+        """
+        A clip as another microphone would have caught it: whole, or half the time cut to 0.5 … 1 of its length.
+
+        One, two in a row and two at once are cut alike, so that a scene's length does not tell which it is.
+        """
         log_mel = self.log_mels[row].float()
         if self.clips[row].source == "silence":
             return log_mel
         log_mel = change_timbre(turn_in_time(log_mel, rng), rng)
-        return log_mel[: max(1, round(len(log_mel) * rng.uniform(shortest, 1.0)))]
+        share = 1.0 if rng.random() < 0.5 else rng.uniform(0.5, 1.0)
+        return log_mel[: max(1, round(len(log_mel) * share))]
 
     def single(self, row: int, rng: np.random.Generator) -> Scene:
         """One recording; now and then it goes on until the window is full."""
         log_mel, frames = self.recording(row, rng), self.extractor.window_frames
-        if rng.random() < 0.3:
+        if rng.random() < 0.15:
             log_mel = log_mel.repeat(-(-frames // len(log_mel)), 1)
         log_mel = log_mel[:frames]
         return Scene(log_mel, pick(self.clips[row].captions, rng), [(0, len(log_mel), self.clips[row].source)])
@@ -127,8 +132,8 @@ class SceneDataset(Dataset):
         return Scene(log_mel, caption, spans)
 
     def overlaid(self, first: int, second: int, rng: np.random.Generator) -> Scene:
-        """X while Y: both nearly whole; X, which is up to 5 dB stronger, is told first."""
-        levels = [self.recording(row, rng, shortest=0.9) for row in (first, second)]
+        """X while Y: X, which is up to 5 dB stronger, is told first."""
+        levels = [self.recording(row, rng) for row in (first, second)]
         means = [level.exp().mean().log() for level in levels]
         difference = means[0] - means[1] - float(rng.uniform(0, 5)) * DECIBEL
         log_mel = overlay(levels[0], levels[1] + difference)
