@@ -93,13 +93,13 @@ told = {"default": caption_by_pipeline()}
 mark("again")
 told["again"] = caption_by_pipeline()
 mark("rest")
-told |= {name: caption_by_pipeline(revision=name) for name in ("main", "v1", "try", hash)}
+told |= {name: caption_by_pipeline(revision=name) for name in ("v1", "try", hash)}
 told["parts"] = caption_by_parts("user/by-parts")
 told["adapted"] = caption_by_parts("user/by-pipeline", "user/adapter")
 try:
     pipeline("audio-captioning", "user/by-pipeline", trust_remote_code=False)
 except Exception as error:
-    told["untrusted"] = type(error).__name__
+    told["untrusted"] = str(error)
 assert not [name for name in sys.modules if name.split(".")[0] in ("modeling_mac", "processing_mac")]
 print(json.dumps(told))
 """
@@ -116,8 +116,8 @@ print(json.dumps(captions))
 """
 
 
-def run(arguments: list[str], environment: dict[str, str], folder: Path, code: int = 0) -> tuple[str, str]:
-    """Output and errors of a process that must end so, and tell all it does but the token."""
+def run(arguments: list[str], environment: dict[str, str], folder: Path) -> tuple[str, str]:
+    """Output and errors of a process that must end well, and tell all it does but the token."""
     done = subprocess.run(
         arguments,
         cwd=folder,
@@ -125,9 +125,9 @@ def run(arguments: list[str], environment: dict[str, str], folder: Path, code: i
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        timeout=400,
+        timeout=600,
     )
-    assert done.returncode == code, done.stderr[-3000:]
+    assert done.returncode == 0, done.stderr[-3000:]
     assert TOKEN not in done.stdout + done.stderr
     return done.stdout, done.stderr
 
@@ -160,12 +160,12 @@ def test_the_words_are_the_same(trip: SimpleNamespace) -> None:
 
 def test_branch_tag_and_hash(trip: SimpleNamespace) -> None:
     told, heard = trip.told, trip.heard
-    assert heard["main"] == heard["v1"] == heard[told["hash"]] == told["first"]
+    assert heard["v1"] == heard[told["hash"]] == told["first"]
     assert heard["try"] == told["second"]
 
 
 def test_without_trust_no_code_runs(trip: SimpleNamespace) -> None:
-    assert trip.heard["untrusted"]
+    assert "trust_remote_code=True" in trip.heard["untrusted"]
 
 
 def test_large_files_went_in_parts(trip: SimpleNamespace) -> None:
@@ -200,7 +200,7 @@ def test_the_token_went_to_the_api_alone(trip: SimpleNamespace) -> None:
 def test_the_cache_serves_without_a_hub(trip: SimpleNamespace) -> None:
     count = len(trip.hub.requests)
     environment = trip.hub.environment(trip.folder / "stranger") | {"HF_HUB_OFFLINE": "1"}
-    revisions = ["main", "v1", "try", trip.told["hash"]]
+    revisions = ["v1", "try"]
     printed, _ = run([sys.executable, "-I", "-c", OFFLINE, str(AUDIO), *revisions], environment, trip.folder)
     assert json.loads(printed.splitlines()[-1]) == {name: trip.heard[name] for name in revisions}
     assert len(trip.hub.requests) == count
@@ -208,7 +208,6 @@ def test_the_cache_serves_without_a_hub(trip: SimpleNamespace) -> None:
 
 def test_mac_caption_by_name_and_revision(trip: SimpleNamespace) -> None:
     environment = trip.hub.environment(trip.folder / "shell", TOKEN) | {"PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-m", "processing_mac.cli_mac", str(AUDIO), "--model", "user/by-pipeline", "--revision"]
-    assert run([*command, "try"], environment, trip.folder)[0] == f"{AUDIO}\t{trip.told['second']}\n"
-    _, errors = run([*command, "nothing"], environment, trip.folder, code=2)
-    assert "nothing is not a valid git identifier" in errors
+    command = [sys.executable, "-m", "processing_mac.cli_mac", str(AUDIO), "--model", "user/by-pipeline"]
+    printed, _ = run([*command, "--revision", "try"], environment, trip.folder)
+    assert printed == f"{AUDIO}\t{trip.told['second']}\n"

@@ -5,11 +5,12 @@ What a data set is and what its models are for stands in `recipes/cards/RECIPE.y
 filled in.
 """
 
+import csv
+import io
 import json
 import platform
 import re
 import shlex
-import shutil
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -40,7 +41,7 @@ def write_card(
     model_id: str | None = None,
 ) -> None:
     """
-    Write the card of a finished training, and its attribution file where the training manifest has one beside it.
+    Write the card of a finished training, and its attribution file where the training data have one beside them.
 
     Args:
         folder: Holds the model, and below `stage-*` each stage's `trainer_state.json` (`Trainer.save_state`).
@@ -70,7 +71,7 @@ def write_card(
         ],
         parameters=count_parameters(folder),
         megabytes=sum(file.stat().st_size for file in folder.glob("*.safetensors")) / 1e6,
-        attribution=copy_attribution(folder, settings),
+        attribution=write_attribution(folder, settings),
         command=training_command(arguments),
         hours=hours,
         hardware=hardware,
@@ -166,13 +167,24 @@ def count_parameters(folder: Path) -> int:
     return total
 
 
-def copy_attribution(folder: Path, settings: Mapping[str, Any]) -> bool:
-    """Copy `attribution.csv` from beside the training manifest; whether there is one."""
-    source = Path(str(settings.get("train_manifest"))).parent / "attribution.csv"
-    if source.is_file():
-        shutil.copyfile(source, folder / "attribution.part")
-        (folder / "attribution.part").replace(folder / "attribution.csv")
-    return source.is_file()
+def write_attribution(folder: Path, settings: Mapping[str, Any]) -> bool:
+    """Join the `attribution.csv` from beside each source of training data; whether there is one."""
+    told = settings.get("train_data", settings.get("train_manifest"))
+    sources = told if isinstance(told, list) else [told]
+    paths = [source.get("path") if isinstance(source, Mapping) else source for source in sources]
+    files = dict.fromkeys(Path(path).parent / "attribution.csv" for path in paths if path)
+    rows: list[dict[str, str]] = []
+    for file in files:
+        if file.is_file():
+            with open(file, encoding="utf-8", newline="") as lines:
+                rows += csv.DictReader(lines)
+    if rows:
+        text = io.StringIO()
+        writer = csv.DictWriter(text, dict.fromkeys(name for row in rows for name in row), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+        write_whole(folder / "attribution.csv", text.getvalue())
+    return bool(rows)
 
 
 def training_command(arguments: Sequence[str]) -> str:

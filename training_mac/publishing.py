@@ -10,11 +10,11 @@ is not there yet. The token is that of HF_TOKEN, `hf auth login` or `hub_token`;
 import argparse
 import re
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatch
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, get_token
 
@@ -23,13 +23,6 @@ from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, ge
 LEFT_OUT = (".*", "run.json", "trainer_state.json", "*.partial", "*.part", "*.tmp", "*.bin", "*.pt", "*.pth")
 # Of an earlier push, these would be loaded beside the new ones.
 REPLACED = ("*.py", "*.safetensors", "*.safetensors.index.json")
-
-
-class Stage(Protocol):
-    """What is read of a stage: its fields as written, and transformers' TrainingArguments."""
-
-    settings: dict[str, Any]
-    training: Any
 
 
 class PushError(RuntimeError):
@@ -69,28 +62,25 @@ class HubTarget:
         return self.repo_id + private + (f" --revision {self.revision}" if self.revision else "")
 
 
-def take_target(stages: Sequence[Stage], folder: Path) -> HubTarget | None:
+def read_target(settings: Mapping[str, Any], folder: Path) -> HubTarget | None:
     """
-    What a recipe says of the Hub, taken out of it.
-
-    Else each stage's Trainer would push a part of the training, and its `training_args.bin` would hold the token.
+    What a recipe says of the Hub.
 
     Args:
-        stages: Changed. The last one's `push_to_hub` and `hub_*` count; `hub_strategy` does not: a run pushes once.
+        settings: Its `push_to_hub` and `hub_*`, as `TrainingArguments` names them. `hub_strategy` is not read: a
+            training is pushed once, at its end. The stages' Trainers must not get them: each would push a part of the
+            training, and its `training_args.bin` would hold the token.
         folder: What is to be pushed; names the repository if `hub_model_id` does not.
 
     Returns:
         The target; None without `push_to_hub`.
     """
-    told = dict(stages[-1].settings)
-    for stage in stages:
-        stage.settings.pop("hub_token", None)
-        stage.training.push_to_hub = False
-        stage.training.hub_token = None
-    if not told.get("push_to_hub"):
+    if not settings.get("push_to_hub"):
         return None
-    repo_id = told.get("hub_model_id") or folder.resolve().name
-    return HubTarget(repo_id, told.get("hub_private_repo"), told.get("hub_revision"), told.get("hub_token"))
+    repo_id = settings.get("hub_model_id") or folder.resolve().name
+    return HubTarget(
+        repo_id, settings.get("hub_private_repo"), settings.get("hub_revision"), settings.get("hub_token")
+    )
 
 
 def prepare(target: HubTarget) -> str:

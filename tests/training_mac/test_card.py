@@ -72,7 +72,7 @@ def test_only_what_was_measured_is_filled_in(folder: Path) -> None:
     }
     assert "| validation | cider_d | 0.4 | |" in text
     assert "| AudioCaps test | spider | not measured | |" in text
-    assert "| time | 2.50 hours |" in text and "| stage 2 | 20 steps, 2 epochs, last training loss 1.25 |" in text
+    assert "| time | 2.50 hours" in text and "| stage 2 | 20 steps, 2 epochs, last training loss 1.25 |" in text
     assert card.data.co2_eq_emissions["emissions"] == 710 == pytest.approx(estimate_emissions(2.5, 600), abs=5)
     assert "About 710 g" in text and "2.50 hours x 600 W (the power limit of the GPUs alone) x 473 g/kWh" in text
 
@@ -111,7 +111,7 @@ def test_a_real_trainer_fills_it(folder: Path) -> None:
     assert (result.metric_name, result.metric_value) == ("loss", round(logged[-1], 4))
     losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
     assert f"| stage 1 | 4 steps, 2 epochs, last training loss {losses[-1]:.4g} |" in text
-    assert "| time | 0.00 hours |" in text
+    assert "| time | 0.00 hours" in text
 
 
 def test_without_logs_nothing_is_claimed(folder: Path) -> None:
@@ -164,14 +164,20 @@ def test_base_models_and_adapters(folder: Path) -> None:
 
 
 def test_attribution_comes_along(folder: Path, tmp_path: Path) -> None:
-    settings = {"train_manifest": str(tmp_path / "train.csv")}
+    settings = {"train_data": [str(tmp_path / "train.csv"), {"path": str(tmp_path / "more" / "train.csv")}]}
     write_card(folder, RECIPES[0], settings, ARGUMENTS, HARDWARE)
-    assert "No attribution file" in read(folder)[1]
+    assert "No attribution file" in read(folder)[1] and not (folder / "attribution.csv").exists()
     (tmp_path / "attribution.csv").write_text("file,author,licence\na.wav,somebody,CC-BY\n")
+    (tmp_path / "more").mkdir()
+    (tmp_path / "more" / "attribution.csv").write_text("file,licence\nb.wav,CC0\n")
     write_card(folder, RECIPES[0], settings, ARGUMENTS, HARDWARE)
     assert "[attribution.csv](attribution.csv)" in read(folder)[1]
     with open(folder / "attribution.csv", newline="") as file:
-        assert list(csv.DictReader(file)) == [{"file": "a.wav", "author": "somebody", "licence": "CC-BY"}]
+        rows = list(csv.DictReader(file))
+    assert rows == [
+        {"file": "a.wav", "author": "somebody", "licence": "CC-BY"},
+        {"file": "b.wav", "author": "", "licence": "CC0"},
+    ]
 
 
 def test_every_facts_file_is_of_a_recipe_at_paper_scale() -> None:
