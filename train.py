@@ -3,13 +3,18 @@ Train MAC from a recipe. The same command again goes on where a run was stopped.
 
     python train.py recipes/tiny.yaml
     accelerate launch train.py recipes/audiocaps.yaml --learning_rate 5e-5 --stages.2.num_train_epochs 3
+    python train.py recipes/own-data.yaml --push_to_hub --hub_model_id user/name
     python train.py --help        # every field
 """
 
 import sys
+from pathlib import Path
 
 from accelerate import PartialState
 
+from training_mac.card import write_card
+from training_mac.emissions import hardware_in_use
+from training_mac.publishing import prepare, publish, read_target
 from training_mac.recipe_file import load_stages
 from training_mac.run import Run
 from training_mac.saving import save_model
@@ -18,11 +23,20 @@ from training_mac.stages import train_stage
 
 def main() -> None:
     run = Run(load_stages(sys.argv[1:]))
+    settings, state = run.stages[-1].settings, PartialState()
+    target = read_target(settings, run.folder)
+    if target and run.is_main:
+        prepare(target)
     for stage in run.unfinished():
         train_stage(run, stage)
     folder = save_model(run)
-    PartialState().print(f"The model is in {folder}: mac-caption --model {folder} FILE")
-    PartialState().destroy_process_group()
+    if run.is_main:
+        hardware = hardware_in_use(run.stages[0].training.device, state.num_processes)
+        write_card(folder, Path(sys.argv[1]), settings, sys.argv[1:], hardware, target and target.repo_id)
+        print(f"The model is in {folder}: mac-caption --model {folder} FILE")
+        if target:
+            print(f"Pushed: {publish(folder, target)}")
+    state.destroy_process_group()
 
 
 if __name__ == "__main__":

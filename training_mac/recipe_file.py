@@ -109,14 +109,19 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 
 def parse_overrides(arguments: list[str]) -> tuple[dict[str, Any], dict[int, dict[str, Any]]]:
-    """`--field value` pairs for all stages, and by number those of `--stages.NUMBER.field`; values are YAML."""
-    if len(arguments) % 2:
-        raise ValueError(f"Expected `--field value` pairs after the recipe; got {' '.join(arguments)!r}.")
+    """
+    `--field value` for all stages, and by number those of `--stages.NUMBER.field`.
+
+    Values are YAML; a field without one, such as `--push_to_hub`, is true.
+    """
     common: dict[str, Any] = {}
     staged: dict[int, dict[str, Any]] = {}
-    for name, text in zip(arguments[::2], arguments[1::2], strict=True):
+    given = list(arguments)
+    while given:
+        name = given.pop(0)
         if not name.startswith("--"):
-            raise ValueError(f"Expected `--field`, got {name!r}.")
+            raise ValueError("Expected `--field` after the recipe or a value; found a value without its field.")
+        text = given.pop(0) if given and not given[0].startswith("--") else "true"
         name, value = name[2:].replace("-", "_"), yaml.load(text, RecipeLoader)
         if match := re.fullmatch(r"stages\.(\d+)\.(.+)", name):
             staged.setdefault(int(match[1]), {})[match[2]] = value
@@ -147,7 +152,8 @@ def check_fields(settings: dict[str, Any], origin: str) -> None:
             hint = f" Did you mean {near[0]!r}?" if near else ""
             raise ValueError(f"{origin}: no field {name!r}.{hint}")
         if value is not None and not matches(value, hints[name]):
-            raise ValueError(f"{origin}: {name!r} is {value!r}; expected {describe(hints[name])}.")
+            shown = "not shown" if name == "hub_token" else repr(value)
+            raise ValueError(f"{origin}: {name!r} is {shown}; expected {describe(hints[name])}.")
 
 
 def require_fields(settings: dict[str, Any], path: Path) -> None:

@@ -190,3 +190,23 @@ def test_the_target_is_what_the_recipe_says() -> None:
     assert target.command == "user/x --private"
     assert read_target({"push_to_hub": True}, Path("runs/my-mac")) == HubTarget("my-mac")
     assert read_target({**told, "push_to_hub": False}, Path("runs/my-mac")) is None
+
+
+def test_a_training_ends_on_the_hub(hub: HubStandIn, write_recipe, tmp_path: Path) -> None:
+    recipe = write_recipe(max_steps=1, stages=[{"encoder": "frozen"}])
+    command = [sys.executable, "train.py", str(recipe), "--push_to_hub", "--hub_model_id", "user/trained"]
+    environment = hub.environment(tmp_path / "home", None) | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [*command, "--hub_token", TOKEN], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    files = hub.repositories["user/trained"].at("main").files
+    assert {"config.json", "model.safetensors", "README.md", "pipeline_mac.py"} <= set(files)
+    assert TOKEN not in done.stdout + done.stderr
+    assert not any(TOKEN.encode() in path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file())
+    wrong = subprocess.run(
+        [*command, "--output_dir", str(tmp_path / "other"), "--hub_token", "hf_wrong"], cwd=ROOT, env=environment,
+        capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    assert wrong.returncode != 0 and "Cannot push to user/trained" in wrong.stderr
+    assert not list((tmp_path / "other").glob("stage-*"))

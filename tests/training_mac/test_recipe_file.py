@@ -46,13 +46,20 @@ def test_an_unknown_field_in_a_stage_names_file_and_stage(recipe_file: Path) -> 
         (["--stages", "1"], "`--stages.NUMBER.field value`"),
         (["--seed.x", "1"], "'seed' is {'x': 1}; expected int"),
         (["--vocab_size.x", "1"], "reaches into 'vocab_size'"),
-        (["--learning_rate"], "pairs"),
+        (["--learning_rate"], "'learning_rate' is True; expected float"),
+        (["--hub_token", "7"], "'hub_token' is not shown; expected str"),
         (["learning_rate", "1"], "Expected `--field`"),
     ],
 )
 def test_a_wrong_override_is_explained(recipe_file: Path, arguments: list[str], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         load_stages([str(recipe_file), *arguments])
+
+
+def test_a_field_without_a_value_is_true(recipe_file: Path) -> None:
+    [stage, _] = load_stages([str(recipe_file), "--push_to_hub", "--hub_model_id", "user/mac", "--packing"])
+    assert stage.settings["push_to_hub"] is True and stage.settings["hub_model_id"] == "user/mac"
+    assert stage.recipe.packing and not stage.training.push_to_hub
 
 
 def test_a_missing_recipe_or_field_is_named(tmp_path: Path) -> None:
