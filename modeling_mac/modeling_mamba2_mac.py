@@ -14,9 +14,22 @@ from torch import nn
 from transformers.cache_utils import Cache
 from transformers.integrations.accelerate import force_accelerate_hooks
 from transformers.models.mamba2.configuration_mamba2 import Mamba2Config
-from transformers.models.mamba2.modeling_mamba2 import Mamba2Mixer, Mamba2Model
+from transformers.models.mamba2.modeling_mamba2 import (
+    Mamba2Mixer,
+    Mamba2Model,
+    Mamba2Output,
+    Mamba2RMSNorm,
+    MambaRMSNormGated,
+)
 
+from .cache_mac import Mamba2MacCache
+from .causal_conv_mac import causal_conv
+from .linear_mac import FewRowsLinear
 from .ssd_mac import ssd_scan, ssd_step
+
+
+# Tokens that go through a layer at a time on a CPU, where nothing is kept for training: small tensors stay in caches.
+PIECE = 512
 
 
 class CudaKernels(NamedTuple):
@@ -50,8 +63,42 @@ def mask_padding(hidden_states: torch.Tensor, attention_mask: torch.Tensor | Non
     return hidden_states if attention_mask is None else hidden_states * attention_mask.unsqueeze(-1).to(hidden_states)
 
 
+def inverse_rms(tensor: torch.Tensor, epsilon: float) -> torch.Tensor:
+    """1 / root mean square over the last axis, kept as an axis of one."""
+    norm = torch.linalg.vector_norm(tensor, dim=-1, keepdim=True)
+    return (norm.square() / tensor.shape[-1] + epsilon).rsqrt()
+
+
+class RMSNorm(Mamba2RMSNorm):
+    """transformers' norm in fewer passes over memory."""
+
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        normed = hidden_states.float()
+        normed = normed * inverse_rms(normed, self.variance_epsilon)
+        return self.weight * normed.to(hidden_states.dtype)
+
+
+class GatedRMSNorm(MambaRMSNormGated):
+    """SiLU gate, then a norm over each group of channels; in fewer passes over memory."""
+
+    def forward(self, hidden_states: torch.Tensor, gate: torch.Tensor) -> torch.Tensor:
+        gated = hidden_states.float() * nn.functional.silu(gate.float())
+        groups = gated.unflatten(-1, (-1, self.group_size))
+        normed = (groups * inverse_rms(groups, self.variance_epsilon)).flatten(-2)
+        return self.weight * normed.to(hidden_states.dtype)
+
+
 class Mamba2MacMixer(Mamba2Mixer):
     """The token mixer: in_proj -> causal convolution -> state-space scan -> gated norm -> out_proj."""
+
+    def __init__(self, config: Mamba2Config, layer_idx: int, initialize_mixer_weights: bool = True):
+        super().__init__(config, layer_idx, initialize_mixer_weights)
+        projection_size = self.intermediate_size + self.conv_dim + self.num_heads
+        self.in_proj = FewRowsLinear(self.hidden_size, projection_size, bias=self.use_bias)
+        self.out_proj = FewRowsLinear(self.intermediate_size, self.hidden_size, bias=self.use_bias)
+        self.norm = GatedRMSNorm(
+            self.intermediate_size, self.intermediate_size // self.n_groups, self.layer_norm_epsilon
+        )
 
     @force_accelerate_hooks("conv1d")
     def forward(
@@ -69,6 +116,23 @@ class Mamba2MacMixer(Mamba2Mixer):
             attention_mask: (batch, length), 0 at padding.
             seq_idx: (batch, length) int32, which packed sequence a token belongs to.
         """
+        length = hidden_states.shape[1]
+        in_pieces = cache_params is not None and seq_idx is None and not torch.is_grad_enabled()
+        if not (in_pieces and length > PIECE and hidden_states.device.type == "cpu"):
+            return self.mix(hidden_states, cache_params, attention_mask, seq_idx)
+        pieces = hidden_states.split(PIECE, dim=1)
+        masks = [None] * len(pieces) if attention_mask is None else attention_mask.split(PIECE, dim=1)
+        mixed = [self.mix(piece, cache_params, mask, None) for piece, mask in zip(pieces, masks, strict=True)]
+        return torch.cat(mixed, dim=1)
+
+    def mix(
+        self,
+        hidden_states: torch.Tensor,
+        cache_params: Cache | None,
+        attention_mask: torch.Tensor | None,
+        seq_idx: torch.Tensor | None,
+    ) -> torch.Tensor:
+        """`forward` on tokens that follow those in the cache."""
         state = cache_params.get_recurrent_state(self.layer_idx, state_idx=0) if cache_params is not None else None
         projected = self.in_proj(mask_padding(hidden_states, attention_mask))
         gate, conv_input, dt = projected.split([self.intermediate_size, self.conv_dim, self.num_heads], dim=-1)
@@ -91,49 +155,37 @@ class Mamba2MacMixer(Mamba2Mixer):
         self, conv_input: torch.Tensor, cache_params: Cache | None, seq_idx: torch.Tensor | None
     ) -> torch.Tensor:
         """Depthwise causal convolution over time and SiLU, (batch, length, channels) -> same."""
-        length = conv_input.shape[1]
-        channels_first = conv_input.transpose(1, 2)
-        kernels, weight = kernels_for(conv_input), self.conv1d.weight.squeeze(1)
+        length, kernel = conv_input.shape[1], self.conv_kernel_size
+        kernels, weight, bias = kernels_for(conv_input), self.conv1d.weight.squeeze(1), self.conv1d.bias
         decoding = (
             cache_params is not None
             and length == 1
             and cache_params.has_previous_state(self.layer_idx)
             and not cache_params.is_recording_past(self.layer_idx)
         )
-        if cache_params is not None and decoding and kernels is not None:
+        if cache_params is not None and decoding:
             conv_state = cache_params.get_conv_state(self.layer_idx, state_idx=0)
-            output = kernels.conv_update(channels_first, conv_state, weight, self.conv1d.bias, self.activation)
-            return output.transpose(1, 2)
+            if kernels is not None:
+                return kernels.conv_update(conv_input.mT, conv_state, weight, bias, self.activation).mT
+            window = torch.cat([conv_state.mT[:, 1:], conv_input], dim=1)  # (batch, kernel, channels)
+            conv_state.copy_(window.mT)
+            output = (window * weight.t()).sum(1, keepdim=True)
+            return self.act(output if bias is None else output + bias)
         if cache_params is not None:
-            channels_first = cache_params.update_conv_state(
-                channels_first, self.layer_idx, conv_kernel_size=self.conv_kernel_size
-            )
+            conv_input = cache_params.update_conv_state(
+                conv_input.mT, self.layer_idx, conv_kernel_size=kernel
+            ).mT  # what lies before it in the cache has been put in front
         if seq_idx is not None:  # the cache's tokens belong to the first sequence
-            context = seq_idx[:, :1].expand(-1, channels_first.shape[-1] - length)
+            context = seq_idx[:, :1].expand(-1, conv_input.shape[1] - length)
             seq_idx = torch.cat([context, seq_idx], dim=1)
         if kernels is not None:
-            output = kernels.conv(
-                channels_first, weight, self.conv1d.bias, activation=self.activation, seq_idx=seq_idx
-            )
-            return output[..., -length:].transpose(1, 2)
-        return self.act(self.causal_conv(channels_first, length, seq_idx)).transpose(1, 2)
-
-    def causal_conv(self, channels_first: torch.Tensor, length: int, seq_idx: torch.Tensor | None) -> torch.Tensor:
-        """The convolution of the last `length` positions, (batch, channels, context + length) -> (…, length)."""
-        window = length + self.conv_kernel_size - 1
-        weight, bias = self.conv1d.weight, self.conv1d.bias
-        missing = max(window - channels_first.shape[-1], 0)
-        channels_first = nn.functional.pad(channels_first[..., -window:], (missing, 0)).to(weight.dtype)
-        if seq_idx is None:
-            return nn.functional.conv1d(channels_first, weight, bias, groups=self.conv_dim)
-        # A tap that lies in another packed sequence contributes nothing.
-        origin = nn.functional.pad(seq_idx[:, -window:], (missing, 0)).unsqueeze(1)
-        output = torch.zeros_like(channels_first[..., -length:])
-        for tap in range(self.conv_kernel_size):
-            here = slice(tap, tap + length)
-            same = origin[..., here] == origin[..., -length:]
-            output = output + channels_first[..., here] * weight[:, 0, tap, None] * same
-        return output if bias is None else output + bias[:, None]
+            output = kernels.conv(conv_input.mT, weight, bias, activation=self.activation, seq_idx=seq_idx)
+            return output[..., -length:].mT
+        missing = max(length + kernel - 1 - conv_input.shape[1], 0)
+        padded = nn.functional.pad(conv_input[:, 1 - kernel - length :], (0, 0, missing, 0))
+        if seq_idx is not None:
+            seq_idx = nn.functional.pad(seq_idx[:, 1 - kernel - length :], (missing, 0))
+        return self.act(causal_conv(padded.to(weight.dtype), weight, bias, seq_idx))
 
     def scan(
         self,
@@ -187,8 +239,24 @@ class Mamba2MacModel(Mamba2Model):
     def __init__(self, config: Mamba2Config):
         super().__init__(config)
         for index, block in enumerate(self.layers):
+            block.norm = RMSNorm(config.hidden_size, eps=config.layer_norm_epsilon)
             block.mixer = Mamba2MacMixer(config, layer_idx=index, initialize_mixer_weights=False)
+        self.norm_f = RMSNorm(config.hidden_size, eps=config.layer_norm_epsilon)
         self.post_init()
+
+    def forward(
+        self,
+        input_ids: torch.Tensor | None = None,
+        inputs_embeds: torch.Tensor | None = None,
+        cache_params: Cache | None = None,
+        use_cache: bool | None = None,
+        **kwargs,
+    ) -> tuple | Mamba2Output:
+        """As `Mamba2Model.forward`; a cache that it makes is a `Mamba2MacCache`."""
+        use_cache = use_cache if use_cache is not None else self.config.use_cache and not self.training
+        if use_cache and cache_params is None and not (self.gradient_checkpointing and self.training):
+            cache_params = Mamba2MacCache(self.config)
+        return super().forward(input_ids, inputs_embeds, cache_params, use_cache, **kwargs)
 
 
 __all__ = ["Mamba2MacModel"]

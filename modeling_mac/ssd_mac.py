@@ -6,17 +6,20 @@ Portable PyTorch. For every head with state h (head_dim x state):
     h_t = exp(dt_t A) h_{t-1} + dt_t x_t B_t^T        y_t = h_t C_t + D x_t
 
 The scan is the paper's block decomposition (section 6, listing 1): inside a chunk it is attention with a decay mask,
-between chunks it is the recurrence. All heads of a group share one score matrix C B^T; B and C are never repeated for
-the heads.
+from chunk to chunk it is the recurrence. All heads of a group share one score matrix B C^T; B and C are never repeated
+for the heads. The backward pass is written out: it computes the decays again instead of keeping them.
 """
 
 import math
+from typing import Any
 
 import torch
 from torch import nn
 
 
-TARGET_CHUNK = 64  # tokens; inside a chunk the work grows with its square, across chunks with their number
+# Tokens. Inside a chunk the work grows with its square, across chunks with their number: a CPU wants a chunk that
+# stays in its caches, an accelerator few launches.
+CPU_CHUNK, ACCELERATOR_CHUNK = 64, 256
 
 
 def ssd_scan(
@@ -51,90 +54,160 @@ def ssd_scan(
     Returns:
         y: (batch, length, heads, head_dim) in the dtype of `x`; final state: (batch, heads, head_dim, state) float32.
     """
-    length, groups, head_dim = x.shape[1], B.shape[2], x.shape[3]
-    num_chunks = math.ceil(length / TARGET_CHUNK)
-    dt = step_size(dt, dt_bias, dt_limit)
-    log_decay = to_chunks(dt * A.float(), num_chunks).unflatten(3, (groups, -1)).permute(0, 1, 3, 4, 2)
-    inputs = to_chunks(x.float() * dt.unsqueeze(-1), num_chunks).unflatten(3, (groups, -1)).permute(0, 1, 3, 4, 2, 5)
-    B, C = to_chunks(B, num_chunks).transpose(2, 3), to_chunks(C, num_chunks).transpose(2, 3)
-    # B, C: (batch, chunks, groups, chunk, state); inputs: (batch, chunks, groups, heads a group, chunk, head_dim)
-    between, from_start = chunk_decays(log_decay, None if seq_idx is None else chunk_seq_idx(seq_idx, num_chunks))
-
-    y = (between * (B @ C.transpose(-1, -2)).unsqueeze(3)).transpose(-1, -2) @ inputs  # inside the chunks
-
-    updates = (inputs * between[..., -1:]).transpose(-1, -2).flatten(3, 4) @ B
-    updates = updates.unflatten(3, (-1, head_dim))  # (..., heads a group, head_dim, state)
-    states, final_state = carry_states(updates, from_start[..., -1], initial_state)
-    carried = C @ states.flatten(3, 4).transpose(-1, -2)  # (..., chunk, heads a group * head_dim)
-    y = y + carried.unflatten(-1, (-1, head_dim)).transpose(-2, -3) * from_start.unsqueeze(-1)
-
-    y = y.permute(0, 1, 4, 2, 3, 5).flatten(3, 4).flatten(1, 2)[:, :length]
-    if D is not None:
-        y = y + x.float() * D.float().unsqueeze(-1)
-    return y.to(x.dtype), final_state
+    return ChunkedScan.apply(x, step_size(dt, dt_bias, dt_limit), A, B, C, D, initial_state, seq_idx)
 
 
-def to_chunks(tensor: torch.Tensor, num_chunks: int) -> torch.Tensor:
-    """(batch, length, ...) -> float32 (batch, chunks, chunk, ...), filled up with zeros: less than a token a chunk."""
-    padding = -tensor.shape[1] % num_chunks
-    if padding:
-        tensor = nn.functional.pad(tensor, (0, 0) * (tensor.dim() - 2) + (0, padding))
-    return tensor.float().unflatten(1, (num_chunks, -1))
+def chunks_of(x: torch.Tensor) -> list[slice]:
+    """Chunks of nearly equal length, as few as `x`'s device likes."""
+    length, target = x.shape[1], CPU_CHUNK if x.device.type == "cpu" else ACCELERATOR_CHUNK
+    chunk = math.ceil(length / math.ceil(length / target))
+    return [slice(start, min(start + chunk, length)) for start in range(0, length, chunk)]
 
 
-def chunk_seq_idx(seq_idx: torch.Tensor, num_chunks: int) -> torch.Tensor:
-    """(batch, length) -> (batch, chunks, chunk); the padding belongs to the last sequence."""
-    padding = -seq_idx.shape[1] % num_chunks
-    return torch.cat([seq_idx, seq_idx[:, -1:].expand(-1, padding)], dim=1).unflatten(1, (num_chunks, -1))
-
-
-def chunk_decays(log_decay: torch.Tensor, sequence: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
+def chunk_decays(
+    log_decay: torch.Tensor, seq_idx: torch.Tensor | None, chunk: slice
+) -> tuple[torch.Tensor, torch.Tensor]:
     """
     What is left of a token's contribution, and of the state before the chunk, at every token of the chunk.
 
     Args:
-        log_decay: (batch, chunks, groups, heads a group, chunk) logarithm of each token's decay.
-        sequence: (batch, chunks, chunk) packed sequence of each token; nothing is left in another one.
+        log_decay: (batch, heads, chunk) logarithm of each token's decay.
+        seq_idx: (batch, length) packed sequence of each token; nothing is left in another one.
 
     Returns:
-        between: (..., token, later token), 0 below the diagonal; from_start: (..., chunk).
+        between: (batch, heads, token, later token), 0 below the diagonal; from_start: (batch, heads, chunk).
     """
-    chunk = log_decay.shape[-1]
-    allowed = torch.ones(chunk, chunk, dtype=torch.bool, device=log_decay.device).triu()
-    from_start = log_decay.cumsum(-1).exp()
-    if sequence is not None:
-        allowed = allowed & (sequence.unsqueeze(-1) == sequence.unsqueeze(-2))[:, :, None, None]
-        first = torch.cat([sequence[:, :1, 0], sequence[:, :-1, -1]], dim=1).unsqueeze(-1)  # of the state carried in
-        from_start = from_start * (sequence == first)[:, :, None, None]
+    size = log_decay.shape[-1]
     # Summed from token to token, not as a difference of running sums: that would forget the small decays that follow
-    # a large one. The mask goes in before exp, where 0 * inf could make a gradient NaN.
-    sums = log_decay.unsqueeze(-2).expand(*log_decay.shape, chunk).triu(1).cumsum_(-1)
-    return sums.masked_fill_(~allowed, -math.inf).exp_(), from_start
+    # a large one.
+    between = log_decay.unsqueeze(-2).expand(*log_decay.shape, size).triu(1).cumsum_(-1).exp_().triu_()
+    from_start = log_decay.cumsum(-1).exp_()
+    if seq_idx is not None:
+        sequence = seq_idx[:, None, chunk]
+        between *= sequence.unsqueeze(-1) == sequence.unsqueeze(-2)
+        from_start *= sequence == seq_idx[:, None, max(chunk.start - 1, 0), None]
+    return between, from_start
 
 
-def carry_states(
-    updates: torch.Tensor, decay: torch.Tensor, initial_state: torch.Tensor | None
-) -> tuple[torch.Tensor, torch.Tensor]:
+class ChunkedScan(torch.autograd.Function):
     """
-    The recurrence from chunk to chunk.
-
-    Args:
-        updates: (batch, chunks, groups, heads a group, head_dim, state) what each chunk adds by its end.
-        decay: (batch, chunks, groups, heads a group) what it leaves of the state before it.
-        initial_state: (batch, heads, head_dim, state); zeros if None.
-
-    Returns:
-        The states before each chunk, shaped as `updates`, and the final state, (batch, heads, head_dim, state).
+    The scan after the step sizes. Shapes in the comments: b batch, q tokens of a chunk, h heads, r heads a group,
+    g groups, p head_dim, n state.
     """
-    if initial_state is None:
-        state = torch.zeros_like(updates[:, 0])
-    else:
-        state = initial_state.float().unflatten(1, (updates.shape[2], -1))
-    before = []
-    for index in range(updates.shape[1]):
-        before.append(state)
-        state = state * decay[:, index, :, :, None, None] + updates[:, index]
-    return torch.stack(before, dim=1), state.flatten(1, 2)
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: torch.Tensor,
+        dt: torch.Tensor,
+        A: torch.Tensor,
+        B: torch.Tensor,
+        C: torch.Tensor,
+        D: torch.Tensor | None,
+        initial_state: torch.Tensor | None,
+        seq_idx: torch.Tensor | None,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        groups = B.shape[2]
+        state = None if initial_state is None else initial_state.float().unflatten(1, (groups, -1)).flatten(2, 3).mT
+        states: list[torch.Tensor | None] = []
+        y = torch.empty_like(x, dtype=torch.float32, memory_format=torch.contiguous_format)
+        for chunk in chunks_of(x):
+            states.append(state)
+            inputs, step = x[:, chunk].float(), dt[:, chunk].transpose(1, 2)  # (b, q, h, p), (b, h, q)
+            B_chunk, C_chunk = B[:, chunk].float().transpose(1, 2), C[:, chunk].float().transpose(1, 2)  # (b, g, q, n)
+            between, from_start = chunk_decays(step * A.float()[:, None], seq_idx, chunk)
+            weights = between.mul_(step.unsqueeze(-1))  # (b, h, q, later q)
+
+            weighted = inputs * weights[..., -1].transpose(1, 2).unsqueeze(-1)  # what remains at the chunk's end
+            update = B_chunk.mT @ group_heads(weighted, groups)  # (b, g, n, r p)
+            scores = B_chunk @ C_chunk.transpose(-1, -2)  # (b, g, q, later q)
+            mix = weights.unflatten(1, (groups, -1)).mul_(scores.unsqueeze(2)).flatten(1, 2)
+            output = y[:, chunk]
+            output.copy_((mix.transpose(-1, -2) @ inputs.transpose(1, 2)).transpose(1, 2))
+            if state is not None:
+                carried = ungroup_heads(C_chunk @ state, x.shape[3])  # (b, q, h, p)
+                output.addcmul_(carried, from_start.transpose(1, 2).unsqueeze(-1))
+                update += state * per_state_column(from_start[..., -1], groups, x.shape[3])
+            if D is not None:
+                output.addcmul_(inputs, D.float().unsqueeze(-1))
+            state = update
+        ctx.save_for_backward(x, dt, A, B, C, D, seq_idx, *(states if any(ctx.needs_input_grad) else []))
+        ctx.has_initial_state = initial_state is not None
+        final_state = update.mT.unflatten(2, (-1, x.shape[3])).flatten(1, 2)
+        return y.to(x.dtype), final_state
+
+    @staticmethod
+    def backward(ctx: Any, dy: torch.Tensor, d_final_state: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        x, dt, A, B, C, D, seq_idx, *states = ctx.saved_tensors
+        groups, head_dim = B.shape[2], x.shape[3]
+        dx, ddt, dB, dC = (torch.empty_like(tensor, dtype=torch.float32) for tensor in (x, dt, B, C))
+        dA = torch.zeros_like(A, dtype=torch.float32)
+        dstate = d_final_state.float().unflatten(1, (groups, -1)).flatten(2, 3).mT  # (b, g, n, r p)
+        for chunk, state in zip(reversed(chunks_of(x)), reversed(states), strict=True):
+            step = dt[:, chunk].transpose(1, 2)
+            inputs = x[:, chunk].float() * dt[:, chunk].unsqueeze(-1)  # (b, q, h, p)
+            dy_chunk = dy[:, chunk].float()
+            B_chunk, C_chunk = B[:, chunk].float().transpose(1, 2), C[:, chunk].float().transpose(1, 2)
+            between, from_start = chunk_decays(step * A.float()[:, None], seq_idx, chunk)
+
+            # Inside the chunk: y = (between * scores)^T inputs.
+            scores = (B_chunk @ C_chunk.transpose(-1, -2)).unsqueeze(2)  # (b, g, 1, q, later q)
+            dmix = inputs.transpose(1, 2) @ dy_chunk.permute(0, 2, 3, 1)  # (b, h, q, later q)
+            dmix = dmix.mul_(between).unflatten(1, (groups, -1))
+            dscores = dmix.sum(2)
+            dlog = dmix.mul_(scores).flatten(1, 2)  # gradient of the logarithm of `between`
+            mix = (between.unflatten(1, (groups, -1)) * scores).flatten(1, 2)
+            dinputs = (mix @ dy_chunk.transpose(1, 2)).transpose(1, 2)
+            dB_chunk, dC_chunk = dscores @ C_chunk, dscores.transpose(-1, -2) @ B_chunk
+
+            # Into the next chunk: state = from_start[last] * state + (inputs * between[:, last])^T B.
+            to_end = between[..., -1].transpose(1, 2).unsqueeze(-1)  # (b, q, h, 1)
+            weighted = inputs * to_end
+            dB_chunk += group_heads(weighted, groups) @ dstate.mT
+            dweighted = ungroup_heads(B_chunk @ dstate, head_dim)
+            dlog[..., -1] += (weighted * dweighted).sum(-1).transpose(1, 2)
+            dinputs = dinputs + dweighted.mul_(to_end)
+
+            # Out of the state before the chunk: y = from_start * (C state^T).
+            dlog_start = torch.zeros_like(from_start)
+            if state is not None:
+                dcarried = dy_chunk * from_start.transpose(1, 2).unsqueeze(-1)
+                carried = ungroup_heads(C_chunk @ state, head_dim)
+                dlog_start = (dcarried * carried).sum(-1).transpose(1, 2)
+                dcarried = group_heads(dcarried, groups)  # (b, g, q, r p)
+                dC_chunk += dcarried @ state.mT
+                dstate = dstate * per_state_column(from_start[..., -1], groups, head_dim)
+                dlog_start[..., -1] += (dstate * state).sum(2).unflatten(-1, (-1, head_dim)).sum(-1).flatten(1, 2)
+                dstate = dstate + C_chunk.mT @ dcarried
+
+            # `between` from i to j sums the decays of i + 1 .. j, `from_start` those up to j.
+            later = torch.ones_like(between[0, 0]).tril_()  # (token, token that it reaches back to)
+            dlog_decay = (dlog @ later).triu_(1).sum(-2) + dlog_start @ later  # (b, h, q)
+            dA += (dlog_decay * step).sum((0, 2))
+            ddt[:, chunk] = ((dinputs * x[:, chunk]).sum(-1).transpose(1, 2) + dlog_decay * A.float()[:, None]).mT
+            dx[:, chunk] = dinputs.mul_(dt[:, chunk].unsqueeze(-1))
+            dB[:, chunk], dC[:, chunk] = dB_chunk.transpose(1, 2), dC_chunk.transpose(1, 2)
+        dD = None
+        if D is not None:
+            dD = (dy.float() * x).sum((0, 1, 3)).to(D.dtype)
+            dx.addcmul_(dy.float(), D.float().unsqueeze(-1))
+        dinitial = dstate.mT.unflatten(2, (-1, head_dim)).flatten(1, 2) if ctx.has_initial_state else None
+        return dx.to(x.dtype), ddt, dA.to(A.dtype), dB.to(B.dtype), dC.to(C.dtype), dD, dinitial, None
+
+
+def group_heads(tensor: torch.Tensor, groups: int) -> torch.Tensor:
+    """(batch, tokens, heads, head_dim) -> (batch, groups, tokens, heads a group * head_dim)."""
+    return tensor.unflatten(2, (groups, -1)).flatten(3, 4).transpose(1, 2)
+
+
+def ungroup_heads(tensor: torch.Tensor, head_dim: int) -> torch.Tensor:
+    """(batch, groups, tokens, heads a group * head_dim) -> (batch, tokens, heads, head_dim)."""
+    return tensor.transpose(1, 2).unflatten(3, (-1, head_dim)).flatten(2, 3)
+
+
+def per_state_column(decay: torch.Tensor, groups: int, head_dim: int) -> torch.Tensor:
+    """(batch, heads) -> (batch, groups, 1, heads a group * head_dim)."""
+    return decay.unflatten(1, (groups, -1)).repeat_interleave(head_dim, dim=2).unsqueeze(2)
 
 
 def step_size(dt: torch.Tensor, dt_bias: torch.Tensor | None, dt_limit: tuple[float, float]) -> torch.Tensor:
@@ -160,7 +233,8 @@ def ssd_step(
     Run the recurrence for one token, writing the new state into `state`.
 
     Args:
-        state: (batch, heads, head_dim, state) float32, contiguous; changed in place, nothing of its size is allocated.
+        state: (batch, heads, head_dim, state) float32; changed in place, nothing of its size is allocated. Fastest in
+            the layout in which `ssd_scan` returns it for one group, where the heads of a state entry lie together.
         x: (batch, heads, head_dim) input.
         dt: (batch, heads) step size before softplus.
         A, D, dt_bias: (heads,) as in `ssd_scan`.
@@ -169,16 +243,19 @@ def ssd_step(
     Returns:
         y: (batch, heads, head_dim) in the dtype of `x`.
     """
-    batch, heads, head_dim = x.shape
-    groups, state_size = B.shape[1:]
+    groups, head_dim = B.shape[1], x.shape[2]
     dt = step_size(dt, dt_bias, dt_limit)
-    state.mul_(torch.exp(dt * A.float())[..., None, None])
-    grouped = state.view(batch * groups, -1, state_size)  # (batch * groups, heads a group * head_dim, state)
-    inputs = (x.float() * dt.unsqueeze(-1)).view(batch * groups, -1, 1)
-    grouped.baddbmm_(inputs, B.float().reshape(batch * groups, 1, state_size))
-    y = torch.bmm(grouped, C.float().reshape(batch * groups, state_size, 1)).view(batch, heads, head_dim)
+    decay = per_state_column(torch.exp(dt * A.float()), groups, head_dim)  # (batch, groups, 1, heads * head_dim)
+    inputs = (x.float() * dt.unsqueeze(-1)).unflatten(1, (groups, -1)).flatten(2).unsqueeze(2)
+    B, C = B.float(), C.float()
+    outputs = []
+    for group, entries in enumerate(state.unflatten(1, (groups, -1)).unbind(1)):
+        entries = entries.view(len(entries), -1, entries.shape[3]).mT  # (batch, state, heads a group * head_dim)
+        entries.mul_(decay[:, group]).addcmul_(B[:, group].unsqueeze(-1), inputs[:, group])
+        outputs.append(torch.bmm(C[:, group].unsqueeze(1), entries))
+    y = torch.cat(outputs, dim=1).view(x.shape)
     if D is not None:
-        y = y + x.float() * D.float().unsqueeze(-1)
+        y = torch.addcmul(y, x.float(), D.float().unsqueeze(-1))
     return y.to(x.dtype)
 
 

@@ -12,7 +12,6 @@ from transformers import AutoModel
 from transformers import initialization as init
 from transformers.cache_utils import Cache
 from transformers.configuration_utils import PreTrainedConfig
-from transformers.generation import GenerationMixin
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.modeling_utils import PreTrainedModel, slice_logits_to_keep
 from transformers.utils import ModelOutput, can_return_tuple, torch_compilable_check
@@ -20,6 +19,8 @@ from transformers.utils import ModelOutput, can_return_tuple, torch_compilable_c
 from .configuration_mac import MacConfig
 from .connector_mac import CONNECTORS
 from .conversion_mac import default_generation_config, load_towers
+from .generation_mac import MacGenerationMixin
+from .linear_mac import FewRowsLinear
 from .modeling_eat import EatModel
 from .modeling_mamba2_mac import Mamba2MacModel
 from .weight_files_mac import load_strictly
@@ -253,7 +254,7 @@ def check_num_windows(input_features: torch.Tensor, audio_num_windows: torch.Ten
     )
 
 
-class MacForConditionalGeneration(MacPreTrainedModel, GenerationMixin):
+class MacForConditionalGeneration(MacPreTrainedModel, MacGenerationMixin):
     """MAC with its language-modelling head: audio and a prompt in, a caption out."""
 
     _tp_plan = {"lm_head": "colwise_gather_output"}
@@ -261,7 +262,7 @@ class MacForConditionalGeneration(MacPreTrainedModel, GenerationMixin):
     def __init__(self, config: MacConfig):
         super().__init__(config)
         self.model = MacModel(config)
-        self.lm_head = nn.Linear(config.text_config.hidden_size, config.text_config.vocab_size, bias=False)
+        self.lm_head = FewRowsLinear(config.text_config.hidden_size, config.text_config.vocab_size, bias=False)
         embedding = self.model.get_input_embeddings()
         name = next(name for name, module in self.model.named_modules() if module is embedding)
         self._tied_weights_keys = {"lm_head.weight": f"model.{name}.weight"}
@@ -313,11 +314,6 @@ class MacForConditionalGeneration(MacPreTrainedModel, GenerationMixin):
     def get_audio_features(self, input_features: torch.Tensor, **kwargs) -> BaseModelOutputWithPooling:
         """See `MacModel.get_audio_features`."""
         return self.model.get_audio_features(input_features, **kwargs)
-
-    @classmethod
-    def _supports_default_dynamic_cache(cls) -> bool:
-        # `generate` would make a cache named `past_key_values`; the language model makes the kind it needs instead.
-        return False
 
     @can_return_tuple
     def forward(
@@ -382,21 +378,6 @@ class MacForConditionalGeneration(MacPreTrainedModel, GenerationMixin):
             attentions=outputs.attentions,
             audio_hidden_states=outputs.audio_hidden_states,
         )
-
-    def _expand_inputs_for_generation(
-        self, expand_size: int = 1, is_encoder_decoder: bool = False, input_ids: Any = None, **model_kwargs: Any
-    ) -> tuple[torch.Tensor | None, dict[str, Any]]:
-        """Repeat every clip `expand_size` times: all its windows together, never window by window, and its cache."""
-        features, num_windows = model_kwargs.pop("input_features", None), model_kwargs.get("audio_num_windows")
-        if expand_size > 1 and (cache := model_kwargs.get("cache_params")) is not None:
-            cache.reorder_cache(torch.arange(len(input_ids)).repeat_interleave(expand_size))
-        input_ids, model_kwargs = super()._expand_inputs_for_generation(
-            expand_size, is_encoder_decoder, input_ids, **model_kwargs
-        )
-        if features is not None:
-            clips = features.split(1 if num_windows is None else num_windows.tolist())
-            model_kwargs["input_features"] = torch.cat([clip for clip in clips for _ in range(expand_size)])
-        return input_ids, model_kwargs
 
 
 __all__ = ["MacForConditionalGeneration", "MacModel", "MacPreTrainedModel"]

@@ -8,6 +8,7 @@ import torch
 from transformers import TextIteratorStreamer
 
 from modeling_mac import MacForConditionalGeneration
+from modeling_mac.generation_mac import repeat_clips
 
 
 LANGUAGE_MODELS = ["mamba2", "bamba", "gpt_neox"]
@@ -71,13 +72,30 @@ def test_the_caption_depends_on_the_audio(mac, make_inputs):
     assert not torch.equal(heard, generate(mac, inputs | {"input_features": -inputs["input_features"]}))
 
 
-def test_beams_repeat_whole_clips(mac):
-    features = torch.arange(4.0).view(4, 1, 1)
-    _, expanded = mac._expand_inputs_for_generation(
-        2, input_ids=torch.zeros(2, 1), input_features=features, audio_num_windows=torch.tensor([1, 3])
-    )
-    assert expanded["input_features"].flatten().tolist() == [0, 0, 1, 2, 3, 1, 2, 3]
-    assert expanded["audio_num_windows"].tolist() == [1, 1, 3, 3]
+@pytest.mark.parametrize("options", [{"num_beams": 4}, {"do_sample": True, "num_return_sequences": 4}], ids=str)
+@language_models
+def test_every_clip_and_prompt_is_read_once(make_mac, make_inputs, model_type, options):
+    model, inputs = make_mac(model_type), make_inputs(1, 3)
+    windows, sequences = [], []
+    model.model.audio_tower.register_forward_pre_hook(lambda module, args: windows.append(len(args[0])))
+    model.lm_head.register_forward_pre_hook(lambda module, args: sequences.append(len(args[0])))
+    generate(model, inputs, max_new_tokens=3, **options)
+    assert windows == [4]
+    assert sequences == [2, 8, 8]
+
+
+def test_beams_repeat_whole_clips():
+    features, num_windows = torch.arange(4.0).view(4, 1, 1), torch.tensor([1, 3])
+    repeated = repeat_clips(2, features, num_windows)
+    assert repeated["input_features"].flatten().tolist() == [0, 0, 1, 2, 3, 1, 2, 3]
+    assert repeated["audio_num_windows"].tolist() == [1, 1, 3, 3]
+
+
+def test_hidden_states_and_logits_of_beams_have_a_row_each(mac, make_inputs):
+    options = {"num_beams": 3, "return_dict_in_generate": True, "output_hidden_states": True, "output_logits": True}
+    output = mac.generate(**make_inputs(1, 3), **options)
+    assert {len(logits) for logits in output.logits} == {6}
+    assert {len(layer) for step in output.hidden_states for layer in step} == {6}
 
 
 def test_without_window_counts_every_clip_has_one(mac, make_inputs):

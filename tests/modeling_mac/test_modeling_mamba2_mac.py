@@ -128,6 +128,24 @@ def test_left_padding_is_invisible(pair, ids):
     assert_same_cache(actual.cache_params, expected.cache_params)
 
 
+@pytest.mark.parametrize("padded", [False, True])
+@torch.no_grad()
+def test_long_prompts_go_through_in_pieces(pair, ids, padded, monkeypatch):
+    monkeypatch.setattr(modeling_mamba2_mac, "PIECE", 16)
+    lengths, scan = [], Mamba2MacMixer.scan
+    monkeypatch.setattr(
+        Mamba2MacMixer, "scan", lambda self, x, *args: lengths.append(x.shape[1]) or scan(self, x, *args)
+    )
+    stock, ours = pair
+    mask = torch.ones_like(ids)
+    if padded:
+        mask[0, :30], mask[1, :1] = 0, 0
+    expected, actual = (model(ids, attention_mask=mask, use_cache=True) for model in (stock, ours))
+    assert lengths == 2 * [16, 16, 16, 16, 6]
+    assert_same(actual.last_hidden_state[mask.bool()], expected.last_hidden_state[mask.bool()])
+    assert_same_cache(actual.cache_params, expected.cache_params)
+
+
 @torch.no_grad()
 def test_right_padding_does_not_reach_back(pair, ids):
     _, ours = pair

@@ -1,0 +1,67 @@
+"""What `generate` needs to know of MAC: how clips, caches and beams go together."""
+
+from typing import Any
+
+import torch
+from transformers.generation import GenerationConfig, GenerationMixin
+from transformers.utils import ModelOutput
+
+
+AUDIO_INPUTS = ("input_features", "audio_num_windows")  # a row a window and a row a clip, not a row a sequence
+
+
+class MacGenerationMixin(GenerationMixin):
+    """`GenerationMixin` that reads every clip once, however many beams or samples continue it."""
+
+    @classmethod
+    def _supports_default_dynamic_cache(cls) -> bool:
+        # `generate` would make a cache named `past_key_values`; the language model makes the kind it needs instead.
+        return False
+
+    def _expand_inputs_for_generation(
+        self, expand_size: int = 1, is_encoder_decoder: bool = False, input_ids: Any = None, **model_kwargs: Any
+    ) -> tuple[torch.Tensor | None, dict[str, Any]]:
+        """Repeat every clip's text `expand_size` times; its audio and its cache stay single until `_prefill`."""
+        audio = {name: model_kwargs.pop(name) for name in AUDIO_INPUTS if name in model_kwargs}
+        input_ids, model_kwargs = super()._expand_inputs_for_generation(
+            expand_size, is_encoder_decoder, input_ids, **model_kwargs
+        )
+        return input_ids, model_kwargs | audio
+
+    def _prefill(
+        self, input_ids: torch.Tensor, generation_config: GenerationConfig, model_kwargs: dict[str, Any], **kwargs: Any
+    ) -> ModelOutput:
+        """Read every clip and its prompt once, then repeat what follows from them for its beams or samples."""
+        copies = max(generation_config.num_beams, generation_config.num_return_sequences)
+        if copies == 1:
+            return super()._prefill(input_ids, generation_config, model_kwargs, **kwargs)
+        if not model_kwargs["use_cache"]:  # every step reads everything again
+            model_kwargs.update(repeat_clips(copies, *(model_kwargs.get(name) for name in AUDIO_INPUTS)))
+            return super()._prefill(input_ids, generation_config, model_kwargs, **kwargs)
+        single = {
+            name: value[::copies] if isinstance(value, torch.Tensor) and name not in AUDIO_INPUTS else value
+            for name, value in model_kwargs.items()
+        }
+        outputs = super()._prefill(input_ids[::copies], generation_config, single, **kwargs)
+        rows = torch.arange(len(input_ids) // copies, device=input_ids.device).repeat_interleave(copies)
+        outputs.cache_params.reorder_cache(rows)
+        outputs.logits = outputs.logits[rows]
+        for name in ("hidden_states", "attentions"):
+            if outputs.get(name) is not None:
+                outputs[name] = tuple(layer[rows] for layer in outputs[name])
+        return outputs
+
+
+def repeat_clips(
+    copies: int, input_features: torch.Tensor | None, audio_num_windows: torch.Tensor | None
+) -> dict[str, torch.Tensor | None]:
+    """Repeat whole clips, all windows of one together."""
+    if input_features is not None:
+        clips = input_features.split(1 if audio_num_windows is None else audio_num_windows.tolist())
+        input_features = torch.cat([clip for clip in clips for _ in range(copies)])
+    if audio_num_windows is not None:
+        audio_num_windows = audio_num_windows.repeat_interleave(copies)
+    return {"input_features": input_features, "audio_num_windows": audio_num_windows}
+
+
+__all__ = ["MacGenerationMixin"]

@@ -1,0 +1,65 @@
+"""The speed table on a toy model: every column runs, and the numbers in the files are those that were measured."""
+
+import importlib
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+
+FOLDER = Path(__file__).parents[2] / "benchmarks"
+
+
+@pytest.fixture
+def speed(monkeypatch):
+    """`benchmarks/speed.py` as it is when run from the shell."""
+    pytest.importorskip("matplotlib")
+    monkeypatch.syspath_prepend(str(FOLDER))
+    return importlib.import_module("speed")
+
+
+def run(speed, folder: Path, *arguments: str) -> dict:
+    speed.main(["--sizes", "toy", "--repeats", "1", "--threads", "1", "--results", str(folder), *arguments])
+    return json.loads((folder / "speed-cpu-float32.json").read_text())["toy"]
+
+
+def test_every_variant_runs(speed, tmp_path, capsys):
+    columns = ["extraction", "eat", "prefill 64", "decode", "greedy x 8", "4 beams", "captions x 1", "training LoRA 8"]
+    results = run(speed, tmp_path, "--columns", *columns)
+    assert list(results) == columns
+    assert set(results["prefill 64"]["seconds"]) == {"ours", "stock", "gpt_neox", "floor"}
+    assert set(results["captions x 1"]["seconds"]) == {"ours", "stock", "gpt_neox"}
+    assert all(second > 0 for record in results.values() for second in record["seconds"].values())
+    assert results["training LoRA 8"]["peak_bytes"]["stock"] > results["training LoRA 8"]["peak_bytes"]["ours"] > 0
+    for record in results.values():
+        assert record["machine"] and record["threads"] == 1 and record["versions"]["torch"] and "commit" in record
+    assert (tmp_path / "speed-cpu-float32.png").read_bytes().startswith(b"\x89PNG")
+    shown = capsys.readouterr().out
+    assert f"{1000 * results['decode']['seconds']['ours']:.1f}" in shown
+    assert sys.modules["speed"].table({"toy": results}) in shown
+
+
+def test_a_second_run_keeps_the_other_columns(speed, tmp_path):
+    first = run(speed, tmp_path, "--columns", "decode", "prefill 64", "--variants", "ours", "floor")
+    second = run(speed, tmp_path, "--columns", "decode", "first token after 3776", "--variants", "ours", "gpt_neox")
+    assert list(second) == ["prefill 64", "decode", "first token after 3776"]
+    assert second["prefill 64"] == first["prefill 64"]
+    assert set(second["decode"]["seconds"]) == {"ours", "gpt_neox"}
+    caches = second["first token after 3776"]["cache_bytes"]
+    assert caches["gpt_neox"] > 3776 * 64 * 4 > caches["ours"]
+
+
+def test_the_models_have_the_sizes_they_are_named_after(speed):
+    speed_models = sys.modules["speed_models"]
+    import torch
+
+    from modeling_mac import MacForConditionalGeneration
+
+    with torch.device("meta"):
+        counts = {}
+        for kind in ("mamba2", "gpt_neox"):
+            model = MacForConditionalGeneration(speed_models.make_config("130m", kind))
+            counts[kind] = sum(parameter.numel() for parameter in model.model.language_model.parameters())
+    assert counts["mamba2"] == 128_989_632
+    assert 0.94 < counts["gpt_neox"] / counts["mamba2"] < 0.98

@@ -1,0 +1,76 @@
+"""The product of few rows against `nn.Linear`, whose place it takes."""
+
+import pytest
+import torch
+from torch import nn
+
+from modeling_mac.linear_mac import FEW_ROWS, FewRowsLinear
+
+
+@pytest.fixture
+def layer() -> FewRowsLinear:
+    torch.manual_seed(0)
+    return FewRowsLinear(24, 40)
+
+
+@pytest.fixture
+def products(monkeypatch) -> list[int]:
+    """Rows of every usual product."""
+    rows: list[int] = []
+    usual = nn.functional.linear
+
+    def linear(input, weight, bias=None):
+        rows.append(input.shape[:-1].numel())
+        return usual(input, weight, bias)
+
+    monkeypatch.setattr(nn.functional, "linear", linear)
+    return rows
+
+
+@pytest.mark.parametrize("onednn", [True, False])
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("shape", [(1, 1, 24), (24,), (4, 24), (2, 8, 24), (FEW_ROWS, 1, 24), (0, 24), (3, 0, 24)])
+@torch.no_grad()
+def test_few_rows_give_the_same(layer, monkeypatch, onednn, bias, shape):
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: onednn)
+    if not bias:
+        layer.bias = None
+    inputs = torch.randn(shape)
+    torch.testing.assert_close(layer(inputs), nn.functional.linear(inputs, layer.weight, layer.bias))
+
+
+@torch.no_grad()
+def test_inputs_may_have_gaps(layer):
+    inputs = torch.randn(3, 2, 50)[..., 5:29]
+    torch.testing.assert_close(layer(inputs), nn.functional.linear(inputs, layer.weight, layer.bias))
+
+
+def test_the_usual_product_serves_all_else(layer, products):
+    with torch.no_grad():
+        layer(torch.randn(2, 24))
+        assert products == []
+        layer(torch.randn(FEW_ROWS + 1, 24))
+        assert products == [FEW_ROWS + 1]
+    layer(torch.randn(3, 24)).sum().backward()
+    assert products[1:] == [3]
+    assert layer.weight.grad.any() and layer.bias.grad.any()
+    with torch.no_grad():
+        assert layer.bfloat16()(torch.randn(4, 24).bfloat16()).dtype == torch.bfloat16
+    assert products[2:] == [4]
+
+
+@torch.no_grad()
+def test_quantised_weights_keep_their_own_product(layer, products):
+    class Quantised(torch.Tensor):
+        pass
+
+    layer.weight = nn.Parameter(layer.weight.data.as_subclass(Quantised), requires_grad=False)
+    assert isinstance(layer.weight, Quantised)
+    layer(torch.randn(5, 24))
+    assert products == [5]
+
+
+@torch.no_grad()
+def test_compiles_into_one_graph(layer):
+    inputs = torch.randn(2, 24)
+    torch.testing.assert_close(torch.compile(layer, fullgraph=True, backend="aot_eager")(inputs), layer(inputs))
