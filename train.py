@@ -11,25 +11,24 @@ from pathlib import Path
 
 from transformers import set_seed
 
-from processing_mac.dataset_mac import read_manifest
 from training_mac.building import build
+from training_mac.data_check import check_data
 from training_mac.recipe import load_stages
-from training_mac.scenes import load_log_mels
-from training_mac.stages import make_caption_trainer, make_scenes, make_tag_trainer, save
+from training_mac.sources import load_clips
+from training_mac.stages import make_caption_trainer, make_tag_trainer, save
+from training_mac.training_set import make_training_set
 
 
 def main() -> None:
     stages = load_stages(sys.argv[1:])
-    recipe, training = stages[0]
+    recipe, data, training = stages[0]
     set_seed(training.seed)
-    clips = read_manifest(recipe.train_manifest, recipe.audio_root)
-    eval_clips = read_manifest(recipe.eval_manifest, recipe.audio_root)
-    model, processor = build(recipe, [text for clip in clips for text in (*clip.captions, *clip.phrases)])
-    extractor = processor.feature_extractor
-    log_mels = load_log_mels(clips, extractor, extractor.window_frames)
+    clips, eval_clips = load_clips(data.train_data, data), load_clips(data.eval_data, data)
+    model, processor = build(recipe, data.prompt, [text for clip in clips for text in (*clip.captions, *clip.phrases)])
+    check_data(data, processor)
 
-    for recipe, training in stages:
-        scenes = make_scenes(recipe, training, clips, log_mels, extractor)
+    for recipe, data, training in stages:
+        scenes = make_training_set(data, processor, training.seed)
         if recipe.objective == "tags":
             trainer = make_tag_trainer(recipe, training, model, scenes)
         else:

@@ -33,12 +33,15 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenize
     )
 
 
-def build(recipe: Recipe, texts: Iterable[str]) -> tuple[MacForConditionalGeneration, MacProcessor]:
+def build(
+    recipe: Recipe, prompt: str | None, texts: Iterable[str]
+) -> tuple[MacForConditionalGeneration, MacProcessor]:
     """The recipe's base model, or a new one with a tokenizer of the texts."""
     if recipe.base_model is not None:
         model = MacForConditionalGeneration.from_pretrained(recipe.base_model)
         return model, MacProcessor.from_pretrained(recipe.base_model)
-    tokenizer = train_tokenizer([*texts, recipe.prompt], recipe.vocab_size)
+    prompt = prompt or "Describe the audio you hear."
+    tokenizer = train_tokenizer([*texts, prompt], recipe.vocab_size)
     config = MacConfig(**with_vocabulary(recipe.model, tokenizer))
     model = MacForConditionalGeneration(config)
     model.generation_config.update(
@@ -53,7 +56,7 @@ def build(recipe: Recipe, texts: Iterable[str]) -> tuple[MacForConditionalGenera
         tokenizer,
         audio_tokens_per_window=config.audio_tokens_per_window,
         audio_tokens_per_run=config.audio_tokens_per_run,
-        default_prompt=recipe.prompt,
+        default_prompt=prompt,
     )
     return model, processor
 

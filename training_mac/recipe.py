@@ -10,6 +10,8 @@ from typing import Any
 import yaml
 from transformers import HfArgumentParser, TrainingArguments
 
+from training_mac.data_recipe import DataRecipe
+
 
 class RecipeLoader(yaml.SafeLoader):
     """YAML, with 1e-4 read as the number that it is everywhere else."""
@@ -24,11 +26,6 @@ RecipeLoader.add_implicit_resolver(
 class Recipe:
     """What MAC's training needs beyond transformers' TrainingArguments."""
 
-    train_manifest: str = field(metadata={"help": "CSV or JSONL manifest of the recordings to learn from."})
-    eval_manifest: str = field(metadata={"help": "Manifest of the recordings to validate on."})
-    audio_root: str | None = field(
-        default=None, metadata={"help": "Folder that audio paths are relative to; the manifest's by default."}
-    )
     base_model: str | None = field(
         default=None, metadata={"help": "MAC folder or Hub id to start from; a new model from `model` if not given."}
     )
@@ -36,7 +33,6 @@ class Recipe:
         default_factory=dict, metadata={"help": "Fields of MacConfig for a new model, sub-configs as mappings."}
     )
     vocab_size: int = field(default=1000, metadata={"help": "Size of the BPE that is trained for a new model."})
-    prompt: str = field(default="Describe the sound.", metadata={"help": "The prompt that captions answer."})
     objective: str = field(
         default="captions",
         metadata={"help": "'captions': the whole model; 'tags': its encoder alone, on the `source` column."},
@@ -52,10 +48,6 @@ class Recipe:
     encoder_learning_rate: float | None = field(
         default=None, metadata={"help": "Learning rate of the encoder; `learning_rate` if not given."}
     )
-    join_probability: float = field(
-        default=0.0, metadata={"help": "Share of windows with a second clip after the first."}
-    )
-    overlay_probability: float = field(default=0.0, metadata={"help": "Share of windows with two clips at once."})
     store_float16: bool = field(
         default=False, metadata={"help": "Write the final weights as float16; they load as float32."}
     )
@@ -65,16 +57,16 @@ class Recipe:
     )
 
 
-def load_stages(arguments: list[str]) -> list[tuple[Recipe, TrainingArguments]]:
+def load_stages(arguments: list[str]) -> list[tuple[Recipe, DataRecipe, TrainingArguments]]:
     """
-    Parse `recipe.yaml [--field value …]` into one (recipe, training arguments) pair a stage.
+    Parse `recipe.yaml [--field value …]` into one (recipe, data, training arguments) a stage.
 
     Stage i writes its checkpoints to `output_dir/stage-i`.
 
     Raises:
         ValueError: no such recipe, a field that does not exist (the nearest one is named), a value of a wrong kind.
     """
-    parser = HfArgumentParser([Recipe, TrainingArguments])
+    parser = HfArgumentParser([Recipe, DataRecipe, TrainingArguments])
     if not arguments or arguments[0] in ("-h", "--help"):
         parser.print_help()
         sys.exit(0)
@@ -83,17 +75,17 @@ def load_stages(arguments: list[str]) -> list[tuple[Recipe, TrainingArguments]]:
         raise ValueError(f"{path}: no such recipe.")
     settings = yaml.load(path.read_text(encoding="utf-8"), RecipeLoader) or {}
     overrides = parse_overrides(arguments[1:])
-    known = {entry.name for kind in (Recipe, TrainingArguments) for entry in fields(kind) if entry.init}
+    known = {entry.name for kind in (Recipe, DataRecipe, TrainingArguments) for entry in fields(kind) if entry.init}
     stages = settings.get("stages") or [{}]
     for origin, names in [(str(path), settings), ("command line", overrides), *((str(path), one) for one in stages)]:
         check_names(names, known, origin)
     output_dir = overrides.get("output_dir", settings.get("output_dir", "runs/mac"))
-    pairs = []
+    parsed = []
     for index, stage in enumerate(stages, start=1):
         merged = {**settings, **stage, **overrides, "stages": [], "output_dir": f"{output_dir}/stage-{index}"}
-        recipe, training = parser.parse_dict(merged)
-        pairs.append((recipe, training))
-    return pairs
+        recipe, data, training = parser.parse_dict(merged)
+        parsed.append((recipe, data, training))
+    return parsed
 
 
 def parse_overrides(arguments: list[str]) -> dict[str, Any]:

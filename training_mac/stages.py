@@ -3,31 +3,22 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-import torch
+from torch.utils.data import Dataset
 from transformers import Trainer, TrainingArguments
 
 from modeling_mac import MacForConditionalGeneration
 from processing_mac import AudioCaptioningPipeline, MacProcessor
 from processing_mac.dataset_mac import CaptionCollator, Clip
 from training_mac.recipe import Recipe
-from training_mac.scenes import SceneDataset
 from training_mac.tagging import SpanCollator, SpanTagger, list_sources
 from training_mac.trainer import CaptionTrainer, MacTrainer
 from training_mac.whitening import whiten_patches
 
 
-def make_scenes(
-    recipe: Recipe, training: TrainingArguments, clips: Sequence[Clip], log_mels: list[torch.Tensor], extractor
-) -> SceneDataset:
-    """The training windows of a stage."""
-    return SceneDataset(
-        clips, log_mels, extractor, recipe.join_probability, recipe.overlay_probability, seed=training.seed
-    )
-
-
 def make_tag_trainer(
-    recipe: Recipe, training: TrainingArguments, model: MacForConditionalGeneration, scenes: SceneDataset
+    recipe: Recipe, training: TrainingArguments, model: MacForConditionalGeneration, scenes: Any
 ) -> Trainer:
     """Trains the encoder alone."""
     sources = list_sources(list(scenes.clips))
@@ -49,7 +40,7 @@ def make_caption_trainer(
     training: TrainingArguments,
     model: MacForConditionalGeneration,
     processor: MacProcessor,
-    scenes: SceneDataset,
+    scenes: Dataset,
     eval_clips: Sequence[Clip],
 ) -> Trainer:
     """Trains the whole model, or all but a frozen encoder."""

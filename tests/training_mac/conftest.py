@@ -32,8 +32,9 @@ def recipe_file(manifest: Path, tmp_path: Path) -> Path:
     """A two-stage recipe: tags, then captions."""
     settings = {
         "output_dir": str(tmp_path / "run"),
-        "train_manifest": str(manifest),
-        "eval_manifest": str(manifest),
+        "train_data": str(manifest),
+        "eval_data": str(manifest),
+        "max_windows": 1,
         "prompt": "Describe the sound.",
         "vocab_size": 300,
         "store_float16": True,

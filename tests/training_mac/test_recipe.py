@@ -9,15 +9,15 @@ from training_mac.recipe import load_stages
 
 def test_stages_override_the_recipe_and_the_command_line_overrides_both(recipe_file: Path) -> None:
     stages = load_stages([str(recipe_file), "--learning_rate", "1e-4", "--output_dir", "elsewhere"])
-    assert [recipe.objective for recipe, _ in stages] == ["tags", "captions"]
-    assert [recipe.join_probability for recipe, _ in stages] == [0.5, 0.0]
-    assert [training.learning_rate for _, training in stages] == [1e-4, 1e-4]
-    assert [training.output_dir for _, training in stages] == ["elsewhere/stage-1", "elsewhere/stage-2"]
+    assert [recipe.objective for recipe, _, _ in stages] == ["tags", "captions"]
+    assert [data.join_probability for _, data, _ in stages] == [0.5, 0.0]
+    assert [training.learning_rate for _, _, training in stages] == [1e-4, 1e-4]
+    assert [training.output_dir for _, _, training in stages] == ["elsewhere/stage-1", "elsewhere/stage-2"]
 
 
-@pytest.mark.parametrize("arguments", [["--learning_rat", "1"], ["--train_manifets", "x"]])
+@pytest.mark.parametrize("arguments", [["--learning_rat", "1"], ["--train_dat", "x"]])
 def test_an_unknown_field_suggests_the_nearest(recipe_file: Path, arguments: list[str]) -> None:
-    with pytest.raises(ValueError, match=r"command line: no field .* Did you mean '(learning_rate|train_manifest)'"):
+    with pytest.raises(ValueError, match=r"command line: no field .* Did you mean '(learning_rate|train_data)'"):
         load_stages([str(recipe_file), *arguments])
 
 
@@ -41,7 +41,7 @@ def test_help_lists_every_field(capsys: pytest.CaptureFixture) -> None:
     with pytest.raises(SystemExit):
         load_stages(["--help"])
     printed = capsys.readouterr().out
-    assert "--train_manifest" in printed and "--join_probability" in printed and "--learning_rate" in printed
+    assert "--train_data" in printed and "--join_probability" in printed and "--learning_rate" in printed
 
 
 def test_the_shipped_recipe_is_valid() -> None:

@@ -57,8 +57,8 @@ def test_a_frozen_encoder_stays_and_the_rest_learns(recipe_file, monkeypatch) ->
 def test_the_encoder_has_its_own_learning_rate(recipe_file) -> None:
     from training_mac.trainer import MacTrainer
 
-    recipe, training = load_stages([str(recipe_file)])[0]
-    model, _ = build(recipe, ["rain falls"])
+    recipe, _, training = load_stages([str(recipe_file)])[0]
+    model, _ = build(recipe, None, ["rain falls"])
     optimizer = MacTrainer(model, training, encoder_learning_rate=1e-5).create_optimizer()
     rates = {id(p): group["lr"] for group in optimizer.param_groups for p in group["params"]}
     names = {name: rates[id(parameter)] for name, parameter in model.named_parameters()}
