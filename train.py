@@ -1,44 +1,44 @@
 """
-Train MAC from a recipe.
+Train MAC from a recipe. The same command again goes on where a run was stopped.
 
     python train.py recipes/tiny.yaml
-    accelerate launch train.py recipes/tiny.yaml --learning_rate 5e-4
+    accelerate launch train.py recipes/audiocaps.yaml --learning_rate 5e-5 --stages.2.num_train_epochs 3
+    python train.py recipes/own-data.yaml --push_to_hub --hub_model_id user/name
     python train.py --help        # every field
 """
 
 import sys
 from pathlib import Path
 
-from transformers import set_seed
+from accelerate import PartialState
 
-from training_mac.building import build
-from training_mac.data_check import check_data
-from training_mac.recipe import load_stages
-from training_mac.sources import load_clips
-from training_mac.stages import make_caption_trainer, make_tag_trainer, save
-from training_mac.training_set import make_training_set
+from training_mac.card import write_card
+from training_mac.emissions import hardware_in_use
+from training_mac.publishing import prepare, publish, read_target
+from training_mac.recipe_file import load_stages
+from training_mac.run import Run
+from training_mac.saving import save_model
+from training_mac.stage_data import check_stages
+from training_mac.stages import train_stage
 
 
 def main() -> None:
-    stages = load_stages(sys.argv[1:])
-    recipe, data, training = stages[0]
-    set_seed(training.seed)
-    clips, eval_clips = load_clips(data.train_data, data), load_clips(data.eval_data, data)
-    model, processor = build(recipe, data.prompt, [text for clip in clips for text in (*clip.captions, *clip.phrases)])
-    check_data(data, processor)
-
-    for recipe, data, training in stages:
-        scenes = make_training_set(data, processor, training.seed)
-        if recipe.objective == "tags":
-            trainer = make_tag_trainer(recipe, training, model, scenes)
-        else:
-            trainer = make_caption_trainer(recipe, training, model, processor, scenes, eval_clips)
-        trainer.train(resume_from_checkpoint=training.resume_from_checkpoint)
-        trainer.accelerator.end_training()
-        if recipe.objective == "tags":
-            trainer.model.hand_over(model.model.connector)
-
-    save(model, processor, Path(training.output_dir).parent, recipe.store_float16)
+    run = Run(load_stages(sys.argv[1:]))
+    check_stages((stage.data for stage in run.stages), run.load_processor())
+    settings, state = run.stages[-1].settings, PartialState()
+    target = read_target(settings, run.folder)
+    if target and run.is_main:
+        prepare(target)
+    for stage in run.unfinished():
+        train_stage(run, stage)
+    folder = save_model(run)
+    if run.is_main:
+        hardware = hardware_in_use(run.stages[0].training.device, state.num_processes)
+        write_card(folder, Path(sys.argv[1]), settings, sys.argv[1:], hardware, target.repo_id if target else None)
+        print(f"The model is in {folder}: mac-caption --model {folder} FILE")
+        if target:
+            print(f"Pushed: {publish(folder, target)}")
+    state.destroy_process_group()
 
 
 if __name__ == "__main__":

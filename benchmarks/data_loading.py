@@ -34,8 +34,8 @@ def main() -> None:
     processor = MacProcessor.from_pretrained(options.model)
     with tempfile.TemporaryDirectory() as cache:
         start = time.perf_counter()
-        settings = {"computed": DataRecipe(spec_augment=True, gain_db=6.0, time_shift=True)}
-        settings["cached"] = DataRecipe(spec_augment=True, gain_db=6.0, time_shift=True, cache_features=cache)
+        settings = {"computed": DataRecipe("", spec_augment=True, gain_db=6.0, time_shift=True)}
+        settings["cached"] = DataRecipe("", spec_augment=True, gain_db=6.0, time_shift=True, cache_features=cache)
         sets = {name: TrainingSet([clips], [1.0], data, processor, seed=0) for name, data in settings.items()}
         print(f"the cache was made in {time.perf_counter() - start:.1f} s, {folder_megabytes(cache):.0f} MB")
         loaders = {name: make_loader(training_set, processor, options.workers) for name, training_set in sets.items()}

@@ -20,15 +20,16 @@ class DataRecipe:
     `train_data` and `eval_data` are a path, a mapping with the fields of `Source`, or a list of those: a mixture.
     """
 
-    train_data: Any = field(
-        default=None,
+    train_data: str | dict | list = field(
         metadata={
             "help": "What to learn from: a path, a mapping (format, path, split, audio_root, columns, weight, prompt) "
             f"or a list of mappings. Formats: {', '.join(FORMATS)}."
         },
     )
-    eval_data: Any = field(default=None, metadata={"help": "What to validate on, written like `train_data`."})
-    audio_root: Any = field(
+    eval_data: str | dict | list | None = field(
+        default=None, metadata={"help": "What to validate on, written like `train_data`."}
+    )
+    audio_root: str | dict | None = field(
         default=None,
         metadata={"help": "Folder that audio paths are relative to, the manifest's by default; see `Source`."},
     )
@@ -62,7 +63,7 @@ class DataRecipe:
         default=False, metadata={"help": "Start the recording elsewhere and put its beginning at its end."}
     )
     min_excerpt: float = field(
-        default=1.0, metadata={"help": "Cut the recording at random to between this share of it and the whole."}
+        default=1.0, metadata={"help": "Cut half of the recordings, to between this share of them and the whole."}
     )
     repeat_probability: float = field(
         default=0.0, metadata={"help": "How often a recording shorter than a window is repeated until that is full."}
@@ -135,7 +136,7 @@ def parse_sources(value: Any, data: DataRecipe) -> list[Source]:
     Raises:
         ValueError: a field that does not exist (the nearest one is named), no path, an unknown format.
     """
-    if value is None:
+    if not value:
         return []
     known = [entry.name for entry in fields(Source)]
     sources = []

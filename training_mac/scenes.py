@@ -65,8 +65,12 @@ class SceneMaker:
             return "single"
         return "joined" if kind < self.data.join_probability else "overlaid"
 
-    def vary(self, recording: Recording, rng: np.random.Generator, shortest: float = 0.0) -> torch.Tensor:
-        """A recording as another microphone would have caught it, cut to no less than `shortest` of its length."""
+    def vary(self, recording: Recording, rng: np.random.Generator) -> torch.Tensor:
+        """
+        A recording as another microphone would have caught it: whole, or half the time cut.
+
+        One, two in a row and two at once are cut alike, so that a scene's length does not tell which it is.
+        """
         clip, log_mel = recording[0], recording[1].float()
         if self.most_frames is not None:
             log_mel = excerpt(log_mel, rng, self.most_frames)
@@ -76,9 +80,8 @@ class SceneMaker:
             log_mel = turn_in_time(log_mel, rng)
         if self.data.gain_db or self.data.tilt_db:
             log_mel = change_timbre(log_mel, rng, self.data.tilt_db, self.data.gain_db)
-        shortest = max(shortest, self.data.min_excerpt)
-        if shortest < 1:
-            log_mel = log_mel[: max(1, round(len(log_mel) * rng.uniform(shortest, 1.0)))]
+        if self.data.min_excerpt < 1 and rng.random() >= 0.5:
+            log_mel = log_mel[: max(1, round(len(log_mel) * rng.uniform(self.data.min_excerpt, 1.0)))]
         return log_mel
 
     def single(self, recording: Recording, rng: np.random.Generator) -> Scene:
@@ -104,8 +107,8 @@ class SceneMaker:
         return Scene(log_mel, caption, spans)
 
     def overlaid(self, first: Recording, second: Recording, rng: np.random.Generator) -> Scene:
-        """X while Y: both nearly whole; X, which is up to 5 dB stronger, is told first."""
-        levels = [self.vary(recording, rng, shortest=0.9) for recording in (first, second)]
+        """X while Y: X, which is up to 5 dB stronger, is told first."""
+        levels = [self.vary(recording, rng) for recording in (first, second)]
         means = [level.exp().mean().log() for level in levels]
         difference = means[0] - means[1] - float(rng.uniform(0, 5)) * DECIBEL
         log_mel = overlay(levels[0], levels[1] + difference)

@@ -74,7 +74,7 @@ class TrainingSet(Dataset):
         self.processor = processor
         self.extractor = processor.feature_extractor
         self.scenes = SceneMaker(data, processor.feature_extractor)
-        self.log_mels = LogMels(self.clips.recordings, processor.feature_extractor, data.cache_features)
+        self.log_mels: Any = LogMels(self.clips.recordings, processor.feature_extractor, data.cache_features)
         self.skip_bad_audio = data.skip_bad_audio
         self.seed = seed
         # In shared memory: workers must see the epoch, and the loop what workers could not read.

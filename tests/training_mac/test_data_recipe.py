@@ -6,11 +6,11 @@ import pytest
 from transformers import HfArgumentParser
 
 from training_mac.data_recipe import DataRecipe, Source, parse_sources
-from training_mac.recipe import load_stages
+from training_mac.recipe_file import load_stages
 
 
 def test_a_path_a_mapping_and_a_mixture() -> None:
-    data = DataRecipe(audio_root="sounds")
+    data = DataRecipe("", audio_root="sounds")
     assert parse_sources("a/train.csv", data) == [Source("a/train.csv", "manifest", audio_root="sounds")]
     one = {"format": "clotho", "path": "clotho.csv", "audio_root": "clotho"}
     mixture = parse_sources([one, {"path": "x/{0..3}.tar", "weight": 0.5}], data)
@@ -33,7 +33,7 @@ def test_a_path_a_mapping_and_a_mixture() -> None:
 )
 def test_a_wrong_source_is_refused(value, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        parse_sources(value, DataRecipe())
+        parse_sources(value, DataRecipe(""))
 
 
 @pytest.mark.parametrize(
@@ -42,7 +42,7 @@ def test_a_wrong_source_is_refused(value, message: str) -> None:
 )  # fmt: skip
 def test_a_wrong_value_is_refused(fields: dict) -> None:
     with pytest.raises(ValueError, match=next(iter(fields))):
-        DataRecipe(**fields)
+        DataRecipe("", **fields)
 
 
 @pytest.mark.parametrize(
@@ -53,11 +53,11 @@ def test_a_wrong_value_is_refused(fields: dict) -> None:
     ],
 )  # fmt: skip
 def test_the_shipped_recipes_name_their_data(name: str, formats: set[str]) -> None:
-    stages = load_stages([str(Path(__file__).parents[2] / "recipes" / f"{name}.yaml")])
+    stages = load_stages([str(Path(__file__).parents[2] / "recipes" / f"{name}.yaml"), "--use_cpu", "--bf16", "false"])
     found = set()
-    for _, data, _ in stages:
-        for value in (data.train_data, data.eval_data):
-            [source] = parse_sources(value, data)
+    for stage in stages:
+        for value in (stage.data.train_data, stage.data.eval_data):
+            [source] = parse_sources(value, stage.data)
             found.add(source.format)
     assert found == formats
 

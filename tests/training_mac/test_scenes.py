@@ -15,7 +15,7 @@ RAIN = Clip("rain.wav", ("Rain falls.",), ("falling rain",), "rain")
 
 
 def maker(**fields) -> SceneMaker:
-    return SceneMaker(DataRecipe(**fields), MacFeatureExtractor())
+    return SceneMaker(DataRecipe("", **fields), MacFeatureExtractor())
 
 
 def level(value: float, frames: int = 500) -> torch.Tensor:

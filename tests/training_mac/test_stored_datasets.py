@@ -31,7 +31,7 @@ COLUMNS = {"audio": "sound", "caption": "captions"}
 
 
 def test_embedded_audio_is_read_when_asked_for(stored: Path, manifest: Path) -> None:
-    clips = load_clips({"path": str(stored), "columns": COLUMNS}, DataRecipe())
+    clips = load_clips({"path": str(stored), "columns": COLUMNS}, DataRecipe(""))
     originals = read_manifest(manifest)
     assert [clip.captions for clip in clips] == [("one", "two")] * 4
     for clip, original in zip(clips, originals, strict=True):
@@ -41,24 +41,26 @@ def test_embedded_audio_is_read_when_asked_for(stored: Path, manifest: Path) -> 
 
 
 def test_splits_are_chosen_and_wrong_ones_named(stored: Path) -> None:
-    assert len(load_clips({"path": str(stored), "columns": COLUMNS, "split": "test"}, DataRecipe())) == 1
+    assert len(load_clips({"path": str(stored), "columns": COLUMNS, "split": "test"}, DataRecipe(""))) == 1
     with pytest.raises(ValueError, match="no split 'dev'; it has train, test"):
-        load_clips({"path": str(stored), "columns": COLUMNS, "split": "dev"}, DataRecipe())
+        load_clips({"path": str(stored), "columns": COLUMNS, "split": "dev"}, DataRecipe(""))
 
 
 def test_a_missing_column_suggests_the_nearest(stored: Path) -> None:
     with pytest.raises(ValueError, match=r"no column `caption`; it has .* Did you mean `captions`"):
-        load_clips({"path": str(stored), "columns": {"audio": "sound"}}, DataRecipe())
+        load_clips({"path": str(stored), "columns": {"audio": "sound"}}, DataRecipe(""))
 
 
 def test_paths_are_relative_to_the_audio_folder(manifest: Path) -> None:
     value = {"format": "dataset", "path": str(manifest), "audio_root": str(manifest.parent)}
-    assert [clip.audio for clip in load_clips(value, DataRecipe())] == [clip.audio for clip in read_manifest(manifest)]
+    assert [clip.audio for clip in load_clips(value, DataRecipe(""))] == [
+        clip.audio for clip in read_manifest(manifest)
+    ]
 
 
 def test_what_is_no_dataset_is_named(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="cannot be opened as a dataset"):
-        load_clips(str(tmp_path), DataRecipe())
+        load_clips(str(tmp_path), DataRecipe(""))
 
 
 def embed(rows: dict) -> datasets.Dataset:
@@ -73,7 +75,7 @@ def embed(rows: dict) -> datasets.Dataset:
 def test_bytes_that_are_no_audio_are_named(tmp_path: Path) -> None:
     rows = {"audio": [{"bytes": b"noise", "path": None}], "caption": ["a"]}
     embed(rows).save_to_disk(tmp_path / "bad")
-    [clip] = load_clips(str(tmp_path / "bad"), DataRecipe())
+    [clip] = load_clips(str(tmp_path / "bad"), DataRecipe(""))
     with pytest.raises(ValueError, match=r"bad, row 1: cannot be read as audio"):
         load_waveform(clip.audio)
 
@@ -82,7 +84,7 @@ def test_a_parquet_file_with_audio_inside(manifest: Path, tmp_path: Path) -> Non
     rows = {"audio": [{"bytes": (manifest.parent / "0.wav").read_bytes(), "path": "0.wav"}], "caption": ["a siren"]}
     path = tmp_path / "sounds.parquet"
     embed(rows).to_parquet(path)
-    [clip] = load_clips({"format": "dataset", "path": str(path)}, DataRecipe())
+    [clip] = load_clips({"format": "dataset", "path": str(path)}, DataRecipe(""))
     assert len(load_waveform(clip.audio)) == soundfile.info(manifest.parent / "0.wav").frames
     with pytest.raises(ValueError, match="holds encoded audio"):
-        load_clips(str(path), DataRecipe())
+        load_clips(str(path), DataRecipe(""))

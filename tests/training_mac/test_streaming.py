@@ -2,6 +2,7 @@
 
 import io
 import json
+import math
 import tarfile
 from collections import Counter
 from itertools import islice
@@ -110,3 +111,11 @@ def test_wrong_shards_are_named(shards: str, processor, tmp_path: Path, manifest
         make_training_set(DataRecipe({"path": shards, "columns": {"audio": "flac"}}), processor, seed=0)
     with pytest.raises(ValueError, match="cannot be mixed"):
         make_training_set(DataRecipe([{"path": shards}, {"path": str(manifest)}]), processor, seed=0)
+
+
+def test_a_stream_trains(shards: str, base: Path, write_recipe, train) -> None:
+    folder = train(write_recipe(base_model=str(base), train_data=shards, eval_data=None, dataloader_num_workers=2))
+    state = json.loads(next(folder.glob("stage-1/**/trainer_state.json")).read_text())
+    assert state["global_step"] == 3 and all(
+        math.isfinite(row["loss"]) for row in state["log_history"] if "loss" in row
+    )

@@ -60,7 +60,7 @@ def test_an_example(manifest: Path, processor) -> None:
 
 def test_every_caption_has_its_turn(manifest: Path, processor) -> None:
     clips = [Clip(str(manifest.parent / "0.wav"), ("one", "two", "three"))]
-    training_set = TrainingSet([clips], [1.0], DataRecipe(), processor, seed=0)
+    training_set = TrainingSet([clips], [1.0], DataRecipe(""), processor, seed=0)
     drawn = []
     for epoch in range(20):
         training_set.set_epoch(epoch)
@@ -96,17 +96,17 @@ def damaged(manifest: Path, tmp_path: Path) -> list[Clip]:
 
 
 def test_unreadable_audio_is_an_error_that_names_it(damaged: list[Clip], processor, tmp_path: Path) -> None:
-    training_set = TrainingSet([damaged], [1.0], DataRecipe(), processor, seed=0)
+    training_set = TrainingSet([damaged], [1.0], DataRecipe(""), processor, seed=0)
     with pytest.raises(ValueError, match=r"bad.wav.*`skip_bad_audio: true` goes on"):
         training_set[1]
     with pytest.raises(ValueError, match=r"bad.wav cannot be read.*\n.*short.wav cannot be read"):
-        TrainingSet([damaged], [1.0], DataRecipe(cache_features=str(tmp_path / "cache")), processor, seed=0)
+        TrainingSet([damaged], [1.0], DataRecipe("", cache_features=str(tmp_path / "cache")), processor, seed=0)
 
 
 @pytest.mark.parametrize("cached", [False, True])
 def test_unreadable_audio_is_skipped_and_counted(damaged, cached: bool, processor, tmp_path: Path) -> None:
     cache = str(tmp_path / "cache") if cached else None
-    data = DataRecipe(skip_bad_audio=True, cache_features=cache)
+    data = DataRecipe("", skip_bad_audio=True, cache_features=cache)
     training_set = TrainingSet([damaged], [1.0], data, processor, seed=0)
     drawn = examples(training_set, workers=2)
     assert [example["audio"] for example in drawn] == [damaged[row].audio for row in (0, 3, 3, 3)]
@@ -119,7 +119,7 @@ def test_nothing_to_put_together_is_an_error_and_no_endless_search(manifest: Pat
     monkeypatch.setattr("training_mac.training_set.MOST_DRAWS", 100)
     clips = [clip for clip in read_manifest(manifest) if clip.source == "rain"]
     with pytest.raises(ValueError, match=r"Found nothing to put together with .*1.wav"):
-        TrainingSet([clips], [1.0], DataRecipe(join_probability=0.1), processor, seed=0)
+        TrainingSet([clips], [1.0], DataRecipe("", join_probability=0.1), processor, seed=0)
 
 
 def test_lengths_group_alike(manifest: Path, processor, tmp_path: Path) -> None:
@@ -135,4 +135,4 @@ def test_lengths_group_alike(manifest: Path, processor, tmp_path: Path) -> None:
 
 def test_no_data_is_an_error(processor) -> None:
     with pytest.raises(ValueError, match="`train_data` is missing"):
-        make_training_set(DataRecipe(), processor, seed=0)
+        make_training_set(DataRecipe(""), processor, seed=0)
