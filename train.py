@@ -18,11 +18,13 @@ from training_mac.publishing import prepare, publish, read_target
 from training_mac.recipe_file import load_stages
 from training_mac.run import Run
 from training_mac.saving import save_model
+from training_mac.stage_data import check_stages
 from training_mac.stages import train_stage
 
 
 def main() -> None:
     run = Run(load_stages(sys.argv[1:]))
+    check_stages((stage.data for stage in run.stages), run.load_processor())
     settings, state = run.stages[-1].settings, PartialState()
     target = read_target(settings, run.folder)
     if target and run.is_main:
@@ -32,7 +34,7 @@ def main() -> None:
     folder = save_model(run)
     if run.is_main:
         hardware = hardware_in_use(run.stages[0].training.device, state.num_processes)
-        write_card(folder, Path(sys.argv[1]), settings, sys.argv[1:], hardware, target and target.repo_id)
+        write_card(folder, Path(sys.argv[1]), settings, sys.argv[1:], hardware, target.repo_id if target else None)
         print(f"The model is in {folder}: mac-caption --model {folder} FILE")
         if target:
             print(f"Pushed: {publish(folder, target)}")

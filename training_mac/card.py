@@ -169,7 +169,7 @@ def count_parameters(folder: Path) -> int:
 
 def write_attribution(folder: Path, settings: Mapping[str, Any]) -> bool:
     """Join the `attribution.csv` from beside each source of training data; whether there is one."""
-    told = settings.get("train_data", settings.get("train_manifest"))
+    told = settings.get("train_data")
     sources = told if isinstance(told, list) else [told]
     paths = [source.get("path") if isinstance(source, Mapping) else source for source in sources]
     files = dict.fromkeys(Path(path).parent / "attribution.csv" for path in paths if path)

@@ -23,6 +23,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import set_seed
 
+from processing_mac import MacProcessor
 from training_mac.adapters import attach_adapter, module_to_train
 from training_mac.building import load_base, make_base
 from training_mac.checkpoints import (
@@ -132,6 +133,10 @@ class Run:
             if unexpected:
                 raise ValueError(f"{self.result(after)} holds weights of another model: {', '.join(unexpected[:5])}.")
         return model, processor
+
+    def load_processor(self) -> Any:
+        """The processor of the model that the run starts from."""
+        return MacProcessor.from_pretrained(self.base)
 
     def teacher(self, before: int) -> dict[str, torch.Tensor]:
         """

@@ -11,10 +11,11 @@ from training_mac.collating import TrainingCollator
 from training_mac.encoded import EncodedExamples
 from training_mac.recipe_file import Stage
 from training_mac.run import Run, gather_weights, learnt_weights
-from training_mac.stage_data import make_training_set, read_eval_clips
+from training_mac.stage_data import read_eval_clips
 from training_mac.tagging import SpanCollator, SpanTagger, list_sources
 from training_mac.teacher import ConvTagger, MixtureDataset
 from training_mac.trainer import CaptionTrainer, MacTrainer
+from training_mac.training_set import make_training_set
 from training_mac.whitening import whiten_patches
 
 
@@ -27,6 +28,7 @@ def train_stage(run: Run, stage: Stage) -> None:
     model = module_to_train(adapted, run.recipes)
     trainer = TRAINERS[stage.recipe.objective](run, stage, model, processor)
     trainer.train(resume_from_checkpoint=stage.training.resume_from_checkpoint or run.last_checkpoint(stage))
+    trainer.save_state()
     if stage.recipe.objective == "tags":
         trainer.model.hand_over(model.model.connector)
     teacher = learnt_weights(trainer.model.state_dict(), True) if stage.recipe.objective == "teacher" else None
@@ -56,7 +58,7 @@ def check_stage(stage: Stage) -> None:
 
 def make_teacher_trainer(run: Run, stage: Stage, model: MacForConditionalGeneration, processor: Any) -> MacTrainer:
     """Trains the network that the encoder will imitate."""
-    scenes = make_training_set(stage.data, processor, stage.training.seed)
+    scenes: Any = make_training_set(stage.data, processor, stage.training.seed)
     sources = list_sources(list(scenes.clips))
     return MacTrainer(
         ConvTagger(len(sources), stage.recipe.teacher_width),
@@ -69,7 +71,7 @@ def make_teacher_trainer(run: Run, stage: Stage, model: MacForConditionalGenerat
 
 def make_tag_trainer(run: Run, stage: Stage, model: MacForConditionalGeneration, processor: Any) -> MacTrainer:
     """Trains the encoder alone."""
-    scenes = make_training_set(stage.data, processor, stage.training.seed)
+    scenes: Any = make_training_set(stage.data, processor, stage.training.seed)
     sources = list_sources(list(scenes.clips))
     tower = model.model.audio_tower
     if stage.recipe.whiten:

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.utils.data import DataLoader, IterableDataset
 from transformers import Trainer, TrainerControl, TrainerState
 from transformers.trainer_utils import rotate_checkpoints
 
@@ -61,6 +62,18 @@ class MacTrainer(Trainer):
         self.sampler = EpochSampler(len(dataset), self.args.seed, lengths, self.get_total_train_batch_size(self.args))
         return self.sampler
 
+    def get_train_dataloader(self) -> DataLoader:
+        """Batches of the training set; a stream deals itself out to the processes, so accelerate must not."""
+        if not isinstance(self.train_dataset, IterableDataset):
+            return super().get_train_dataloader()
+        return DataLoader(
+            self.train_dataset,
+            self.args.per_device_train_batch_size,
+            collate_fn=self.data_collator,
+            num_workers=self.args.dataloader_num_workers,
+            pin_memory=self.args.dataloader_pin_memory,
+        )
+
     def _run_epoch(self, *, epoch: int, **kwargs: Any) -> None:
         """One pass over the data; accelerate reaches neither sampler nor data set in every set-up."""
         if self.already_finished:
@@ -103,6 +116,8 @@ class MacTrainer(Trainer):
         if "loss" in logs:
             logs |= self.throughput.read()
             self.throughput.reset()
+            if skipped := getattr(self.train_dataset, "num_skipped", 0):
+                logs["skipped_audio"] = skipped
         elif "train_runtime" in logs:
             logs |= {f"train_{name}": value for name, value in self.whole_throughput.read().items()}
         super().log(logs, start_time)

@@ -46,8 +46,9 @@ def write_recipe(manifest: Path, tmp_path: Path) -> Callable[..., Path]:
     def write(**fields: Any) -> Path:
         settings = {
             "output_dir": str(tmp_path / "run"),
-            "train_manifest": str(manifest),
-            "eval_manifest": str(manifest),
+            "train_data": str(manifest),
+            "eval_data": str(manifest),
+            "max_windows": 1,
             "prompt": "Describe the sound.",
             "vocab_size": 300,
             "model": {

@@ -142,9 +142,9 @@ def poisoned(scene_class, rows: int = 4):
 
 
 def test_nan_changes_no_weight_and_names_its_files(base, write_recipe, train, monkeypatch, capsys) -> None:
-    from training_mac.scenes import SceneDataset
+    from training_mac.training_set import TrainingSet
 
-    monkeypatch.setattr(SceneDataset, "__getitem__", poisoned(SceneDataset))
+    monkeypatch.setattr(TrainingSet, "__getitem__", poisoned(TrainingSet))
     fields = {"base_model": str(base), "per_device_train_batch_size": 1, "gradient_accumulation_steps": 2}
     folder = train(write_recipe(**fields, max_steps=4))
     assert "Left out a step without a finite gradient; it learnt from: " in capsys.readouterr().out
@@ -182,14 +182,14 @@ def test_another_run_in_the_folder_is_refused(base, write_recipe, train) -> None
 
 def test_missing_data_is_named_before_anything_is_written(base, write_recipe, train, tmp_path) -> None:
     with pytest.raises(ValueError, match=r"nowhere.csv: no such manifest"):
-        train(write_recipe(base_model=str(base), train_manifest=str(tmp_path / "nowhere.csv")))
+        train(write_recipe(base_model=str(base), train_data=str(tmp_path / "nowhere.csv")))
     manifest = tmp_path / "odd.csv"
     manifest.write_text("file,text\na.wav,a dog barks\n")
-    with pytest.raises(ValueError, match=r"odd.csv: .*no `audio`"):
-        train(write_recipe(base_model=str(base), train_manifest=str(manifest)))
+    with pytest.raises(ValueError, match=r"odd.csv: no column `audio`"):
+        train(write_recipe(base_model=str(base), train_data=str(manifest)))
     manifest.write_text("audio,caption\na.wav,a dog barks\n")
-    with pytest.raises(ValueError, match=r"folder.*a\.wav"):
-        train(write_recipe(base_model=str(base), train_manifest=str(manifest), audio_root=str(tmp_path / "folder")))
+    with pytest.raises(ValueError, match=r"no audio folder .*folder"):
+        train(write_recipe(base_model=str(base), train_data=str(manifest), audio_root=str(tmp_path / "folder")))
 
 
 @pytest.mark.parametrize(
@@ -197,7 +197,7 @@ def test_missing_data_is_named_before_anything_is_written(base, write_recipe, tr
     [
         ({"dataloader_persistent_workers": True, "dataloader_num_workers": 1}, "`dataloader_persistent_workers`"),
         ({"early_stopping_patience": 1}, "needs `metric_for_best_model`"),
-        ({"eval_strategy": "epoch", "eval_manifest": None}, "no data to validate on"),
+        ({"eval_strategy": "epoch", "eval_data": None}, "no data to validate on"),
         ({"base_model": None, "base_audio_tower": "eat"}, "go together"),
         ({"eval_strategy": "epoch", "eval_metrics": ["blue"]}, "metrics: expected a list of names"),
     ],

@@ -66,7 +66,7 @@ def test_a_missing_recipe_or_field_is_named(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"nowhere.yaml: no such recipe"):
         load_stages(["nowhere.yaml"])
     (tmp_path / "empty.yaml").write_text("seed: 1")
-    with pytest.raises(ValueError, match=r"empty.yaml: the field 'train_manifest' is missing: CSV or JSONL"):
+    with pytest.raises(ValueError, match=r"empty.yaml: the field 'train_data' is missing: What to learn from"):
         load_stages([str(tmp_path / "empty.yaml")])
 
 
@@ -80,7 +80,7 @@ def test_help_explains_every_field(capsys) -> None:
         load_stages(["--help"])
     printed = capsys.readouterr().out
     assert stopped.value.code == 0
-    assert all(name in printed for name in ("--lora_rank", "--train_manifest", "--learning_rate", "--stages.2.field"))
+    assert all(name in printed for name in ("--lora_rank", "--train_data", "--learning_rate", "--stages.2.field"))
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)

@@ -11,9 +11,9 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from training_mac.building import load_base
 from training_mac.recipe_file import load_stages
 from training_mac.sampling import EpochSampler
-from training_mac.scenes import SceneDataset
 from training_mac.stages import make_caption_trainer
 from training_mac.throughput import Throughput
+from training_mac.training_set import TrainingSet
 
 
 def losses(folder: Path) -> list[float]:
@@ -73,7 +73,7 @@ def test_packing_is_refused_where_clips_would_mix(base, write_recipe, monkeypatc
     model, processor = load_base(str(base))
     monkeypatch.setattr(model.config.text_config, "model_type", "llama")
     with pytest.raises(ValueError, match=r"`packing` needs .* 'mamba2'; this one is 'llama'"):
-        make_caption_trainer(stage, model, processor)
+        make_caption_trainer(None, stage, model, processor)
 
 
 def test_the_best_checkpoint_by_any_metric_and_early_stopping(base, write_recipe, train, capsys) -> None:
@@ -92,7 +92,7 @@ def test_the_best_checkpoint_by_any_metric_and_early_stopping(base, write_recipe
 
 
 def test_grouping_by_length(base, write_recipe, train, monkeypatch) -> None:
-    monkeypatch.setattr(SceneDataset, "lengths", property(lambda self: [1, 9, 1, 9]), raising=False)
+    monkeypatch.setattr(TrainingSet, "lengths", property(lambda self: [1, 9, 1, 9]), raising=False)
     train(write_recipe(base_model=str(base), train_sampling_strategy="group_by_length", max_steps=1))
     lengths = [row % 10 for row in range(1000)]
     spreads = []
