@@ -37,7 +37,7 @@ def main(sound: str, picture: Path) -> None:
     below.set(xlabel="seconds", ylabel="mel bin")
     figure.suptitle(f"{Path(sound).name}: “{caption}”", fontsize=13)
     figure.tight_layout()
-    figure.savefig(picture, dpi=110)
+    figure.savefig(picture, dpi=90)
 
 
 if __name__ == "__main__":
