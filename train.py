@@ -19,11 +19,13 @@ from training_mac.recipe_file import load_stages
 from training_mac.run import Run
 from training_mac.saving import save_model
 from training_mac.stage_data import check_stages
-from training_mac.stages import train_stage
+from training_mac.stages import check_stage, train_stage
 
 
 def main() -> None:
     run = Run(load_stages(sys.argv[1:]))
+    for stage in run.stages:
+        check_stage(stage)
     check_stages((stage.data for stage in run.stages), run.load_processor())
     settings, state = run.stages[-1].settings, PartialState()
     target = read_target(settings, run.folder)

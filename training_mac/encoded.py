@@ -23,7 +23,7 @@ class EncodedExamples(Dataset):
         examples: A training set, encoded epoch after epoch.
         encoder: The frozen encoder.
         variants: Epochs to encode; epoch e of the training reads variant e modulo `variants`.
-        file: Where the float16 encodings are kept while they are needed.
+        file: Where this process keeps the float16 encodings while it needs them.
     """
 
     def __init__(self, examples: Any, encoder: EatModel, variants: int, file: Path):
@@ -32,13 +32,13 @@ class EncodedExamples(Dataset):
         shape = (variants * len(examples), 1 + rows * columns, encoder.config.hidden_size)
         file.parent.mkdir(parents=True, exist_ok=True)
         self.encoded = np.lib.format.open_memmap(file, mode="w+", dtype=np.float16, shape=shape)
+        file.unlink()  # the mapping keeps the data until the process ends, however it ends
         self.others: list[dict[str, Any]] = []
         for variant in tqdm(range(variants), desc="encoding", unit="epoch"):
             examples.set_epoch(variant)
             for first in range(0, len(examples), ENCODER_BATCH):
                 batch = range(first, min(first + ENCODER_BATCH, len(examples)))
                 self.encode([examples[row] for row in batch], encoder)
-        file.unlink()  # the mapping keeps the data until the process ends
 
     @torch.no_grad()
     def encode(self, batch: Sequence[dict[str, Any]], encoder: EatModel) -> None:

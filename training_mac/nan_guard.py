@@ -46,7 +46,7 @@ class NanGuard:
                 raise FloatingPointError(
                     f"Loss or gradient was not finite for {self.bad_steps} steps in a row; the last one learnt from: "
                     f"{', '.join(files)}. No weight was changed by these steps. Listen to the files, lower the "
-                    "learning rate, or raise `max_nan_steps`."
+                    "learning rate, in a run with another `output_dir`, or raise `max_nan_steps`."
                 )
             PartialState().print(f"Left out a step without a finite gradient; it learnt from: {', '.join(files)}.")
         self.files, self.suspects = [], []

@@ -44,7 +44,8 @@ BASE_FIELDS = ("base_model", "base_audio_tower", "base_language_model", "tokeniz
 # Fields that may change when a run goes on: they touch what is shown, kept and sent, but no weight.
 FREE_FIELDS = ("logging_", "report_to", "run_name", "project", "disable_tqdm", "log_level", "push_to_hub", "hub_",
                "dataloader_num_workers", "dataloader_prefetch_factor", "dataloader_pin_memory", "save_total_limit",
-               "resume_from_checkpoint", "output_dir", "trackio_", "ddp_timeout")  # fmt: skip
+               "resume_from_checkpoint", "output_dir", "trackio_", "ddp_timeout",
+               "max_nan_steps", "check_samples", "cache_features", "merge_adapter", "store_float16")  # fmt: skip
 
 
 class Run:

@@ -21,7 +21,6 @@ from training_mac.whitening import whiten_patches
 
 def train_stage(run: Run, stage: Stage) -> None:
     """Train a stage from the result of the one before, or from its own last whole checkpoint, to its result."""
-    check_stage(stage)
     set_seed(stage.training.seed)
     adapted, processor = run.load(after=stage.number - 1)
     processor.default_prompt = stage.data.prompt or processor.default_prompt
@@ -103,7 +102,7 @@ def make_caption_trainer(run: Run, stage: Stage, model: Any, processor: Any) -> 
     train_dataset: Any = make_training_set(stage.data, processor, stage.training.seed)
     if recipe.cached_epochs:
         tower = next(module for name, module in model.named_modules() if name.split(".")[-1] == "audio_tower")
-        file = run.stage_folder(stage.number) / "encoded.npy"
+        file = run.stage_folder(stage.number) / f"encoded-{stage.training.process_index}.npy"
         train_dataset = EncodedExamples(train_dataset, tower, recipe.cached_epochs, file)
     patience = recipe.early_stopping_patience
     return CaptionTrainer(

@@ -43,7 +43,6 @@ class ConvTagger(nn.Module):
         stem = [nn.Conv2d(1, width // 2, 5, stride=2, padding=2, bias=False), nn.BatchNorm2d(width // 2), nn.ReLU()]
         blocks = [conv_block(width // 2, width), conv_block(width, 2 * width), conv_block(2 * width, 4 * width)]
         self.blocks = nn.Sequential(*stem, *blocks)
-        self.blocks.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # the quicker one on CPUs
         self.dropout = nn.Dropout(0.3)
         self.head = nn.Linear(4 * width, num_sources)
         self.loss = nn.CrossEntropyLoss(label_smoothing=0.1)
@@ -64,7 +63,7 @@ class ConvTagger(nn.Module):
 
     def features(self, input_features: torch.Tensor) -> torch.Tensor:
         """(windows, frames, mel bins) -> (windows, frames / 16, 4 * width), a row for each of the encoder."""
-        images = input_features.unsqueeze(1).to(memory_format=torch.channels_last)
+        images = input_features.unsqueeze(1).to(memory_format=torch.channels_last)  # the quicker layout on CPUs
         return self.blocks(images).mean(dim=3).transpose(1, 2)
 
     def classify(self, features: torch.Tensor, spans: torch.Tensor) -> torch.Tensor:

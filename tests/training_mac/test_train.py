@@ -44,7 +44,7 @@ def test_an_encoder_may_be_taught_and_its_outputs_kept(write_recipe, train, weig
         {"objective": "tags", "kept_patches": 32, "imitate_teacher": True, "teacher_width": 4},
         {"objective": "captions", "encoder": "frozen", "connector": "frozen", "cached_epochs": 2},
     ]
-    folder = train(write_recipe(stages=stages))
+    folder = train(write_recipe(stages=stages, save_strategy="epoch", save_total_limit=1))
     assert (folder / "stage-1" / "result" / "teacher.safetensors").is_file()
     before, after = weights_after(folder, 2), weights_after(folder, 3)
     changed = {name for name in before if not torch.equal(before[name], after[name])}
