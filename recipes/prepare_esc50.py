@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import soundfile
+import soxr
 import yaml
 
 from processing_mac.audio_mac import load_waveform
@@ -44,7 +45,8 @@ def main() -> None:
         rows["train"].append(make_row(path, source, wording["no_source"][source]))
     pairs = write_pairs(arguments.output.resolve() / "pairs", rows["validation"])
     write_manifest(arguments.output / "pairs.csv", pairs)
-    write_manifest(arguments.output / "attribution.csv", [attribute(one) for one in recordings])
+    learnt_from = [one for one in recordings if one["fold"] != VALIDATION_FOLD]
+    write_manifest(arguments.output / "attribution.csv", [attribute(one) for one in learnt_from])
     for split, split_rows in rows.items():
         write_manifest(arguments.output / f"{split}.csv", split_rows)
         print(f"{arguments.output / split}.csv: {len(split_rows)} clips")
@@ -66,14 +68,19 @@ def attribute(recording: dict[str, str]) -> dict[str, str]:
 
 
 def write_silence_and_noise(folder: Path, count: int = 20) -> list[tuple[Path, str]]:
-    """`count` recordings of (nearly) nothing and of white noise at many levels, 5 s each."""
+    """`count` recordings of (nearly) nothing and of noise, white or hissing, at many levels, of 0.1 to 10 s."""
     rng = np.random.default_rng(0)
     written = []
     for index in range(count):
-        noise = rng.standard_normal(5 * SAMPLING_RATE).astype(np.float32)
-        for source, level in (("silence", 0.0 if index % 2 else 3e-5), ("noise", 10 ** rng.uniform(-2.5, -0.7))):
+        seconds = 5.0 if index % 4 == 0 else 10 ** rng.uniform(-1, 1)
+        noise = rng.standard_normal(round(seconds * SAMPLING_RATE)).astype(np.float32)
+        if index % 5 == 4:  # as of a recording at 8 kHz
+            noise = soxr.resample(noise[::2], SAMPLING_RATE // 2, SAMPLING_RATE)
+        # What 16 bits can hold ends at -96 dB: below -90 it is called silence.
+        for source, decibels in (("silence", rng.uniform(-110, -92)), ("noise", rng.uniform(-85, -14))):
+            level = 0.0 if source == "silence" and index % 2 else 10 ** (decibels / 20)
             path = folder / f"{source}-{index}.flac"
-            soundfile.write(path, np.clip(noise * level, -1, 1), SAMPLING_RATE)
+            soundfile.write(path, np.clip(noise * level, -1, 1), SAMPLING_RATE, subtype="PCM_24")
             written.append((path, source))
     return written
 
