@@ -1,11 +1,10 @@
-"""What a run asks of its data, before its stages draw their training sets from it."""
+"""What a run asks of its data besides the training sets: all texts, and the clips to validate on."""
 
 import logging
-from collections.abc import Iterable
 from typing import Any
 
 from processing_mac.dataset_mac import Clip, summarize
-from training_mac.data_check import check_data, try_audio
+from training_mac.data_check import try_audio
 from training_mac.data_recipe import DataRecipe
 from training_mac.sources import load_clips
 
@@ -18,7 +17,12 @@ def read_training_texts(data: DataRecipe) -> list[str]:
     return [text for clip in load_clips(data.train_data, data) for text in (*clip.captions, *clip.phrases)]
 
 
-def read_eval_clips(data: DataRecipe, processor: Any) -> list[Clip]:
+def load_eval_clips(data: DataRecipe) -> list[Clip]:
+    """The recordings to validate on, with all their references; none if the recipe names none."""
+    return load_clips(data.eval_data, data, split=None)
+
+
+def read_eval_clips(data: DataRecipe, extractor: Any) -> list[Clip]:
     """
     The recordings to validate on, with all their references; none if the recipe names none.
 
@@ -27,28 +31,13 @@ def read_eval_clips(data: DataRecipe, processor: Any) -> list[Clip]:
     Raises:
         ValueError: see `load_clips`; or none is left.
     """
-    clips = load_clips(data.eval_data, data)
+    clips = load_eval_clips(data)
     if not data.skip_bad_audio:
         return clips
-    problems = [try_audio("`eval_data`", clip.audio, processor) for clip in clips]
+    problems = [try_audio("`eval_data`", clip.audio, extractor) for clip in clips]
     bad = [problem for found in problems for problem in found]
     if bad:
         logger.warning("%d of %d recordings are left out of validation, such as %s", len(bad), len(clips), bad[0])
     if bad and len(bad) == len(clips):
         raise ValueError(f"None of the recordings to validate on can be read.\n{summarize(bad)}")
     return [clip for clip, found in zip(clips, problems, strict=True) if not found]
-
-
-def check_stages(stages: Iterable[DataRecipe], processor: Any) -> None:
-    """
-    Check the data of all stages before the first begins, each once.
-
-    Raises:
-        ValueError: see `check_data`.
-    """
-    checked: list[tuple] = []
-    for data in stages:
-        named = (data.train_data, data.eval_data, data.audio_root, data.skip_bad_audio)
-        if named not in checked:
-            check_data(data, processor)
-            checked.append(named)

@@ -35,27 +35,6 @@ def train_stage(run: Run, stage: Stage) -> None:
     run.save_result(stage, learnt_weights(gather_weights(trainer, model), learns_whole(run.recipes)), teacher)
 
 
-def check_stage(stage: Stage) -> None:
-    """
-    Refuse what could not do what it says.
-
-    Raises:
-        ValueError: it names the field.
-    """
-    recipe, training = stage.recipe, stage.training
-    if recipe.cached_epochs and recipe.encoder != "frozen":
-        raise ValueError("`cached_epochs` keeps what a frozen encoder says: it needs `encoder: frozen`.")
-    if training.dataloader_persistent_workers:
-        raise ValueError("`dataloader_persistent_workers` would draw the first epoch's examples in all epochs.")
-    if recipe.early_stopping_patience is not None and not (
-        training.metric_for_best_model and training.load_best_model_at_end
-    ):
-        raise ValueError("`early_stopping_patience` needs `metric_for_best_model` and `load_best_model_at_end: true`.")
-    validates = training.eval_strategy != "no"
-    if validates and recipe.objective == "captions" and not stage.data.eval_data:
-        raise ValueError("`eval_strategy` asks for validation, but no data to validate on is given.")
-
-
 def make_teacher_trainer(run: Run, stage: Stage, model: MacForConditionalGeneration, processor: Any) -> MacTrainer:
     """Trains the network that the encoder will imitate."""
     scenes: Any = make_training_set(stage.data, processor, stage.training.seed)
@@ -116,7 +95,9 @@ def make_caption_trainer(run: Run, stage: Stage, model: Any, processor: Any) -> 
         recipe=recipe,
         train_dataset=train_dataset,
         data_collator=TrainingCollator(processor, recipe.loss_on, recipe.packing),
-        eval_clips=read_eval_clips(stage.data, processor) if stage.training.eval_strategy != "no" else [],
+        eval_clips=read_eval_clips(stage.data, processor.feature_extractor)
+        if stage.training.eval_strategy != "no"
+        else [],
         processor=processor,
         callbacks=None if patience is None else [EarlyStoppingCallback(patience)],
     )

@@ -96,7 +96,9 @@ def test_bad_audio_is_skipped_in_every_kind_of_stage_and_in_validation(write_rec
 
 def test_validation_without_any_readable_audio_is_refused(half_bad, processor) -> None:
     data = DataRecipe("", eval_data=half_bad, skip_bad_audio=True)
-    assert [Path(clip.audio).name for clip in read_eval_clips(data, processor)] == [f"{row}.wav" for row in range(4)]
+    assert [Path(clip.audio).name for clip in read_eval_clips(data, processor.feature_extractor)] == [
+        f"{row}.wav" for row in range(4)
+    ]
     Path(half_bad).write_text("audio,caption\nnoise.wav,a\nwords.wav,b\n")
     with pytest.raises(ValueError, match=r"None of the recordings to validate on can be read\.\n.*noise\.wav"):
-        read_eval_clips(data, processor)
+        read_eval_clips(data, processor.feature_extractor)
