@@ -111,7 +111,9 @@ class Run:
     @property
     def adapter_base(self) -> str | None:
         """The model that the run's adapter will belong to; None of a run that ends in a whole model."""
-        return None if ends_whole(self.recipes) else self.base
+        if ends_whole(self.recipes):
+            return None
+        return self.recipes[0].base_model or str(Path(self.base).resolve())
 
     @property
     def base(self) -> str:

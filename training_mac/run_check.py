@@ -1,6 +1,7 @@
 """What a run is refused for before anything is made, trained or pushed: better now than in the night."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from evaluation_mac.scoring import METRICS
@@ -16,6 +17,7 @@ from training_mac.validation import score
 
 
 EVAL_METRICS = tuple(name for name in METRICS if name != "sentence_similarity")  # it needs an encoder of its own
+STREAMED = "Shards are streamed, and a stream has no list of its recordings: name a manifest or a dataset instead."
 
 
 def check_stages(stages: Sequence[Stage]) -> None:
@@ -29,13 +31,24 @@ def check_stages(stages: Sequence[Stage]) -> None:
     recipes = [stage.recipe for stage in stages]
     check_lora(recipes)
     for stage in stages:
-        check_fields(stage)
-        check_teacher(stage, stages)
-        check_streams(stage)
+        with naming(stage, stages):
+            check_fields(stage)
+            check_teacher(stage, stages)
+            check_streams(stage)
     check_data([stage.data for stage in stages], *load_front(recipes[0].base_model))
     for stage in stages:
         if stage.training.eval_strategy != "no":
-            check_metrics(stage, load_eval_clips(stage.data))
+            with naming(stage, stages):
+                check_metrics(stage, load_eval_clips(stage.data))
+
+
+@contextmanager
+def naming(stage: Stage, stages: Sequence[Stage]) -> Iterator[None]:
+    """Around the checks of one of several stages: errors say which."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"Stage {stage.number}: {error}" if len(stages) > 1 else str(error)) from error
 
 
 def check_fields(stage: Stage) -> None:
@@ -86,11 +99,8 @@ def check_streams(stage: Stage) -> None:
         "cache_features": data.cache_features is not None,
         "train_sampling_strategy": training.train_sampling_strategy == "group_by_length",
     }
-    for name in (name for name in listed if listed[name]):
-        raise ValueError(f"`{name}`: {STREAMED}")
-
-
-STREAMED = "Shards are streamed, and a stream has no list of its recordings: name a manifest or a dataset instead."
+    if needing := [f"`{name}`" for name, needed in listed.items() if needed]:
+        raise ValueError(f"{', '.join(needing)}: {STREAMED}")
 
 
 def check_metrics(stage: Stage, clips: Sequence[Clip]) -> None:

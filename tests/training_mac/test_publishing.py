@@ -214,6 +214,13 @@ def test_a_merged_adapter_may_be_pushed(base: Path, write_recipe) -> None:
     assert Run(load_stages([str(recipe), "--language_model", "full"])).adapter_base is None
 
 
+def test_a_base_that_is_yet_to_be_made_is_of_this_machine_too(write_recipe, monkeypatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    run = Run(load_stages([str(write_recipe(language_model="lora", output_dir="runs/new"))]))
+    with pytest.raises(ValueError, match=rf"{tmp_path}/runs/new/base, a folder of this machine"):
+        read_target({"push_to_hub": True}, run.folder, run.adapter_base)
+
+
 def test_a_training_ends_on_the_hub(hub: HubStandIn, write_recipe, tmp_path: Path) -> None:
     recipe = write_recipe(max_steps=1, stages=[{"encoder": "frozen"}])
     command = [sys.executable, "train.py", str(recipe), "--push_to_hub", "--hub_model_id", "user/trained"]
