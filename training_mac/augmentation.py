@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import torch
+from torch import nn
 
 
 FLOOR = math.log(1.1920928955078125e-07)  # the front end's floor: digital silence
@@ -21,6 +22,22 @@ def change_timbre(
 def turn_in_time(log_mel: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
     """Start the recording elsewhere and put its beginning at its end."""
     return torch.roll(log_mel, int(rng.integers(len(log_mel))), dims=0)
+
+
+def stretch(log_mel: torch.Tensor, rng: np.random.Generator, tempo: float, pitch: float) -> torch.Tensor:
+    """
+    Faster or slower, by a factor of up to 1 + `tempo`, and higher or lower, of up to 1 + `pitch` on the mel scale.
+
+    Returns:
+        (new frames, mel bins); bins above those there were repeat the highest.
+    """
+    frames, bins = (
+        max(1, round(size * (1 + most) ** float(rng.uniform(-1, 1))))
+        for size, most in zip(log_mel.shape, (tempo, pitch), strict=True)
+    )
+    stretched = nn.functional.interpolate(log_mel[None, None], (frames, bins), mode="bilinear")[0]
+    missing = max(0, log_mel.shape[1] - bins)
+    return nn.functional.pad(stretched, (0, missing), mode="replicate")[0, :, : log_mel.shape[1]]
 
 
 def excerpt(log_mel: torch.Tensor, rng: np.random.Generator, frames: int) -> torch.Tensor:

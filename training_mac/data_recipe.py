@@ -10,6 +10,7 @@ from processing_mac.dataset_mac import MANIFESTS
 
 
 FORMATS = ("manifest", "audiocaps", "clotho", "openaqa", "dataset", "webdataset")
+TWO = ("join_probability", "overlay_probability", "background_probability")  # examples of two recordings
 
 
 @dataclass
@@ -59,6 +60,10 @@ class DataRecipe:
     tilt_db: float = field(
         default=0.0, metadata={"help": "Tilt the spectrum by up to so many dB at its ends: another microphone."}
     )
+    tempo: float = field(
+        default=0.0, metadata={"help": "Play it faster or slower, by up to this share: 0.25 is up to 1.25 times."}
+    )
+    pitch: float = field(default=0.0, metadata={"help": "Shift it up or down the mel scale, by up to this share."})
     time_shift: bool = field(
         default=False, metadata={"help": "Start the recording elsewhere and put its beginning at its end."}
     )
@@ -74,17 +79,26 @@ class DataRecipe:
     overlay_probability: float = field(
         default=0.0, metadata={"help": "How often a second recording sounds at the same time; both captions are kept."}
     )
+    background_probability: float = field(
+        default=0.0,
+        metadata={"help": "How often a second recording is heard faintly, 10 to 25 dB below, and goes untold."},
+    )
 
     def __post_init__(self) -> None:
-        for name in ("repeat_probability", "join_probability", "overlay_probability"):
+        for name in ("repeat_probability", *TWO):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"`{name}` is {getattr(self, name)}; expected 0 to 1.")
-        if self.join_probability + self.overlay_probability > 1:
-            raise ValueError("`join_probability` and `overlay_probability` add up to more than 1.")
+        if self.share_of_two > 1:
+            raise ValueError(f"{', '.join(f'`{name}`' for name in TWO)} add up to more than 1.")
         if not 0 < self.min_excerpt <= 1:
             raise ValueError(f"`min_excerpt` is {self.min_excerpt}; expected a share, above 0 and up to 1.")
         if self.max_windows is not None and self.max_windows < 1:
             raise ValueError(f"`max_windows` is {self.max_windows}; expected at least 1.")
+
+    @property
+    def share_of_two(self) -> float:
+        """How often an example is made of two recordings."""
+        return sum(getattr(self, name) for name in TWO)
 
 
 @dataclass(frozen=True)

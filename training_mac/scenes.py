@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from processing_mac.dataset_mac import Clip
-from training_mac.augmentation import DECIBEL, change_timbre, excerpt, mask_stripes, overlay, turn_in_time
+from training_mac.augmentation import DECIBEL, change_timbre, excerpt, mask_stripes, overlay, stretch, turn_in_time
 from training_mac.data_recipe import DataRecipe
 
 
@@ -59,11 +59,13 @@ class SceneMaker:
         }
 
     def draw_kind(self, clip: Clip, rng: np.random.Generator) -> str:
-        """'single', 'joined' or 'overlaid'."""
+        """The name of a method: 'single', 'joined', 'overlaid' or 'background'."""
         kind = rng.random()
-        if clip.source in SILENCE_AND_NOISE or kind >= self.data.join_probability + self.data.overlay_probability:
+        if clip.source in SILENCE_AND_NOISE or kind >= self.data.share_of_two:
             return "single"
-        return "joined" if kind < self.data.join_probability else "overlaid"
+        if kind < self.data.join_probability:
+            return "joined"
+        return "overlaid" if kind < self.data.join_probability + self.data.overlay_probability else "background"
 
     def vary(self, recording: Recording, rng: np.random.Generator) -> torch.Tensor:
         """
@@ -72,6 +74,8 @@ class SceneMaker:
         One, two in a row and two at once are cut alike, so that a scene's length does not tell which it is.
         """
         clip, log_mel = recording[0], recording[1].float()
+        if self.data.tempo or self.data.pitch:
+            log_mel = stretch(log_mel, rng, self.data.tempo, self.data.pitch)
         if self.most_frames is not None:
             log_mel = excerpt(log_mel, rng, self.most_frames)
         if clip.source == "silence":
@@ -108,13 +112,21 @@ class SceneMaker:
 
     def overlaid(self, first: Recording, second: Recording, rng: np.random.Generator) -> Scene:
         """X while Y: X, which is up to 5 dB stronger, is told first."""
-        levels = [self.vary(recording, rng) for recording in (first, second)]
-        means = [level.exp().mean().log() for level in levels]
-        difference = means[0] - means[1] - float(rng.uniform(0, 5)) * DECIBEL
-        log_mel = overlay(levels[0], levels[1] + difference)
+        log_mel = self.mix(first, second, float(rng.uniform(0, 5)), rng)
         caption = end_clause(pick(first[0].captions, rng))
         caption = f"{caption} while {begin_clause(pick(second[0].captions, rng))}"
         return Scene(log_mel, caption, [(0, len(log_mel), recording[0].source) for recording in (first, second)])
+
+    def background(self, first: Recording, second: Recording, rng: np.random.Generator) -> Scene:
+        """X, with Y so faintly behind it that nobody would tell."""
+        log_mel = self.mix(first, second, float(rng.uniform(10, 25)), rng)
+        return Scene(log_mel, pick(first[0].captions, rng), [(0, len(log_mel), first[0].source)])
+
+    def mix(self, first: Recording, second: Recording, decibels: float, rng: np.random.Generator) -> torch.Tensor:
+        """Both at once, the second so much weaker."""
+        levels = [self.vary(recording, rng) for recording in (first, second)]
+        means = [level.exp().mean().log() for level in levels]
+        return overlay(levels[0], levels[1] + (means[0] - means[1] - decibels * DECIBEL))
 
 
 def may_meet(first: Clip, second: Clip) -> bool:

@@ -46,7 +46,7 @@ def make_teacher_trainer(run: Run, stage: Stage, model: MacForConditionalGenerat
         ConvTagger(len(sources), stage.recipe.teacher_width),
         stage.training,
         recipe=stage.recipe,
-        train_dataset=MixtureDataset(clips, log_mels, sources, scenes.extractor, stage.training.seed),
+        train_dataset=MixtureDataset(clips, log_mels, sources, scenes.scenes, stage.training.seed),
         data_collator=default_collate,
     )
 

@@ -185,6 +185,5 @@ class StreamingTrainingSet(IterableDataset):
         if kind == "single" or previous is None or not may_meet(recording[0], previous[0]):
             scene = self.scenes.single(recording, rng)
         else:
-            compose = self.scenes.joined if kind == "joined" else self.scenes.overlaid
-            scene = compose(recording, previous, rng)
+            scene = getattr(self.scenes, kind)(recording, previous, rng)
         return {**self.scenes.example(scene, recording[0], rng), "audio": key}

@@ -19,6 +19,11 @@ from training_mac.scenes import SILENCE_AND_NOISE
 from training_mac.teacher import ConvTagger
 
 
+# Added to the scores that the connector's GELU lets through: what speaks a little against a source must count, too,
+# when the language model weighs the tokens of a sound.
+DOUBT = 2.0
+
+
 class SpanTagger(nn.Module):
     """
     Encoder with a linear head on span means.
@@ -101,8 +106,8 @@ class SpanTagger(nn.Module):
     @torch.no_grad()
     def hand_over(self, connector: Connector | MeanPoolConnector) -> None:
         """
-        Make the first units of the connector's MLP the scores of the sources, for the tokens that it reads at a time,
-        and let only these through at first.
+        Make the first units of the connector's MLP the scores of the sources plus `DOUBT`, for the tokens that it
+        reads at a time, and let only these through at first.
 
         A language model that starts from nothing otherwise learns to ignore the audio before it learns to use it:
         what little differs between sounds in the encoder's tokens is drowned by all that does not help.
@@ -120,8 +125,10 @@ class SpanTagger(nn.Module):
             raise ValueError(f"`connector_hidden_size` is {len(layer.weight)}; {sources} sources need as many units.")
         tokens = layer.in_features // weight.shape[1]  # side by side in one input of the connector
         layer.weight[:sources] = weight.repeat(1, tokens) / tokens
-        layer.bias[:sources] = self.head.bias - weight @ self.norm.running_mean
+        layer.bias[:sources] = self.head.bias - weight @ self.norm.running_mean + DOUBT
         connector.linear_2.weight[:, sources:] = 0
+        usual = nn.functional.gelu(layer.bias.new_full((sources,), DOUBT))
+        connector.linear_2.bias -= connector.linear_2.weight[:, :sources] @ usual
 
 
 class SpanCollator:

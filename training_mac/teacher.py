@@ -9,7 +9,6 @@ It learns from mixtures of two recordings with their shares as targets (between-
 """
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import torch
@@ -17,7 +16,8 @@ from torch import nn
 from torch.utils.data import Dataset
 
 from processing_mac.dataset_mac import Clip
-from training_mac.augmentation import change_timbre, mask_stripes, turn_in_time
+from training_mac.augmentation import mask_stripes
+from training_mac.scenes import SILENCE_AND_NOISE, SceneMaker
 
 
 EXCERPT = 512  # frames of a mixture, 5.12 s
@@ -40,7 +40,9 @@ class ConvTagger(nn.Module):
 
     def __init__(self, num_sources: int, width: int):
         super().__init__()
-        stem = [nn.Conv2d(1, width // 2, 5, stride=2, padding=2, bias=False), nn.BatchNorm2d(width // 2), nn.ReLU()]
+        # Half the mel bins are enough, and cost half.
+        first = nn.Conv2d(1, width // 2, (5, 7), stride=(2, 4), padding=(2, 3), bias=False)
+        stem: list[nn.Module] = [first, nn.BatchNorm2d(width // 2), nn.ReLU()]
         blocks = [conv_block(width // 2, width), conv_block(width, 2 * width), conv_block(2 * width, 4 * width)]
         self.blocks = nn.Sequential(*stem, *blocks)
         self.dropout = nn.Dropout(0.3)
@@ -83,7 +85,7 @@ class MixtureDataset(Dataset):
         clips: The manifest.
         log_mels: Their raw log-mels, (frames, mel bins).
         sources: Names of the sources, in the order of the targets.
-        extractor: The feature extractor: its normalisation.
+        scenes: Varies a recording, as the recipe says.
         seed: Of every random choice, with the epoch and the row.
     """
 
@@ -92,12 +94,13 @@ class MixtureDataset(Dataset):
         clips: Sequence[Clip],
         log_mels: Sequence[torch.Tensor],
         sources: list[str],
-        extractor: Any,
+        scenes: SceneMaker,
         seed: int = 0,
     ):
+        self.clips = clips
         self.targets = torch.eye(len(sources))[[sources.index(str(clip.source)) for clip in clips]]
         self.log_mels = log_mels
-        self.extractor = extractor
+        self.scenes = scenes
         self.seed = seed
         self.epoch = 0
 
@@ -112,15 +115,17 @@ class MixtureDataset(Dataset):
         rng = np.random.default_rng([self.seed, self.epoch, row])
         log_mel, target = self.excerpt(row, rng), self.targets[row]
         share = rng.uniform(0.5, 1.0)  # of the amplitude
-        if rng.random() > 0.3:
-            other = int(rng.integers(len(self)))
+        other = int(rng.integers(len(self)))
+        nothing = {self.clips[row].source, self.clips[other].source} & set(SILENCE_AND_NOISE)
+        if rng.random() > 0.3 and not nothing:
             quieter = self.excerpt(other, rng) + 2 * float(np.log(1 - share))
             log_mel = torch.logaddexp(log_mel + 2 * float(np.log(share)), quieter)
             target = share * target + (1 - share) * self.targets[other]
-        features = (mask_stripes(log_mel, rng) - self.extractor.mean) / self.extractor.scale
+        extractor = self.scenes.extractor
+        features = (mask_stripes(log_mel, rng) - extractor.mean) / extractor.scale
         return {"input_features": features, "labels": target}
 
     def excerpt(self, row: int, rng: np.random.Generator) -> torch.Tensor:
         """(EXCERPT, mel bins) of a clip as another microphone would have caught it; a short one goes round."""
-        log_mel = change_timbre(turn_in_time(self.log_mels[row].float(), rng), rng)
+        log_mel = self.scenes.vary((self.clips[row], self.log_mels[row]), rng)
         return log_mel.repeat(-(-EXCERPT // len(log_mel)), 1)[:EXCERPT]

@@ -15,7 +15,7 @@ from torch.utils.data import Dataset
 
 from processing_mac.dataset_mac import Clip, summarize
 from training_mac.clip_table import ClipTable
-from training_mac.data_recipe import DataRecipe, parse_sources
+from training_mac.data_recipe import TWO, DataRecipe, parse_sources
 from training_mac.features import LogMels
 from training_mac.scenes import SILENCE_AND_NOISE, Recording, SceneMaker, may_meet
 from training_mac.sources import load_source
@@ -44,8 +44,8 @@ def make_training_set(data: DataRecipe, processor: Any, seed: int) -> Dataset:
         if len(sources) > 1:
             raise ValueError("`train_data`: shards are streamed, and a stream cannot be mixed with other sources.")
         return StreamingTrainingSet(streams[0], data, processor.feature_extractor, seed)
-    if data.join_probability + data.overlay_probability > 0 and any(one.format == "openaqa" for one in sources):
-        raise ValueError("`join_probability` and `overlay_probability`: answers to questions cannot be put together.")
+    if data.share_of_two > 0 and any(one.format == "openaqa" for one in sources):
+        raise ValueError(f"{', '.join(f'`{name}`' for name in TWO)}: answers to questions cannot be put together.")
     clips = [load_source(source, data.skip_bad_audio) for source in sources]
     return TrainingSet(clips, [source.weight for source in sources], data, processor, seed)
 
@@ -81,7 +81,7 @@ class TrainingSet(Dataset):
         self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
         self.unreadable = torch.zeros(len(self.clips), dtype=torch.bool).share_memory_()
         self.note_unreadable(self.log_mels.left_out)
-        if data.join_probability + data.overlay_probability > 0:
+        if data.share_of_two > 0:
             for clip in self.clips:
                 if clip.source not in SILENCE_AND_NOISE:  # refuse data without two different recordings
                     self.draw_other(clip, np.random.default_rng(seed))
@@ -140,8 +140,7 @@ class TrainingSet(Dataset):
             scene = self.scenes.single(first, rng)
         else:
             second = self.load(self.draw_other(first[0], rng))
-            compose = self.scenes.joined if kind == "joined" else self.scenes.overlaid
-            scene = compose(first, second, rng)
+            scene = getattr(self.scenes, kind)(first, second, rng)
         return self.scenes.example(scene, first[0], rng)
 
     def draw_other(self, clip: Clip, rng: np.random.Generator) -> int:

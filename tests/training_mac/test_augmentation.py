@@ -4,7 +4,16 @@ import numpy as np
 import pytest
 import torch
 
-from training_mac.augmentation import DECIBEL, FLOOR, change_timbre, excerpt, mask_stripes, overlay, turn_in_time
+from training_mac.augmentation import (
+    DECIBEL,
+    FLOOR,
+    change_timbre,
+    excerpt,
+    mask_stripes,
+    overlay,
+    stretch,
+    turn_in_time,
+)
 
 
 @pytest.mark.parametrize("change", [change_timbre, turn_in_time, mask_stripes])
@@ -35,6 +44,25 @@ def test_an_excerpt_may_begin_anywhere() -> None:
     log_mel = torch.arange(5.0).view(5, 1)
     starts = {excerpt(log_mel, np.random.default_rng(seed), 3)[0].item() for seed in range(30)}
     assert starts == {0.0, 1.0, 2.0} and torch.equal(excerpt(log_mel, np.random.default_rng(0), 5), log_mel)
+
+
+def test_stretching_changes_tempo_and_pitch_within_their_bounds() -> None:
+    log_mel = torch.zeros(200, 128)
+    log_mel[100:, 64] = 1.0  # a tone that begins half-way
+    lengths, tones = [], []
+    for seed in range(30):
+        stretched = stretch(log_mel, np.random.default_rng(seed), tempo=0.25, pitch=0.1)
+        lengths.append(len(stretched))
+        tones.append(stretched[-1].argmax().item())
+        assert stretched.shape[1] == 128
+        assert stretched[:, tones[-1]].argmax().item() == pytest.approx(len(stretched) / 2, abs=2)
+    assert 160 <= min(lengths) < 170 and 235 < max(lengths) <= 250
+    assert 58 <= min(tones) < 61 and 68 < max(tones) <= 71
+
+
+def test_without_tempo_and_pitch_nothing_is_stretched() -> None:
+    log_mel = torch.randn(50, 128)
+    torch.testing.assert_close(stretch(log_mel, np.random.default_rng(0), 0.0, 0.0), log_mel)
 
 
 def test_overlay_adds_energies() -> None:

@@ -1,5 +1,8 @@
 """Scenes say truly what sounds in them."""
 
+import math
+from collections import Counter
+
 import numpy as np
 import pytest
 import torch
@@ -47,6 +50,23 @@ def test_overlaid_recordings_are_both_there() -> None:
     assert scene.caption == "a dog barks while rain falls."
     assert [span[2] for span in scene.spans] == ["dog", "rain"] and scene.spans[0][:2] == scene.spans[1][:2]
     assert scene.log_mel.min() > 1
+
+
+def test_a_background_is_faint_and_goes_untold() -> None:
+    for seed in range(20):
+        scene = maker().background((DOG, level(1)), (RAIN, level(5)), np.random.default_rng(seed))
+        assert scene.caption == "a dog barks." and scene.spans == [(0, 500, "dog")]
+        added = 10 * math.log10(math.expm1(scene.log_mel.mean().item() - 1))  # dB of the second over the first
+        assert -25 <= added <= -10
+
+
+def test_the_kinds_come_as_often_as_asked() -> None:
+    scenes = maker(join_probability=0.2, overlay_probability=0.1, background_probability=0.4)
+    rng = np.random.default_rng(0)
+    kinds = Counter(scenes.draw_kind(DOG, rng) for _ in range(2000))
+    assert {kind: round(count / 2000, 1) for kind, count in kinds.items()} == {
+        "joined": 0.2, "overlaid": 0.1, "background": 0.4, "single": 0.3,
+    }  # fmt: skip
 
 
 def test_no_switch_changes_nothing() -> None:

@@ -6,7 +6,7 @@ import torch
 from modeling_mac import EatConfig, EatModel, MacConfig
 from modeling_mac.connector_mac import CONNECTORS
 from processing_mac.dataset_mac import Clip
-from training_mac.tagging import SpanCollator, SpanTagger, list_sources
+from training_mac.tagging import DOUBT, SpanCollator, SpanTagger, list_sources
 
 
 def make_tower() -> EatModel:
@@ -59,7 +59,7 @@ def test_the_head_becomes_a_part_of_the_connector(connector_type: str) -> None:
     tagger.norm.running_var.uniform_(0.5, 2)
     tagger.eval().hand_over(connector)
     tokens = torch.randn(2, 32, 32)  # (windows, 4 rows * 8, dim)
-    scores = connector.linear_1(connector.arrange(tokens))[..., :5]
+    scores = connector.linear_1(connector.arrange(tokens))[..., :5] - DOUBT
     read = tokens.unflatten(1, (4, 8)).mean(2) if connector_type == "concat" else tokens
     expected = tagger.head(tagger.norm(read.flatten(0, 1))).unflatten(0, read.shape[:2])
     torch.testing.assert_close(scores, expected, atol=1e-5, rtol=1e-5)

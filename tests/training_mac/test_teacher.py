@@ -6,6 +6,8 @@ import torch
 from modeling_mac import EatConfig, EatModel
 from processing_mac import MacFeatureExtractor
 from processing_mac.dataset_mac import Clip
+from training_mac.data_recipe import DataRecipe
+from training_mac.scenes import SceneMaker
 from training_mac.tagging import SpanTagger
 from training_mac.teacher import EXCERPT, ConvTagger, MixtureDataset
 
@@ -13,12 +15,17 @@ from training_mac.teacher import EXCERPT, ConvTagger, MixtureDataset
 SOURCES = ["dog", "rain"]
 
 
+def make_mixtures(sources: list[str]) -> MixtureDataset:
+    torch.manual_seed(0)
+    clips = [Clip(f"{row}.wav", ("x",), (), sources[row % 2]) for row in range(8)]
+    log_mels = [torch.randn(300, 128) - (2, 9)[row % 2] for row in range(8)]
+    scenes = SceneMaker(DataRecipe("", gain_db=6, time_shift=True), MacFeatureExtractor())
+    return MixtureDataset(clips, log_mels, sources, scenes, seed=1)
+
+
 @pytest.fixture
 def mixtures() -> MixtureDataset:
-    torch.manual_seed(0)
-    clips = [Clip(f"{row}.wav", ("x",), (), SOURCES[row % 2]) for row in range(8)]
-    log_mels = [torch.randn(300, 128) - (2, 9)[row % 2] for row in range(8)]
-    return MixtureDataset(clips, log_mels, SOURCES, MacFeatureExtractor(), seed=1)
+    return make_mixtures(SOURCES)
 
 
 def test_a_mixture_depends_on_seed_epoch_and_row_alone(mixtures: MixtureDataset) -> None:
@@ -36,6 +43,12 @@ def test_shares_add_up_and_the_rows_own_source_has_the_larger(mixtures: MixtureD
         for row in range(len(mixtures)):
             labels = mixtures[row]["labels"]
             assert labels.sum() == pytest.approx(1) and labels[row % 2] >= 0.5
+
+
+def test_silence_is_part_of_no_mixture() -> None:
+    mixtures = make_mixtures(["dog", "silence"])
+    labels = torch.stack([mixtures[row]["labels"] for row in range(8)])
+    assert labels[1::2].eq(torch.tensor([0.0, 1.0])).all() and labels[::2].eq(torch.tensor([1.0, 0.0])).all()
 
 
 def test_it_learns_the_shares(mixtures: MixtureDataset) -> None:
