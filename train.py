@@ -1,45 +1,46 @@
 """
-Train MAC from a recipe.
+Train MAC from a recipe. The same command again goes on where a run was stopped.
 
     python train.py recipes/tiny.yaml
-    accelerate launch train.py recipes/tiny.yaml --learning_rate 5e-4
+    accelerate launch train.py recipes/audiocaps.yaml --learning_rate 5e-5 --stages.2.num_train_epochs 3
+    python train.py recipes/own-data.yaml --push_to_hub --hub_model_id user/name
     python train.py --help        # every field
 """
 
 import sys
 from pathlib import Path
 
-from transformers import set_seed
+from accelerate import PartialState
 
-from processing_mac.dataset_mac import read_manifest
-from training_mac.building import build
-from training_mac.recipe import load_stages
-from training_mac.scenes import load_log_mels
-from training_mac.stages import make_caption_trainer, make_scenes, make_tag_trainer, save
+from training_mac.card import write_card
+from training_mac.emissions import hardware_in_use
+from training_mac.publishing import prepare, publish, read_target
+from training_mac.recipe_file import load_stages
+from training_mac.run import Run
+from training_mac.saving import save_model
+from training_mac.stage_data import check_stages
+from training_mac.stages import check_stage, train_stage
 
 
 def main() -> None:
-    stages = load_stages(sys.argv[1:])
-    recipe, training = stages[0]
-    set_seed(training.seed)
-    clips = read_manifest(recipe.train_manifest, recipe.audio_root)
-    eval_clips = read_manifest(recipe.eval_manifest, recipe.audio_root)
-    model, processor = build(recipe, [text for clip in clips for text in (*clip.captions, *clip.phrases)])
-    extractor = processor.feature_extractor
-    log_mels = load_log_mels(clips, extractor, extractor.window_frames)
-
-    for recipe, training in stages:
-        scenes = make_scenes(recipe, training, clips, log_mels, extractor)
-        if recipe.objective == "tags":
-            trainer = make_tag_trainer(recipe, training, model, scenes)
-        else:
-            trainer = make_caption_trainer(recipe, training, model, processor, scenes, eval_clips)
-        trainer.train(resume_from_checkpoint=training.resume_from_checkpoint)
-        trainer.accelerator.end_training()
-        if recipe.objective == "tags":
-            trainer.model.hand_over(model.model.connector)
-
-    save(model, processor, Path(training.output_dir).parent, recipe.store_float16)
+    run = Run(load_stages(sys.argv[1:]))
+    for stage in run.stages:
+        check_stage(stage)
+    check_stages((stage.data for stage in run.stages), run.load_processor())
+    settings, state = run.stages[-1].settings, PartialState()
+    target = read_target(settings, run.folder)
+    if target and run.is_main:
+        prepare(target)
+    for stage in run.unfinished():
+        train_stage(run, stage)
+    folder = save_model(run)
+    if run.is_main:
+        hardware = hardware_in_use(run.stages[0].training.device, state.num_processes)
+        write_card(folder, Path(sys.argv[1]), settings, sys.argv[1:], hardware, target.repo_id if target else None)
+        print(f"The model is in {folder}: mac-caption --model {folder} FILE")
+        if target:
+            print(f"Pushed: {publish(folder, target)}")
+    state.destroy_process_group()
 
 
 if __name__ == "__main__":

@@ -48,6 +48,18 @@ def commit() -> str:
     return run("rev-parse", "--short", "HEAD").strip() + ("+" if changed else "")
 
 
+def provenance(device: str) -> dict[str, Any]:
+    """Where and with what a number was measured."""
+    return {
+        "threads": torch.get_num_threads(),
+        "machine": machine(device),
+        "commit": commit(),
+        "versions": {
+            "python": platform.python_version(), "torch": torch.__version__, "transformers": transformers.__version__,
+        },
+    }  # fmt: skip
+
+
 def median_seconds(runs: dict[str, Callable[[], object]], repeats: int, device: str) -> dict[str, float]:
     """Each variant once for warm-up, then all in turn."""
     times: dict[str, list[float]] = {name: [] for name in runs}
@@ -96,15 +108,7 @@ def measure(column: str, models: dict[str, Any], options: argparse.Namespace) ->
         record["peak_bytes"] = {name: peak_bytes(run, options.device) for name, run in runs.items()}
     if column.startswith("first token"):
         record["cache_bytes"] = {name: cache_bytes(run()) for name, run in runs.items() if name != "floor"}
-    return record | {
-        "repeats": options.repeats,
-        "threads": torch.get_num_threads(),
-        "machine": machine(options.device),
-        "commit": commit(),
-        "versions": {
-            "python": platform.python_version(), "torch": torch.__version__, "transformers": transformers.__version__,
-        },
-    }  # fmt: skip
+    return record | {"repeats": options.repeats, **provenance(options.device)}
 
 
 def table(results: dict[str, dict[str, Any]]) -> str:

@@ -3,6 +3,9 @@
 import numpy as np
 
 
+STATISTICS = ("length", "reference_length", "vocabulary", "reference_vocabulary")  # they describe, they do not judge
+
+
 def caption_statistics(
     candidates: list[str], references: list[list[str]]
 ) -> tuple[dict[str, float], list[dict[str, float]]]:

@@ -13,7 +13,7 @@ from .clap_refine import Clap, caption_refined
 from .clip_records import Answer, Ask
 from .evaluation import RESAMPLES, Evaluation
 from .scoring import METRICS, score_captions
-from .source_naming import SOURCE_WORDS, names_source
+from .source_naming import is_scored, names_source
 
 
 def caption_asker(captioner: AudioCaptioningPipeline, batch_size: int, clap: Clap | None = None) -> Ask:
@@ -39,7 +39,8 @@ def evaluate_captions(
     All captioning metrics that can run here, with intervals, and whether a caption names its source.
 
     `naming_accuracy` is the share of captions that name the `source` of their clip and none of the other 49 sources of
-    `source_naming`. It counts the clips whose source is one of those 50, if there are any.
+    `source_naming`; of a scene of two ("dog followed by rain", "dog while rain") it must name both and how they
+    relate. It counts the clips whose sources are among those 50, if there are any.
 
     Args:
         clips: with references and maybe sources.
@@ -60,7 +61,7 @@ def evaluate_captions(
 
 def add_naming(evaluation: Evaluation, sources: Sequence[str | None]) -> None:
     """Add the naming accuracy, and a column for each clip, where sources are known."""
-    known = [source in SOURCE_WORDS for source in sources]
+    known = [is_scored(source) for source in sources]
     if not any(known):
         return
     hits = []

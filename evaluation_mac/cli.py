@@ -149,6 +149,7 @@ def build_parser() -> argparse.ArgumentParser:
     """The options and their help."""
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument("--model", required=True, help="folder or Hub id of a MAC model")
+    common.add_argument("--revision", help="branch, tag or commit of a model on the Hub (default: main)")
     common.add_argument("--data", type=Path, required=True, metavar="MANIFEST", help=".csv or .jsonl")
     common.add_argument("--output", type=Path, required=True, metavar="FOLDER", help="where the results go")
     common.add_argument("--dataset", help="what the results call the data (default: the manifest's name)")
@@ -199,7 +200,7 @@ def join_processes(parser: argparse.ArgumentParser) -> PartialState:
 def load_model(options: argparse.Namespace) -> AudioCaptioningPipeline:
     """The model on this process's device."""
     try:
-        return load_captioner(options)
+        return load_captioner(options, options.revision)
     except (OSError, ValueError, RuntimeError) as error:
         what = "" if Path(options.model).is_dir() else "is no folder, and as a Hub id "
         raise ValueError(f"--model {options.model} {what}cannot be loaded: {error}") from error

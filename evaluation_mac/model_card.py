@@ -1,18 +1,24 @@
-"""Scores into the metadata of a model card, where the Hub reads them."""
+"""Scores into a model card: its metadata, where the Hub reads them, and the table of its results, where people do."""
 
+import re
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from huggingface_hub import EvalResult, ModelCard
 
+from .caption_statistics import STATISTICS
 from .evaluation import Evaluation
-from .report import write_whole
+from .report import format_interval, format_number, write_whole
 
 
-TASKS = {  # the Hub's name of a task
-    "captioning": "audio-to-text",
+# The Hub's list of tasks has neither captioning of audio nor retrieval; this is its task of a model like MAC.
+TASKS = {
+    "captioning": "audio-text-to-text",
     "classification": "audio-classification",
-    "retrieval": "audio-text-retrieval",
+    "retrieval": "audio-text-to-text",
 }
+NOT_MEASURED = "not measured"
+TABLE = re.compile(r"(?<=<!-- results -->\n)(.*?)(?=<!-- end of results -->)", re.DOTALL)
 
 
 def find_card(model: str) -> Path:
@@ -45,14 +51,44 @@ def update_card(path: Path, task: str, dataset: str, evaluation: Evaluation) -> 
             else None,
         )
         for name, value in evaluation.scores.items()
+        if name not in STATISTICS
     ]
     renewed = {identify(result) for result in results}
     kept = [result for result in card.data.eval_results or [] if identify(result) not in renewed]
     card.data.eval_results = kept + results
+    card.data.metrics = sorted({result.metric_type for result in card.data.eval_results})
     card.data.model_name = card.data.model_name or path.resolve().parent.name
-    write_whole(path, str(card))
+    write_whole(path, renew_table(str(card), card.data.eval_results))
 
 
 def identify(result: EvalResult) -> tuple[str | None, str, str | None]:
     """What makes two results the same figure."""
     return result.task_name, result.dataset_name, result.metric_name or result.metric_type
+
+
+def renew_table(text: str, results: Sequence[EvalResult]) -> str:
+    """The card with the results in its table, if it has one; what they do not hold stays `not measured`."""
+    found = TABLE.search(text)
+    if not found:
+        return text
+    rows = [[cell.strip() for cell in line.strip("|\n ").split("|")] for line in found[0].splitlines()[2:]]
+    waiting = [(row[0], row[1]) for row in rows if NOT_MEASURED in row]
+    return text[: found.start()] + tabulate(results, waiting) + text[found.end() :]
+
+
+def tabulate(results: Sequence[EvalResult], waiting: Iterable[tuple[str, str]]) -> str:
+    """
+    A Markdown table.
+
+    Args:
+        results: What was measured.
+        waiting: (data, score) of what shall be; left out if it was.
+    """
+    lines = ["| data | score | value | 95 % interval |\n", "|---|---|---|---|\n"]
+    for result in results:
+        interval = format_interval((result.metric_args or {}).get("interval_95"))
+        value = format_number(result.metric_value)
+        lines.append(f"| {result.dataset_name} | {result.metric_name} | {value} |{interval and ' ' + interval} |\n")
+    known = {(result.dataset_name, result.metric_name) for result in results}
+    lines += [f"| {data} | {score} | {NOT_MEASURED} | |\n" for data, score in waiting if (data, score) not in known]
+    return "".join(lines)

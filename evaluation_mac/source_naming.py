@@ -267,6 +267,8 @@ OTHER_EXPRESSIONS: tuple[str, ...] = _words(
     " without a break, without any break, breaks the silence, breaking the silence, light rail, hand rail"
 )
 
+RELATIONS = ("followed by", "while")
+
 _FOLLOWING = ("followed by", "and then", "then", "before", "and after that", "and afterwards", "until", "gives way to")
 _FOLLOWED = ("after", "preceded by", "following")
 _OVERLAPPING = (
@@ -326,9 +328,34 @@ def named_sources(caption: str) -> set[str]:
 
 
 def names_source(caption: str, source: str) -> bool:
-    """True if the caption names this source and no other."""
+    """
+    True if the caption names this source and no other.
+
+    Args:
+        source: one of the 50, or a scene of two: "dog followed by rain", "dog while rain" (see `names_in_order`).
+    """
+    scene = read_scene(source)
+    if scene is not None:
+        return names_in_order(caption, *scene)
     _check(source)
     return named_sources(caption) == {source}
+
+
+def read_scene(source: str) -> tuple[str, str, str] | None:
+    """First source, second source and relation of "X followed by Y" or "X while Y"; None for one source."""
+    for relation in RELATIONS:
+        first, found, second = source.partition(f" {relation} ")
+        if found:
+            return first, second, relation
+    return None
+
+
+def is_scored(source: str | None) -> bool:
+    """True if captions can be checked for this source: one of the 50, or a scene of two of them."""
+    if source is None:
+        return False
+    scene = read_scene(source)
+    return all(one in SOURCE_WORDS for one in (scene[:2] if scene else (source,)))
 
 
 def naming_accuracy(captions: Sequence[str], sources: Sequence[str]) -> float:
@@ -353,7 +380,7 @@ def names_in_order(caption: str, first: str, second: str, relation: str) -> bool
     `relation` "followed by" asks for words of sequence with `first` told as the earlier one; "while" asks for words
     of overlap and no words of sequence, in any order of the two.
     """
-    if relation not in ("followed by", "while"):
+    if relation not in RELATIONS:
         raise ValueError(f"unknown relation {relation!r}: expected 'followed by' or 'while'")
     if not names_both(caption, first, second):
         return False

@@ -34,12 +34,14 @@ class CausalConv(torch.autograd.Function):
     ) -> torch.Tensor:
         ctx.save_for_backward(padded, weight, seq_idx)
         ctx.has_bias = bias is not None
-        output = padded[:, weight.shape[1] - 1 :] * weight[:, -1]
+        dtype = torch.promote_types(padded.dtype, torch.float32)  # of half precision the sum is rounded once
+        tokens, taps = padded.to(dtype), weight.to(dtype)
+        output = tokens[:, weight.shape[1] - 1 :] * taps[:, -1]
         if bias is not None:
             output += bias
         for tap in range(weight.shape[1] - 1):
-            output.addcmul_(same_sequence(padded[:, tap : tap + output.shape[1]], seq_idx, tap), weight[:, tap])
-        return output
+            output.addcmul_(same_sequence(tokens[:, tap : tap + output.shape[1]], seq_idx, tap), taps[:, tap])
+        return output.to(padded.dtype)
 
     @staticmethod
     def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:

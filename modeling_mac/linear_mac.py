@@ -27,7 +27,7 @@ class FewRowsLinear(nn.Linear):
             output = torch.mm(self.weight, flat.t()).t()
         if self.bias is not None:
             output = output + self.bias
-        return output.reshape(*input.shape[:-1], -1)
+        return output.contiguous().view(*input.shape[:-1], -1)
 
     def is_plain(self, input: torch.Tensor) -> bool:
         """Whether this is inference in float32 on a CPU, by weights that are no tensor subclass."""

@@ -3,6 +3,7 @@
 
     mac-caption dog.wav rain.flac
     mac-caption recordings --output captions.jsonl      # the same command again continues where it stopped
+    mac-caption dog.wav --model user/name --revision v1
 """
 
 import argparse
@@ -40,7 +41,7 @@ def main(arguments: list[str] | None = None) -> int:
     except (OSError, ValueError) as error:
         parser.error(f"--output {error}")
     try:
-        captioner = load_captioner(options)
+        captioner = load_captioner(options, options.revision)
     except (OSError, ValueError, RuntimeError, AssertionError) as error:  # the last two: torch, for a missing device
         what = "" if Path(options.model).is_dir() else "is no folder, and as a Hub id "
         parser.error(f"--model {options.model} {what}cannot be loaded: {error}")
@@ -69,6 +70,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("inputs", nargs="+", metavar="FILE_OR_FOLDER", help="folders are searched through and through")
     parser.add_argument("--model", default=DEFAULT_MODEL, help="folder or Hub id (default: the packaged mac-tiny)")
+    parser.add_argument("--revision", help="branch, tag or commit of a model on the Hub (default: main)")
     parser.add_argument(
         "--output", type=Path, metavar="FILE", help=".jsonl or .csv; what it already holds is not captioned again"
     )
@@ -101,12 +103,13 @@ def find_audio(inputs: list[str]) -> list[str]:
     return list(dict.fromkeys(found))
 
 
-def load_captioner(options: argparse.Namespace) -> AudioCaptioningPipeline:
+def load_captioner(options: argparse.Namespace, revision: str | None = None) -> AudioCaptioningPipeline:
     """The model of a folder or Hub id on the installed classes: no code of the folder runs."""
     logging.disable_progress_bar()
+    source = {"revision": revision or "main", "trust_remote_code": False}
     return AudioCaptioningPipeline(
-        AutoModelForMultimodalLM.from_pretrained(options.model, trust_remote_code=False),
-        processor=AutoProcessor.from_pretrained(options.model, trust_remote_code=False),
+        AutoModelForMultimodalLM.from_pretrained(options.model, **source),
+        processor=AutoProcessor.from_pretrained(options.model, **source),
         device=options.device,
         prompt=options.prompt,
         return_segments=options.segments,

@@ -1,97 +1,229 @@
 """Manifests of clips with their captions, and the collator that turns examples into a batch for training."""
 
 import csv
+import difflib
 import json
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
+from pyarrow.parquet import ParquetFile
 
 
-@dataclass(frozen=True)
+MANIFESTS = (".csv", ".jsonl", ".parquet")
+COLUMNS = ("audio", "caption", "phrase", "source", "prompt")
+
+
+@dataclass(frozen=True, slots=True)
 class Clip:
     """
-    One row of a manifest.
+    One recording and what is said of it.
 
     Args:
-        audio: Path of the recording.
-        captions: Sentences that describe it; any of them may be drawn in training.
+        audio: Path of the recording, or anything else that `load_waveform` takes; `str(audio)` names it.
+        captions: Sentences that describe it; any of them may be drawn in training, all are references in evaluation.
         phrases: The same as noun phrases, used where two recordings are joined ("X, followed by Y").
         source: A label of what sounds, if the manifest has one.
+        prompt: What the captions answer, if it is not the usual prompt.
     """
 
-    audio: str
+    audio: Any
     captions: tuple[str, ...]
     phrases: tuple[str, ...] = ()
     source: str | None = None
+    prompt: str | None = None
 
 
-def read_manifest(path: str | Path, audio_root: str | Path | None = None) -> list[Clip]:
+@dataclass
+class ClipRows:
+    """The clips of a table, the row that each stands in ("train.csv, line 7"), and what is wrong with other rows."""
+
+    clips: list[Clip] = field(default_factory=list)
+    places: list[str] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+
+    def check(self) -> list[Clip]:
+        """
+        The clips.
+
+        Raises:
+            ValueError: something is wrong with a row.
+        """
+        if self.problems:
+            raise ValueError(summarize(self.problems))
+        return self.clips
+
+
+def summarize(problems: list[str], shown: int = 20) -> str:
+    """The first of many problems, one a line, and their number."""
+    more = [f"and {len(problems) - shown} more, {len(problems)} in all."] if len(problems) > shown else []
+    return "\n".join([*problems[:shown], *more])
+
+
+def read_manifest(
+    path: str | Path, audio_root: str | Path | None = None, columns: Mapping[str, str] | None = None
+) -> list[Clip]:
     """
-    Read a `.csv` or `.jsonl` manifest.
+    Read a `.csv`, `.jsonl` or `.parquet` manifest.
 
-    Columns: `audio` (relative to `audio_root`, by default the manifest's folder), `caption` or `caption_1`,
-    `caption_2`, …, and optionally `phrase_1`, … and `source`. Empty cells are left out.
+    Columns: `audio` (relative to `audio_root`, by default the manifest's folder), `caption`, or `caption_1`,
+    `caption_2`, …, or lists of captions, and optionally `phrase`, `source` and `prompt`. Empty cells are left out.
+
+    Args:
+        columns: What the manifest calls them, where it is not so: `{"audio": "file_name"}`.
 
     Raises:
-        ValueError: no such file, another format, or rows without audio or caption, with their line numbers.
+        ValueError: no such file, another format, a missing column, or rows without audio or caption, with their
+            line numbers.
     """
     path = Path(path)
-    root = path.parent if audio_root is None else Path(audio_root)
-    clips, bad = [], []
-    for line, row in read_rows(path):
-        audio, captions = _numbered(row, "audio"), _numbered(row, "caption")
-        if audio and captions:
-            clips.append(Clip(str(root / audio[0]), captions, _numbered(row, "phrase"), row.get("source") or None))
+    return read_clips(path, path.parent if audio_root is None else Path(audio_root), columns or {}).check()
+
+
+def read_clips(path: Path, root: Path, columns: Mapping[str, str]) -> ClipRows:
+    """All that is right and wrong in a manifest; see `read_manifest`."""
+    problems: list[str] = []
+    rows = make_clips(str(path), read_rows(path, problems), root, columns, "row" if is_parquet(path) else "line")
+    rows.problems = problems + rows.problems
+    return rows
+
+
+def make_clips(
+    origin: str, rows: Iterable[tuple[int, dict[str, Any]]], root: Path, columns: Mapping[str, str], unit: str = "line"
+) -> ClipRows:
+    """Clips of numbered rows; a column that no row has is one problem, not one a row."""
+    found, seen = ClipRows(), dict.fromkeys([""])
+    for number, row in rows:
+        seen.update(dict.fromkeys(row))
+        audio, captions = audio_cell(row, columns), text_cells(row, columns, "caption")
+        place = f"{origin}, {unit} {number}"
+        if None in row:
+            found.problems.append(f"{place}: more cells than columns; is a comma in a caption without quotes?")
+        elif not audio or not captions:
+            name = "audio" if captions or not audio else "caption"
+            what = columns.get(name, name)
+            found.problems.append(f"{place}: no `{what}`" + (f" or `{what}_1`, …" if name == "caption" else ""))
         else:
-            bad.append(f"line {line}: {'no `caption` or `caption_1`, …' if audio else 'no `audio`'}")
-    if bad:
-        more = f"; and {len(bad) - 5} more" if len(bad) > 5 else ""
-        raise ValueError(f"{path}: " + "; ".join(bad[:5]) + more + ".")
-    if not clips:
-        raise ValueError(f"{path}: holds no rows.")
-    return clips
+            source, prompt = text_cells(row, columns, "source"), text_cells(row, columns, "prompt")
+            found.places.append(place)
+            found.clips.append(
+                Clip(
+                    str(root / audio) if isinstance(audio, str) else audio,
+                    captions,
+                    text_cells(row, columns, "phrase"),
+                    source[0] if source else None,
+                    prompt[0] if prompt else None,
+                )
+            )
+    names = [name for name in seen if name]
+    if missing := missing_columns(origin, names, columns):
+        found.problems = missing
+    elif not found.clips and not found.problems:
+        found.problems = [f"{origin}: holds no rows."]
+    return found
 
 
-def read_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Line numbers and rows."""
+def missing_columns(origin: str, names: list[str], columns: Mapping[str, str]) -> list[str]:
+    """What is said of columns that are needed or asked for and that no row has, with the nearest name."""
+    problems = [
+        f"{origin}: `columns` maps {name!r}; expected some of {', '.join(COLUMNS)}."
+        for name in columns
+        if name not in COLUMNS
+    ]
+    wanted = {name: columns.get(name, name) for name in COLUMNS if name in columns or name in ("audio", "caption")}
+    for name, column in wanted.items():
+        if names and not any(re.fullmatch(rf"{re.escape(column)}(_\d+)?", key) for key in names):
+            free = [key for key in names if key not in wanted.values()]
+            near = difflib.get_close_matches(column, free, n=1, cutoff=0.4)
+            hint = f" Did you mean `{near[0]}`: `columns: {{{name}: {near[0]}}}`?" if near else ""
+            problems.append(f"{origin}: no column `{column}`; it has {', '.join(names)}.{hint}")
+    return problems
+
+
+def audio_cell(row: dict[str, Any], columns: Mapping[str, str]) -> Any:
+    """The audio as it stands: a file's name may begin with a space."""
+    audio = row.get(columns.get("audio", "audio"))
+    if isinstance(audio, dict):
+        raise ValueError("The audio column holds encoded audio, not paths; read it with `format: dataset`.")
+    return None if isinstance(audio, (int, float)) or (isinstance(audio, str) and not audio.strip()) else audio
+
+
+def text_cells(row: dict[str, Any], columns: Mapping[str, str], name: str) -> tuple[str, ...]:
+    """The texts in the cells of `name`, `name_1`, `name_2`, …, of which each may be a list."""
+    pattern = re.compile(rf"{re.escape(columns.get(name, name))}(_\d+)?")
+    cells = [cell for key, cell in row.items() if key and pattern.fullmatch(key)]
+    texts = [text for cell in cells for text in (cell if isinstance(cell, list) else [cell])]
+    return tuple(text.strip() for text in texts if isinstance(text, str) and text.strip())
+
+
+def is_parquet(path: Path) -> bool:
+    """Whether a manifest has rows instead of lines."""
+    return path.suffix == ".parquet"
+
+
+def read_rows(path: Path, problems: list[str] | None = None) -> Iterator[tuple[int, dict[str, Any]]]:
+    """
+    Line numbers (row numbers, from 1, of Parquet) and rows of a manifest.
+
+    Args:
+        problems: Where lines that hold no row are noted; without it they are errors.
+    """
     if not path.is_file():
         raise ValueError(f"{path}: no such manifest.")
-    if path.suffix not in (".csv", ".jsonl"):
-        raise ValueError(f"{path}: expected a .csv or .jsonl manifest.")
-    with open(path, encoding="utf-8-sig", newline="") as file:  # spreadsheets write a byte-order mark
-        if path.suffix == ".csv":
-            reader = csv.DictReader(file)
-            for row in reader:
-                yield reader.line_num, row
-            return
-        for line, text in enumerate(file, start=1):
-            if not text.strip():
-                continue
-            try:
-                row = json.loads(text)
-            except json.JSONDecodeError as error:
-                raise ValueError(f"{path}, line {line}: not valid JSON ({error}).") from error
-            if not isinstance(row, dict):
-                raise ValueError(f'{path}, line {line}: expected an object, such as {{"audio": …, "caption": …}}.')
-            yield line, row
+    if path.suffix not in MANIFESTS:
+        raise ValueError(f"{path}: expected a {', '.join(MANIFESTS[:-1])} or {MANIFESTS[-1]} manifest.")
+    if is_parquet(path):
+        yield from _read_parquet(path)
+        return
+    try:
+        with open(path, encoding="utf-8-sig", newline="") as file:  # spreadsheets write a byte-order mark
+            if path.suffix == ".csv":
+                reader = csv.DictReader(file)
+                for row in reader:
+                    yield reader.line_num, row
+                return
+            for line, text in enumerate(file, start=1):
+                parsed = _parse_line(f"{path}, line {line}", text, problems) if text.strip() else None
+                if parsed is not None:
+                    yield line, parsed
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: expected UTF-8 text ({error}).") from error
 
 
-def _numbered(row: dict[str, Any], name: str) -> tuple[str, ...]:
-    """The cells of `name`, `name_1`, `name_2`, … that hold text."""
-    cells = [cell for key, cell in row.items() if key and re.fullmatch(rf"{name}(_\d+)?", key)]
-    return tuple(cell.strip() for cell in cells if isinstance(cell, str) and cell.strip())
+def _read_parquet(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    try:
+        file = ParquetFile(path)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path}: cannot be read as Parquet ({error}).") from error
+    rows = (row for batch in file.iter_batches(1024) for row in batch.to_pylist())
+    yield from enumerate(rows, start=1)
+
+
+def _parse_line(place: str, text: str, problems: list[str] | None) -> dict[str, Any] | None:
+    """A line of JSONL; a bad one is noted, or raised where nobody takes notes."""
+    try:
+        row = json.loads(text)
+        if isinstance(row, dict):
+            return row
+        problem = f'{place}: expected an object, such as {{"audio": …, "caption": …}}.'
+    except json.JSONDecodeError as error:
+        problem = f"{place}: not valid JSON ({error})."
+    if problems is None:
+        raise ValueError(problem)
+    problems.append(problem)
+    return None
 
 
 class CaptionCollator:
     """
     Examples -> batch.
 
-    An example is a dict with `input_features` (windows, frames, mel bins), `caption` and optionally `prompt`; the
-    batch is what `MacForConditionalGeneration.forward` takes, padded on the right, with labels.
+    An example is a dict with `input_features` (windows, frames, mel bins), or `encoder_hidden_states` (windows,
+    1 + patches, dim), `caption` and optionally `prompt`; the batch is what the model's forward takes,
+    padded on the right, with labels.
     """
 
     def __init__(self, processor: Any, loss_on: str = "answer"):
@@ -99,14 +231,15 @@ class CaptionCollator:
         self.loss_on = loss_on
 
     def __call__(self, examples: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
-        num_windows = [len(example["input_features"]) for example in examples]
+        audio = "input_features" if "input_features" in examples[0] else "encoder_hidden_states"
+        num_windows = [len(example[audio]) for example in examples]
         prompts = [example.get("prompt") or self.processor.default_prompt for example in examples]
         captions = [example["caption"] for example in examples]
         return {
             **self.processor.encode(num_windows, prompts, captions, loss_on=self.loss_on),
-            "input_features": torch.cat([example["input_features"] for example in examples]),
+            audio: torch.cat([example[audio] for example in examples]),
             "audio_num_windows": torch.tensor(num_windows),
         }
 
 
-__all__ = ["CaptionCollator", "Clip", "read_manifest"]
+__all__ = ["CaptionCollator", "Clip", "ClipRows", "make_clips", "read_manifest"]

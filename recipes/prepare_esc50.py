@@ -5,7 +5,8 @@ Manifests of ESC-50 for `recipes/tiny.yaml`.
 
 `--esc50` is a folder with `manifest.csv` (columns file, fold, category) and the recordings below `--audio`. Captions
 are our own wording, `esc50_captions.yaml`. Fold 5 becomes the validation set, the others the training set, to which
-recordings of silence and of noise are added. `attribution.csv` names title, author and licence of what is learnt from.
+recordings of silence and of noise are added. `pairs.csv` lists windows made of two validation recordings, one after
+the other or both at once. `attribution.csv` names title, author and licence of what is learnt from.
 """
 
 import argparse
@@ -15,6 +16,8 @@ from pathlib import Path
 import numpy as np
 import soundfile
 import yaml
+
+from processing_mac.audio_mac import load_waveform
 
 
 VALIDATION_FOLD = "5"
@@ -39,10 +42,13 @@ def main() -> None:
         rows[split].append(make_row(folder / recording["file"], category, wording["sources"][category]))
     for path, source in write_silence_and_noise(arguments.output.resolve()):
         rows["train"].append(make_row(path, source, wording["no_source"][source]))
+    pairs = write_pairs(arguments.output.resolve() / "pairs", rows["validation"])
+    write_manifest(arguments.output / "pairs.csv", pairs)
     write_manifest(arguments.output / "attribution.csv", [attribute(one) for one in recordings])
     for split, split_rows in rows.items():
         write_manifest(arguments.output / f"{split}.csv", split_rows)
         print(f"{arguments.output / split}.csv: {len(split_rows)} clips")
+    print(f"{arguments.output / 'pairs'}.csv: {len(pairs)} windows")
 
 
 def make_row(path: Path, source: str, wordings: list[dict[str, str]]) -> dict[str, str]:
@@ -70,6 +76,39 @@ def write_silence_and_noise(folder: Path, count: int = 20) -> list[tuple[Path, s
             soundfile.write(path, np.clip(noise * level, -1, 1), SAMPLING_RATE)
             written.append((path, source))
     return written
+
+
+def write_pairs(folder: Path, rows: list[dict[str, str]]) -> list[dict[str, str]]:
+    """
+    One window for every row: its recording and another source's, in turn one after the other and both at once.
+
+    Recordings that sound at once are made equally strong.
+    """
+    folder.mkdir(exist_ok=True)
+    rng = np.random.default_rng(0)
+    written = []
+    for index, row in enumerate(rows):
+        other = rng.choice([one for one in rows if one["source"] != row["source"]])
+        waves = [load_waveform(one["audio"])[: 5 * SAMPLING_RATE] for one in (row, other)]
+        if index % 2:
+            relation, window = "while", mix([wave / (wave.std() + 1e-4) for wave in waves])
+            caption = f"{row['caption_1']} while {other['caption_1']}"
+        else:
+            relation, window = "followed by", np.concatenate(waves)
+            caption = f"{row['caption_1']}, followed by {other['phrase_1']}"
+        path = folder / f"{index}.flac"
+        soundfile.write(path, 0.9 * window / max(np.abs(window).max(), 0.9), SAMPLING_RATE)
+        source = f"{row['source']} {relation} {other['source']}"
+        written.append({"audio": str(path), "source": source, "caption": caption})
+    return written
+
+
+def mix(waves: list[np.ndarray]) -> np.ndarray:
+    """Sum of recordings, as long as the longest."""
+    mixed = np.zeros(max(map(len, waves)), dtype=np.float32)
+    for wave in waves:
+        mixed[: len(wave)] += wave
+    return mixed
 
 
 def write_manifest(path: Path, rows: list[dict[str, str]]) -> None:

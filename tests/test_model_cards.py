@@ -1,10 +1,12 @@
 """The model cards hold exactly the code of the packages, and nothing that should not be published."""
 
+import csv
 import importlib.util
 import json
 from pathlib import Path
 
 import pytest
+from huggingface_hub import ModelCard
 from safetensors import safe_open
 
 
@@ -41,3 +43,24 @@ def test_weights_are_small_and_load_as_float32(folder: Path) -> None:
 def test_no_path_of_the_machine_that_made_it(folder: Path) -> None:
     for file in folder.glob("*.json"):
         assert "/home/" not in file.read_text() and str(ROOT) not in file.read_text(), file
+
+
+@pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
+def test_the_card_is_what_the_hub_reads(folder: Path) -> None:
+    card = ModelCard.load(folder / "README.md")
+    data = card.data
+    assert (data.license, data.language, data.library_name) == ("apache-2.0", "en", "transformers")
+    assert data.pipeline_tag == "audio-text-to-text" and "audio-captioning" in data.tags and data.datasets
+    assert data.metrics == sorted({result.metric_type for result in data.eval_results})
+    assert {result.task_type for result in data.eval_results} == {"audio-text-to-text"}
+    assert data.co2_eq_emissions["emissions"] > 0
+    for part in ("What it is for, and what not", "Data", "Training", "Results", "Carbon", "Limits"):
+        assert f"\n## {part}\n" in card.text
+
+
+@pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
+def test_every_recording_is_attributed(folder: Path) -> None:
+    with open(folder / "attribution.csv", encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert rows and all(row["author"] and row["url"] and row["licence"] for row in rows)
+    assert {row["licence"] for row in rows} <= {"CC0", "CC-BY"}

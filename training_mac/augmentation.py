@@ -10,15 +10,25 @@ FLOOR = math.log(1.1920928955078125e-07)  # the front end's floor: digital silen
 DECIBEL = math.log(10) / 10  # one dB in natural-log energy
 
 
-def change_timbre(log_mel: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
-    """Another microphone: level +-6 dB, tilt of the spectrum up to +-8 dB at its ends."""
-    tilt = torch.linspace(-1, 1, log_mel.shape[1]) * float(rng.uniform(-8, 8)) * DECIBEL
-    return (log_mel + tilt + float(rng.uniform(-6, 6)) * DECIBEL).clamp(min=FLOOR)
+def change_timbre(
+    log_mel: torch.Tensor, rng: np.random.Generator, tilt_db: float = 8.0, gain_db: float = 6.0
+) -> torch.Tensor:
+    """Another microphone: tilt of the spectrum up to +-`tilt_db` at its ends, level +-`gain_db`."""
+    tilt = torch.linspace(-1, 1, log_mel.shape[1]) * float(rng.uniform(-tilt_db, tilt_db)) * DECIBEL
+    return (log_mel + tilt + float(rng.uniform(-gain_db, gain_db)) * DECIBEL).clamp(min=FLOOR)
 
 
 def turn_in_time(log_mel: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
     """Start the recording elsewhere and put its beginning at its end."""
     return torch.roll(log_mel, int(rng.integers(len(log_mel))), dims=0)
+
+
+def excerpt(log_mel: torch.Tensor, rng: np.random.Generator, frames: int) -> torch.Tensor:
+    """At most `frames` of a recording, from anywhere in it."""
+    if len(log_mel) <= frames:
+        return log_mel
+    start = int(rng.integers(len(log_mel) - frames + 1))
+    return log_mel[start : start + frames]
 
 
 def mask_stripes(log_mel: torch.Tensor, rng: np.random.Generator, frames: int = 64, bins: int = 8) -> torch.Tensor:

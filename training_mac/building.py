@@ -1,14 +1,86 @@
-"""A new model and processor, or those of a checkpoint to start from."""
+"""The model that a run starts from: a checkpoint, two pretrained towers with a new connector, or a new one."""
 
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
+import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import PreTrainedTokenizerFast
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from modeling_mac import MacConfig, MacForConditionalGeneration
 from processing_mac import MacFeatureExtractor, MacProcessor
+from training_mac.checkpoints import write_whole
 from training_mac.recipe import Recipe
+
+
+AUDIO_TOKEN = "<|audio|>"
+
+
+def load_base(base: str) -> tuple[MacForConditionalGeneration, MacProcessor]:
+    """Model and processor of a folder or Hub id; weights in float32, whatever the files hold."""
+    model = MacForConditionalGeneration.from_pretrained(base, dtype=torch.float32)
+    if Path(base).is_dir():
+        model.name_or_path = str(Path(base).resolve())  # what an adapter's folder will say that it belongs to
+    return model, MacProcessor.from_pretrained(base)
+
+
+def make_base(recipe: Recipe, prompt: str, texts: Iterable[str], folder: Path) -> None:
+    """
+    Write the model that a run without `base_model` starts from; `folder` is complete or not there.
+
+    Args:
+        recipe: The first stage's.
+        prompt: The processor's default prompt.
+        texts: What the tokenizer of a model from nothing is made from.
+        folder: Where to.
+    """
+    if (recipe.base_audio_tower is None) != (recipe.base_language_model is None):
+        raise ValueError("`base_audio_tower` and `base_language_model` go together: give both or neither.")
+    make = new_model if recipe.base_audio_tower is None else join_towers
+    model, tokenizer = make(recipe, [*texts, prompt])
+    config = model.config
+    processor = MacProcessor(
+        MacFeatureExtractor(window_frames=config.audio_config.window_frames),
+        tokenizer,
+        audio_tokens_per_window=config.audio_tokens_per_window,
+        audio_tokens_per_run=config.audio_tokens_per_run,
+        default_prompt=prompt,
+    )
+    with write_whole(folder) as partial:
+        model.save_pretrained(partial)
+        processor.save_pretrained(partial)
+
+
+def join_towers(recipe: Recipe, texts: Iterable[str]) -> tuple[MacForConditionalGeneration, PreTrainedTokenizerFast]:
+    """Two pretrained towers and a new connector; `<|audio|>` is added to a tokenizer that lacks it."""
+    assert recipe.base_audio_tower is not None and recipe.base_language_model is not None
+    tokenizer = AutoTokenizer.from_pretrained(recipe.tokenizer or recipe.base_language_model, padding_side="left")
+    tokenizer.add_special_tokens({"additional_special_tokens": [AUDIO_TOKEN]})
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    model = MacForConditionalGeneration.from_towers(
+        recipe.base_audio_tower,
+        recipe.base_language_model,
+        audio_token_id=tokenizer.convert_tokens_to_ids(AUDIO_TOKEN),
+        **recipe.model,
+    )
+    return model, tokenizer
+
+
+def new_model(recipe: Recipe, texts: Iterable[str]) -> tuple[MacForConditionalGeneration, PreTrainedTokenizerFast]:
+    """A model from nothing, with a tokenizer of the texts."""
+    tokenizer = train_tokenizer(texts, recipe.vocab_size)
+    config = MacConfig(**with_vocabulary(recipe.model, tokenizer))
+    model = MacForConditionalGeneration(config)
+    model.generation_config.update(
+        max_new_tokens=40,
+        do_sample=False,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+        suppress_tokens=[config.audio_token_id],
+    )
+    return model, tokenizer
 
 
 def train_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenizerFast:
@@ -16,7 +88,7 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenize
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
-    special = ["<|endoftext|>", "<|pad|>", "<|audio|>"]
+    special = ["<|endoftext|>", "<|pad|>", AUDIO_TOKEN]
     trainer = trainers.BpeTrainer(
         vocab_size=vocab_size,
         special_tokens=special,
@@ -33,31 +105,6 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenize
     )
 
 
-def build(recipe: Recipe, texts: Iterable[str]) -> tuple[MacForConditionalGeneration, MacProcessor]:
-    """The recipe's base model, or a new one with a tokenizer of the texts."""
-    if recipe.base_model is not None:
-        model = MacForConditionalGeneration.from_pretrained(recipe.base_model)
-        return model, MacProcessor.from_pretrained(recipe.base_model)
-    tokenizer = train_tokenizer([*texts, recipe.prompt], recipe.vocab_size)
-    config = MacConfig(**with_vocabulary(recipe.model, tokenizer))
-    model = MacForConditionalGeneration(config)
-    model.generation_config.update(
-        max_new_tokens=40,
-        do_sample=False,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-        suppress_tokens=[config.audio_token_id],
-    )
-    processor = MacProcessor(
-        MacFeatureExtractor(window_frames=config.audio_config.window_frames),
-        tokenizer,
-        audio_tokens_per_window=config.audio_tokens_per_window,
-        audio_tokens_per_run=config.audio_tokens_per_run,
-        default_prompt=recipe.prompt,
-    )
-    return model, processor
-
-
 def with_vocabulary(model: dict[str, Any], tokenizer: PreTrainedTokenizerFast) -> dict[str, Any]:
     """The model's settings with the tokenizer's sizes and ids."""
     ids = {
@@ -67,4 +114,4 @@ def with_vocabulary(model: dict[str, Any], tokenizer: PreTrainedTokenizerFast) -
         "pad_token_id": tokenizer.pad_token_id,
     }
     text_config = {"model_type": "mamba2", **model.get("text_config", {}), **ids}
-    return {**model, "text_config": text_config, "audio_token_id": tokenizer.convert_tokens_to_ids("<|audio|>")}
+    return {**model, "text_config": text_config, "audio_token_id": tokenizer.convert_tokens_to_ids(AUDIO_TOKEN)}

@@ -1,45 +1,45 @@
-"""Recipes: YAML files, overridden by `--field value`, checked against the fields below and TrainingArguments'."""
+"""The fields of a recipe that are not data's: what is built, what trains, how it is validated and what is kept."""
 
-import difflib
-import re
-import sys
-from dataclasses import dataclass, field, fields
-from pathlib import Path
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Literal
 
-import yaml
-from transformers import HfArgumentParser, TrainingArguments
-
-
-class RecipeLoader(yaml.SafeLoader):
-    """YAML, with 1e-4 read as the number that it is everywhere else."""
-
-
-RecipeLoader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789")
-)
+from transformers import TrainingArguments
 
 
 @dataclass
 class Recipe:
-    """What MAC's training needs beyond transformers' TrainingArguments."""
+    """What MAC's training needs beyond its data and transformers' TrainingArguments."""
 
-    train_manifest: str = field(metadata={"help": "CSV or JSONL manifest of the recordings to learn from."})
-    eval_manifest: str = field(metadata={"help": "Manifest of the recordings to validate on."})
-    audio_root: str | None = field(
-        default=None, metadata={"help": "Folder that audio paths are relative to; the manifest's by default."}
+    # Where the model comes from
+    base_model: str | None = field(default=None, metadata={"help": "MAC folder or Hub id to start from."})
+    base_audio_tower: str | None = field(
+        default=None, metadata={"help": "Without a base model: pretrained EAT, a file, folder or Hub id."}
     )
-    base_model: str | None = field(
-        default=None, metadata={"help": "MAC folder or Hub id to start from; a new model from `model` if not given."}
+    base_language_model: str | None = field(
+        default=None, metadata={"help": "And the pretrained language model that a new connector joins to it."}
+    )
+    tokenizer: str | None = field(
+        default=None, metadata={"help": "Tokenizer of `base_language_model`; by default the one in its folder."}
     )
     model: dict = field(
-        default_factory=dict, metadata={"help": "Fields of MacConfig for a new model, sub-configs as mappings."}
+        default_factory=dict,
+        metadata={"help": "Fields of MacConfig for a new model, sub-configs as mappings; of a base model none."},
     )
-    vocab_size: int = field(default=1000, metadata={"help": "Size of the BPE that is trained for a new model."})
-    prompt: str = field(default="Describe the sound.", metadata={"help": "The prompt that captions answer."})
-    objective: str = field(
+    vocab_size: int = field(default=1000, metadata={"help": "Size of the BPE that a model from nothing gets."})
+
+    # What a stage teaches
+    objective: Literal["captions", "tags", "teacher"] = field(
         default="captions",
-        metadata={"help": "'captions': the whole model; 'tags': its encoder alone, on the `source` column."},
+        metadata={
+            "help": "'captions': the whole model; 'tags': its encoder alone, on the `source` column; 'teacher': on "
+            "that column, too, a convolutional network for the encoder to imitate."
+        },
+    )
+    teacher_width: int = field(
+        default=32, metadata={"help": "Channels of the teacher's first block; its last has four times as many."}
+    )
+    imitate_teacher: bool = field(
+        default=False, metadata={"help": "While it learns tags, the encoder also imitates an earlier stage's teacher."}
     )
     whiten: bool = field(
         default=False,
@@ -48,70 +48,92 @@ class Recipe:
     kept_patches: int = field(
         default=128, metadata={"help": "Patches of a window that enter the encoder while it learns tags."}
     )
-    encoder: str = field(default="full", metadata={"help": "'full' trains the encoder, 'frozen' leaves it as it is."})
+    loss_on: Literal["answer", "all"] = field(
+        default="answer", metadata={"help": "'answer': learn the answers only; 'all': the prompts too, as LTU."}
+    )
+    packing: bool = field(
+        default=False,
+        metadata={"help": "Write the clips of a batch one after another in one row, without padding (Mamba-2 only)."},
+    )
+
+    cached_epochs: int = field(
+        default=0,
+        metadata={
+            "help": "Epochs of examples that a frozen encoder encodes once, for all epochs to read; 0: each anew."
+        },
+    )
+
+    # What trains, and how fast
+    encoder: Literal["frozen", "lora", "full"] = field(default="full", metadata={"help": "How the encoder trains."})
+    connector: Literal["frozen", "full"] = field(default="full", metadata={"help": "How the connector trains."})
+    language_model: Literal["frozen", "lora", "full"] = field(
+        default="full", metadata={"help": "How the language model trains."}
+    )
     encoder_learning_rate: float | None = field(
         default=None, metadata={"help": "Learning rate of the encoder; `learning_rate` if not given."}
     )
-    join_probability: float = field(
-        default=0.0, metadata={"help": "Share of windows with a second clip after the first."}
+    connector_learning_rate: float | None = field(
+        default=None, metadata={"help": "Learning rate of the connector; `learning_rate` if not given."}
     )
-    overlay_probability: float = field(default=0.0, metadata={"help": "Share of windows with two clips at once."})
+    language_model_learning_rate: float | None = field(
+        default=None, metadata={"help": "Learning rate of the language model; `learning_rate` if not given."}
+    )
+    encoder_layer_decay: float = field(
+        default=1.0, metadata={"help": "Factor of the learning rate from each encoder block to the one below it."}
+    )
+    lora_rank: int = field(default=8, metadata={"help": "Rank r of the LoRA matrices; the paper's: 8 and 256."})
+    lora_alpha: float | None = field(default=None, metadata={"help": "LoRA's scale times r; 2 r if not given."})
+    lora_dropout: float = field(default=0.0, metadata={"help": "Dropout before the LoRA matrices."})
+    lora_targets: list[str] = field(
+        default_factory=lambda: ["in_proj", "out_proj"],
+        metadata={"help": "Layers of the language model that LoRA adapts; Mamba-2's projections by default."},
+    )
+    encoder_lora_targets: list[str] = field(
+        default_factory=lambda: ["qkv", "proj"], metadata={"help": "Layers of the encoder that LoRA adapts."}
+    )
+
+    # Validation and faults
+    eval_metrics: list[str] = field(
+        default_factory=lambda: ["bleu", "rouge_l", "cider_d"],
+        metadata={"help": "Metrics of `evaluation_mac.score_captions`; meteor, spice and spider need Java."},
+    )
+    early_stopping_patience: int | None = field(
+        default=None,
+        metadata={"help": "Stop after so many evaluations without a better `metric_for_best_model`."},
+    )
+    max_nan_steps: int = field(
+        default=3,
+        metadata={"help": "Stop at so many steps in a row without a finite gradient; such steps change no weight."},
+    )
+
+    # What is kept
+    merge_adapter: bool = field(
+        default=False, metadata={"help": "Write the LoRA matrices into the weights: a whole model, no adapter."}
+    )
     store_float16: bool = field(
         default=False, metadata={"help": "Write the final weights as float16; they load as float32."}
     )
     stages: list[dict] = field(
         default_factory=list,
-        metadata={"help": "Overrides of these fields, one mapping a stage; run one after another."},
+        metadata={"help": "Overrides of any field, one mapping a stage; stages run one after another."},
     )
 
 
-def load_stages(arguments: list[str]) -> list[tuple[Recipe, TrainingArguments]]:
-    """
-    Parse `recipe.yaml [--field value …]` into one (recipe, training arguments) pair a stage.
+@dataclass
+class MacTrainingArguments(TrainingArguments):
+    """transformers' own, with the defaults that MAC's data and faults need."""
 
-    Stage i writes its checkpoints to `output_dir/stage-i`.
-
-    Raises:
-        ValueError: no such recipe, a field that does not exist (the nearest one is named), a value of a wrong kind.
-    """
-    parser = HfArgumentParser([Recipe, TrainingArguments])
-    if not arguments or arguments[0] in ("-h", "--help"):
-        parser.print_help()
-        sys.exit(0)
-    path = Path(arguments[0])
-    if not path.is_file():
-        raise ValueError(f"{path}: no such recipe.")
-    settings = yaml.load(path.read_text(encoding="utf-8"), RecipeLoader) or {}
-    overrides = parse_overrides(arguments[1:])
-    known = {entry.name for kind in (Recipe, TrainingArguments) for entry in fields(kind) if entry.init}
-    stages = settings.get("stages") or [{}]
-    for origin, names in [(str(path), settings), ("command line", overrides), *((str(path), one) for one in stages)]:
-        check_names(names, known, origin)
-    output_dir = overrides.get("output_dir", settings.get("output_dir", "runs/mac"))
-    pairs = []
-    for index, stage in enumerate(stages, start=1):
-        merged = {**settings, **stage, **overrides, "stages": [], "output_dir": f"{output_dir}/stage-{index}"}
-        recipe, training = parser.parse_dict(merged)
-        pairs.append((recipe, training))
-    return pairs
-
-
-def parse_overrides(arguments: list[str]) -> dict[str, Any]:
-    """`--field value` pairs; values are read as YAML."""
-    if len(arguments) % 2:
-        raise ValueError(f"Expected `--field value` pairs after the recipe; got {' '.join(arguments)!r}.")
-    overrides = {}
-    for name, value in zip(arguments[::2], arguments[1::2], strict=True):
-        if not name.startswith("--"):
-            raise ValueError(f"Expected `--field`, got {name!r}.")
-        overrides[name[2:].replace("-", "_")] = yaml.load(value, RecipeLoader)
-    return overrides
-
-
-def check_names(settings: dict[str, Any], known: set[str], origin: str) -> None:
-    """Refuse a field that nothing reads."""
-    for name in settings:
-        if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
-            hint = f" Did you mean {near[0]!r}?" if near else ""
-            raise ValueError(f"{origin}: no field {name!r}.{hint}")
+    output_dir: str | None = field(
+        default="runs/mac", metadata={"help": "Folder of the run: the model at its end, stages and checkpoints below."}
+    )
+    remove_unused_columns: bool = field(
+        default=False, metadata={"help": "Must stay false: the collator reads what the model does not."}
+    )
+    restore_callback_states_from_checkpoint: bool = field(
+        default=True, metadata={"help": "Whether a resumed run keeps the patience of early stopping."}
+    )
+    accelerator_config: dict | str | None = field(
+        # Slicing a batch of one process for all would cut clips of several windows apart.
+        default_factory=lambda: {"dispatch_batches": False},
+        metadata={"help": "Fields of accelerate's AcceleratorConfig, as a mapping or JSON file."},
+    )

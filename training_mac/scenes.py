@@ -1,33 +1,25 @@
 """
-Training windows made of one or two recordings: alone, one after the other, or both at once.
+Training examples made of one or two recordings: alone, one after the other, or both at once.
 
-A scene carries its caption and where in it each source sounds. Every random choice derives from seed, epoch and row,
-so that a run repeats whatever the number of workers.
+A scene carries its caption and where in it each source sounds.
 """
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.data import Dataset
-from tqdm import tqdm
 
 from processing_mac.dataset_mac import Clip
-from training_mac.augmentation import DECIBEL, change_timbre, mask_stripes, overlay, turn_in_time
+from training_mac.augmentation import DECIBEL, change_timbre, excerpt, mask_stripes, overlay, turn_in_time
+from training_mac.data_recipe import DataRecipe
 
 
 SILENCE_AND_NOISE = ("silence", "noise")  # sources that are no part of a scene of two
 
-
-def load_log_mels(clips: Sequence[Clip], extractor: Any, max_frames: int) -> list[torch.Tensor]:
-    """Decode every recording once: raw log-mel (frames, mel bins) float16, at most `max_frames`, kept in memory."""
-    log_mels = []
-    for clip in tqdm(clips, desc="log-mel", unit="clip"):
-        log_mel = extractor.raw_log_mel(extractor.load(clip.audio)[0])
-        log_mels.append(log_mel[:max_frames].half())
-    return log_mels
+Recording = tuple[Clip, torch.Tensor]  # with its raw log-mel, (frames, mel bins)
 
 
 @dataclass
@@ -39,102 +31,110 @@ class Scene:
     spans: list[tuple[int, int, str | None]]
 
 
-class SceneDataset(Dataset):
+class SceneMaker:
     """
-    Augmented scenes; item i is built around clip i.
+    Varies recordings and puts two of them together, as the recipe says.
 
     Args:
-        clips: The manifest.
-        log_mels: Their raw log-mels, see `load_log_mels`.
+        data: The switches of augmentation.
         extractor: The feature extractor: window length, padding and normalisation.
-        join_probability: How often a second recording follows the first.
-        overlay_probability: How often a second recording sounds at the same time.
-        seed: Of every random choice.
     """
 
-    def __init__(
-        self,
-        clips: Sequence[Clip],
-        log_mels: Sequence[torch.Tensor],
-        extractor: Any,
-        join_probability: float = 0.0,
-        overlay_probability: float = 0.0,
-        seed: int = 0,
-    ):
-        self.clips = clips
-        self.log_mels = log_mels
+    def __init__(self, data: DataRecipe, extractor: Any):
+        self.data = data
         self.extractor = extractor
-        self.join_probability = join_probability
-        self.overlay_probability = overlay_probability
-        self.seed = seed
-        self.epoch = 0
+        self.most_frames = None if data.max_windows is None else data.max_windows * extractor.window_frames
 
-    def set_epoch(self, epoch: int) -> None:
-        """Called by the Trainer's data loader at the start of an epoch."""
-        self.epoch = epoch
+    def example(self, scene: Scene, clip: Clip, rng: np.random.Generator) -> dict[str, Any]:
+        """What a collator takes; `clip` is the one that the scene was made around."""
+        log_mel, frames = scene.log_mel, self.extractor.window_frames
+        if self.data.spec_augment:
+            log_mel = torch.cat([mask_stripes(window, rng) for window in log_mel.split(frames)])
+        return {
+            "input_features": self.extractor.to_windows(log_mel),
+            "caption": scene.caption,
+            "prompt": clip.prompt,
+            "audio": str(clip.audio),
+            "spans": scene.spans,
+        }
 
-    def __len__(self) -> int:
-        return len(self.clips)
-
-    def __getitem__(self, row: int) -> dict[str, Any]:
-        rng = np.random.default_rng([self.seed, self.epoch, row])
-        scene = self.compose(row, rng)
-        window = self.extractor.to_windows(mask_stripes(scene.log_mel, rng))[:1]
-        return {"input_features": window, "caption": scene.caption, "spans": scene.spans}
-
-    def compose(self, row: int, rng: np.random.Generator) -> Scene:
-        """One recording, or two of different sources."""
+    def draw_kind(self, clip: Clip, rng: np.random.Generator) -> str:
+        """'single', 'joined' or 'overlaid'."""
         kind = rng.random()
-        alone = self.clips[row].source in SILENCE_AND_NOISE
-        if alone or kind >= self.join_probability + self.overlay_probability:
-            return self.single(row, rng)
-        other = self.draw_other(row, rng)
-        return self.joined(row, other, rng) if kind < self.join_probability else self.overlaid(row, other, rng)
+        if clip.source in SILENCE_AND_NOISE or kind >= self.data.join_probability + self.data.overlay_probability:
+            return "single"
+        return "joined" if kind < self.data.join_probability else "overlaid"
 
-    def draw_other(self, row: int, rng: np.random.Generator) -> int:
-        """A clip of another source, neither silence nor noise."""
-        while True:
-            other = int(rng.integers(len(self.clips)))
-            if self.clips[other].source not in (self.clips[row].source, *SILENCE_AND_NOISE):
-                return other
+    def vary(self, recording: Recording, rng: np.random.Generator) -> torch.Tensor:
+        """
+        A recording as another microphone would have caught it: whole, or half the time cut.
 
-    def recording(self, row: int, rng: np.random.Generator, shortest: float = 0.5) -> torch.Tensor:
-        """A clip as another microphone would have caught it, cut to `shortest` … 1 of its length."""
-        log_mel = self.log_mels[row].float()
-        if self.clips[row].source == "silence":
+        One, two in a row and two at once are cut alike, so that a scene's length does not tell which it is.
+        """
+        clip, log_mel = recording[0], recording[1].float()
+        if self.most_frames is not None:
+            log_mel = excerpt(log_mel, rng, self.most_frames)
+        if clip.source == "silence":
             return log_mel
-        log_mel = change_timbre(turn_in_time(log_mel, rng), rng)
-        return log_mel[: max(1, round(len(log_mel) * rng.uniform(shortest, 1.0)))]
+        if self.data.time_shift:
+            log_mel = turn_in_time(log_mel, rng)
+        if self.data.gain_db or self.data.tilt_db:
+            log_mel = change_timbre(log_mel, rng, self.data.tilt_db, self.data.gain_db)
+        if self.data.min_excerpt < 1 and rng.random() >= 0.5:
+            log_mel = log_mel[: max(1, round(len(log_mel) * rng.uniform(self.data.min_excerpt, 1.0)))]
+        return log_mel
 
-    def single(self, row: int, rng: np.random.Generator) -> Scene:
+    def single(self, recording: Recording, rng: np.random.Generator) -> Scene:
         """One recording; now and then it goes on until the window is full."""
-        log_mel, frames = self.recording(row, rng), self.extractor.window_frames
-        if rng.random() < 0.3:
-            log_mel = log_mel.repeat(-(-frames // len(log_mel)), 1)
-        log_mel = log_mel[:frames]
-        return Scene(log_mel, pick(self.clips[row].captions, rng), [(0, len(log_mel), self.clips[row].source)])
+        clip, frames = recording[0], self.extractor.window_frames
+        log_mel = self.vary(recording, rng)
+        repeated = self.data.repeat_probability and rng.random() < self.data.repeat_probability
+        if repeated and len(log_mel) < frames:
+            log_mel = log_mel.repeat(-(-frames // len(log_mel)), 1)[:frames]
+        return Scene(log_mel, pick(clip.captions, rng), [(0, len(log_mel), clip.source)])
 
-    def joined(self, first: int, second: int, rng: np.random.Generator) -> Scene:
-        """X, followed by Y."""
-        before, after = self.recording(first, rng), self.recording(second, rng)
-        log_mel = torch.cat([before, after])[: self.extractor.window_frames]
-        caption = f"{pick(self.clips[first].captions, rng)}, followed by {pick(self.clips[second].phrases, rng)}"
-        spans = [
-            (0, len(before), self.clips[first].source),
-            (len(before), len(log_mel), self.clips[second].source),
-        ]
+    def joined(self, first: Recording, second: Recording, rng: np.random.Generator) -> Scene:
+        """X, followed by Y; without phrases: X, then Y."""
+        before, after = self.vary(first, rng), self.vary(second, rng)
+        log_mel = torch.cat([before, after])[: self.most_frames]
+        caption = end_clause(pick(first[0].captions, rng))
+        if second[0].phrases:
+            caption = f"{caption}, followed by {pick(second[0].phrases, rng)}"
+        else:
+            caption = f"{caption}, then {begin_clause(pick(second[0].captions, rng))}"
+        middle = min(len(before), len(log_mel))
+        spans = [(0, middle, first[0].source), (middle, len(log_mel), second[0].source)]
         return Scene(log_mel, caption, spans)
 
-    def overlaid(self, first: int, second: int, rng: np.random.Generator) -> Scene:
-        """X while Y: both nearly whole, within 5 dB of each other."""
-        levels = [self.recording(row, rng, shortest=0.9) for row in (first, second)]
+    def overlaid(self, first: Recording, second: Recording, rng: np.random.Generator) -> Scene:
+        """X while Y: X, which is up to 5 dB stronger, is told first."""
+        levels = [self.vary(recording, rng) for recording in (first, second)]
         means = [level.exp().mean().log() for level in levels]
-        difference = means[0] - means[1] + float(rng.uniform(-5, 5)) * DECIBEL
+        difference = means[0] - means[1] - float(rng.uniform(0, 5)) * DECIBEL
         log_mel = overlay(levels[0], levels[1] + difference)
-        caption = f"{pick(self.clips[first].captions, rng)} while {pick(self.clips[second].captions, rng)}"
-        return Scene(log_mel, caption, [(0, len(log_mel), self.clips[row].source) for row in (first, second)])
+        caption = end_clause(pick(first[0].captions, rng))
+        caption = f"{caption} while {begin_clause(pick(second[0].captions, rng))}"
+        return Scene(log_mel, caption, [(0, len(log_mel), recording[0].source) for recording in (first, second)])
+
+
+def may_meet(first: Clip, second: Clip) -> bool:
+    """Whether a scene of both says something: different sounds, the second neither silence nor noise."""
+    if second.source in SILENCE_AND_NOISE or first.audio == second.audio:
+        return False
+    return first.source is None or first.source != second.source
 
 
 def pick(texts: Sequence[str], rng: np.random.Generator) -> str:
     """One of several wordings."""
     return texts[int(rng.integers(len(texts)))]
+
+
+def end_clause(caption: str) -> str:
+    """A caption that a sentence goes on after."""
+    return caption.rstrip(" .")
+
+
+def begin_clause(caption: str) -> str:
+    """A caption in the middle of a sentence: no capital, unless its first word is "I" or all in capitals."""
+    keeps_capital = re.match(r"I\b|[A-Z]{2}", caption)
+    return caption if keeps_capital else caption[:1].lower() + caption[1:]

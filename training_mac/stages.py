@@ -1,87 +1,120 @@
-"""One stage of training: the encoder on tags, or the whole model on captions."""
+"""One stage of training: a teacher or the encoder on tags, or the parts that the recipe names on captions."""
 
-import json
-from collections.abc import Sequence
-from pathlib import Path
+from typing import Any
 
-import torch
-from transformers import Trainer, TrainingArguments
+from torch.utils.data import default_collate
+from transformers import EarlyStoppingCallback, set_seed
 
 from modeling_mac import MacForConditionalGeneration
-from processing_mac import AudioCaptioningPipeline, MacProcessor
-from processing_mac.dataset_mac import CaptionCollator, Clip
-from training_mac.recipe import Recipe
-from training_mac.scenes import SceneDataset
+from training_mac.adapters import learns_whole, module_to_train, set_trainable
+from training_mac.collating import TrainingCollator
+from training_mac.encoded import EncodedExamples
+from training_mac.recipe_file import Stage
+from training_mac.run import Run, gather_weights, learnt_weights
+from training_mac.stage_data import read_eval_clips
 from training_mac.tagging import SpanCollator, SpanTagger, list_sources
+from training_mac.teacher import ConvTagger, MixtureDataset
 from training_mac.trainer import CaptionTrainer, MacTrainer
+from training_mac.training_set import make_training_set
 from training_mac.whitening import whiten_patches
 
 
-def make_scenes(
-    recipe: Recipe, training: TrainingArguments, clips: Sequence[Clip], log_mels: list[torch.Tensor], extractor
-) -> SceneDataset:
-    """The training windows of a stage."""
-    return SceneDataset(
-        clips, log_mels, extractor, recipe.join_probability, recipe.overlay_probability, seed=training.seed
+def train_stage(run: Run, stage: Stage) -> None:
+    """Train a stage from the result of the one before, or from its own last whole checkpoint, to its result."""
+    set_seed(stage.training.seed)
+    adapted, processor = run.load(after=stage.number - 1)
+    processor.default_prompt = stage.data.prompt or processor.default_prompt
+    model = module_to_train(adapted, run.recipes)
+    trainer = TRAINERS[stage.recipe.objective](run, stage, model, processor)
+    trainer.train(resume_from_checkpoint=stage.training.resume_from_checkpoint or run.last_checkpoint(stage))
+    trainer.save_state()
+    if stage.recipe.objective == "tags":
+        trainer.model.hand_over(model.model.connector)
+    teacher = learnt_weights(trainer.model.state_dict(), True) if stage.recipe.objective == "teacher" else None
+    run.save_result(stage, learnt_weights(gather_weights(trainer, model), learns_whole(run.recipes)), teacher)
+
+
+def check_stage(stage: Stage) -> None:
+    """
+    Refuse what could not do what it says.
+
+    Raises:
+        ValueError: it names the field.
+    """
+    recipe, training = stage.recipe, stage.training
+    if recipe.cached_epochs and recipe.encoder != "frozen":
+        raise ValueError("`cached_epochs` keeps what a frozen encoder says: it needs `encoder: frozen`.")
+    if training.dataloader_persistent_workers:
+        raise ValueError("`dataloader_persistent_workers` would draw the first epoch's examples in all epochs.")
+    if recipe.early_stopping_patience is not None and not (
+        training.metric_for_best_model and training.load_best_model_at_end
+    ):
+        raise ValueError("`early_stopping_patience` needs `metric_for_best_model` and `load_best_model_at_end: true`.")
+    validates = training.eval_strategy != "no"
+    if validates and recipe.objective == "captions" and not read_eval_clips(stage.data):
+        raise ValueError("`eval_strategy` asks for validation, but no data to validate on is given.")
+
+
+def make_teacher_trainer(run: Run, stage: Stage, model: MacForConditionalGeneration, processor: Any) -> MacTrainer:
+    """Trains the network that the encoder will imitate."""
+    scenes: Any = make_training_set(stage.data, processor, stage.training.seed)
+    sources = list_sources(list(scenes.clips))
+    return MacTrainer(
+        ConvTagger(len(sources), stage.recipe.teacher_width),
+        stage.training,
+        recipe=stage.recipe,
+        train_dataset=MixtureDataset(scenes.clips, scenes.log_mels, sources, scenes.extractor, stage.training.seed),
+        data_collator=default_collate,
     )
 
 
-def make_tag_trainer(
-    recipe: Recipe, training: TrainingArguments, model: MacForConditionalGeneration, scenes: SceneDataset
-) -> Trainer:
+def make_tag_trainer(run: Run, stage: Stage, model: MacForConditionalGeneration, processor: Any) -> MacTrainer:
     """Trains the encoder alone."""
+    scenes: Any = make_training_set(stage.data, processor, stage.training.seed)
     sources = list_sources(list(scenes.clips))
     tower = model.model.audio_tower
-    if recipe.whiten:
+    if stage.recipe.whiten:
         extractor = scenes.extractor
         sample = [(log_mel[:480].float() - extractor.mean) / extractor.scale for log_mel in scenes.log_mels[:500]]
         whiten_patches(tower.embeddings, sample)
+    teacher = None
+    if stage.recipe.imitate_teacher:
+        teacher = ConvTagger(len(sources), stage.recipe.teacher_width)
+        teacher.load_state_dict(run.teacher(before=stage.number))
     return MacTrainer(
-        SpanTagger(tower, len(sources), recipe.kept_patches),
-        training,
+        SpanTagger(tower, len(sources), stage.recipe.kept_patches, teacher),
+        stage.training,
+        recipe=stage.recipe,
         train_dataset=scenes,
         data_collator=SpanCollator(sources, tower.config.patch_size),
     )
 
 
-def make_caption_trainer(
-    recipe: Recipe,
-    training: TrainingArguments,
-    model: MacForConditionalGeneration,
-    processor: MacProcessor,
-    scenes: SceneDataset,
-    eval_clips: Sequence[Clip],
-) -> Trainer:
-    """Trains the whole model, or all but a frozen encoder."""
-    if recipe.encoder not in ("full", "frozen"):
-        raise ValueError(f"`encoder` is {recipe.encoder!r}; expected 'full' or 'frozen'.")
-    model.model.audio_tower.requires_grad_(recipe.encoder == "full")
+def make_caption_trainer(run: Run, stage: Stage, model: Any, processor: Any) -> CaptionTrainer:
+    """Trains the parts that the stage names, on captions or on answers to questions."""
+    recipe = stage.recipe
+    if recipe.packing and model.config.text_config.model_type != "mamba2":
+        raise ValueError(
+            f"`packing` needs a language model that keeps packed clips apart by `seq_idx`: 'mamba2'; this one is "
+            f"{model.config.text_config.model_type!r}."
+        )
+    set_trainable(model, recipe)
+    train_dataset: Any = make_training_set(stage.data, processor, stage.training.seed)
+    if recipe.cached_epochs:
+        tower = next(module for name, module in model.named_modules() if name.split(".")[-1] == "audio_tower")
+        file = run.stage_folder(stage.number) / f"encoded-{stage.training.process_index}.npy"
+        train_dataset = EncodedExamples(train_dataset, tower, recipe.cached_epochs, file)
+    patience = recipe.early_stopping_patience
     return CaptionTrainer(
         model,
-        training,
-        train_dataset=scenes,
-        data_collator=CaptionCollator(processor),
-        eval_clips=eval_clips,
+        stage.training,
+        recipe=recipe,
+        train_dataset=train_dataset,
+        data_collator=TrainingCollator(processor, recipe.loss_on, recipe.packing),
+        eval_clips=read_eval_clips(stage.data) if stage.training.eval_strategy != "no" else [],
         processor=processor,
-        encoder_learning_rate=recipe.encoder_learning_rate,
+        callbacks=None if patience is None else [EarlyStoppingCallback(patience)],
     )
 
 
-def save(model: MacForConditionalGeneration, processor: MacProcessor, folder: Path, store_float16: bool) -> None:
-    """Write the folder that goes to the Hub; in float16, if asked, that loads as float32."""
-    pipeline = AudioCaptioningPipeline(model, processor=processor, task="audio-captioning", device="cpu")
-    if store_float16:
-        model.half()
-    pipeline.save_pretrained(folder)
-    if store_float16:
-        mark_float32(folder / "config.json")
-
-
-def mark_float32(config_file: Path) -> None:
-    """Have `from_pretrained` load the weights as float32: float16 is several times slower on a CPU."""
-    config = json.loads(config_file.read_text(encoding="utf-8"))
-    for part in (config, config["audio_config"], config["text_config"]):
-        part["dtype"] = "float32"
-    temporary = config_file.with_suffix(".tmp")
-    temporary.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-    temporary.replace(config_file)
+TRAINERS = {"teacher": make_teacher_trainer, "tags": make_tag_trainer, "captions": make_caption_trainer}

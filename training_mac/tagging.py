@@ -16,6 +16,7 @@ from torch import nn
 from modeling_mac import EatModel
 from modeling_mac.connector_mac import Connector, MeanPoolConnector
 from training_mac.scenes import SILENCE_AND_NOISE
+from training_mac.teacher import ConvTagger
 
 
 class SpanTagger(nn.Module):
@@ -26,12 +27,18 @@ class SpanTagger(nn.Module):
         audio_tower: An `EatModel`, trained in place.
         num_sources: Sources to tell apart.
         kept_patches: Patches of a window that enter the encoder in training; all in evaluation.
+        teacher: A trained tagger to imitate, if any: what it says of each span, and what it hears at each row.
     """
 
-    def __init__(self, audio_tower: EatModel, num_sources: int, kept_patches: int):
+    def __init__(self, audio_tower: EatModel, num_sources: int, kept_patches: int, teacher: ConvTagger | None = None):
         super().__init__()
         self.audio_tower = audio_tower
         self.kept_patches = kept_patches
+        self.teacher = None if teacher is None else teacher.requires_grad_(False)
+        if teacher is not None:
+            width = teacher.head.in_features
+            self.imitate = nn.Linear(audio_tower.config.hidden_size, width)
+            self.teacher_norm = nn.BatchNorm1d(width, affine=False)
         hidden_size = audio_tower.config.hidden_size
         # Means over tokens differ little between sounds: without this a linear head learns very slowly.
         self.norm = nn.BatchNorm1d(hidden_size, affine=False)
@@ -55,12 +62,41 @@ class SpanTagger(nn.Module):
         if self.training:
             patches = torch.rand(patches.shape, device=patches.device).argsort(dim=1)[:, : self.kept_patches]
         tokens = self.audio_tower(input_features, kept_patches=patches).last_hidden_state[:, 1:]
+        row = patches // columns  # (windows, kept)
         window, first, end = spans.unbind(1)
-        row = patches[window] // columns  # (spans, kept)
-        inside = ((row >= first.unsqueeze(1)) & (row < end.unsqueeze(1))).to(tokens.dtype).unsqueeze(-1)
-        means = (tokens[window] * inside).sum(1) / inside.sum(1).clamp(min=1)
-        logits = self.head(self.norm(means))
-        return {"loss": self.loss(logits, labels), "logits": logits}
+        inside = (row[window] >= first.unsqueeze(1)) & (row[window] < end.unsqueeze(1))  # (spans, kept)
+        means = torch.einsum("sk,skd->sd", inside.to(tokens.dtype), tokens[window])
+        logits = self.head(self.norm(means / inside.sum(1, keepdim=True).clamp(min=1)))
+        loss = self.loss(logits, labels)
+        if self.teacher is not None and self.training:
+            loss = loss + self.imitation_loss(input_features, spans, logits, tokens, row)
+        return {"loss": loss, "logits": logits}
+
+    def imitation_loss(
+        self,
+        input_features: torch.Tensor,
+        spans: torch.Tensor,
+        logits: torch.Tensor,
+        tokens: torch.Tensor,
+        row: torch.Tensor,
+    ) -> torch.Tensor:
+        """
+        How far the student is from the teacher.
+
+        Args:
+            logits: (spans, sources) of the student.
+            tokens: (windows, kept, dim) of the student.
+            row: (windows, kept) the tokens' rows.
+        """
+        assert self.teacher is not None
+        with torch.no_grad():
+            features = self.teacher.eval().features(input_features)  # (windows, rows, width)
+            beliefs = self.teacher.classify(features, spans).log_softmax(dim=1)
+            heard = self.teacher_norm(features.flatten(0, 1)).view_as(features)
+        heard = heard.gather(1, row.unsqueeze(-1).expand(-1, -1, heard.shape[2]))  # (windows, kept, width)
+        return nn.functional.kl_div(
+            logits.log_softmax(dim=1), beliefs, reduction="batchmean", log_target=True
+        ) + nn.functional.mse_loss(self.imitate(tokens), heard)
 
     @torch.no_grad()
     def hand_over(self, connector: Connector | MeanPoolConnector) -> None:
@@ -70,6 +106,9 @@ class SpanTagger(nn.Module):
 
         A language model that starts from nothing otherwise learns to ignore the audio before it learns to use it:
         what little differs between sounds in the encoder's tokens is drowned by all that does not help.
+
+        Raises:
+            ValueError: the MLP has fewer units than there are sources.
         """
         if isinstance(connector, MeanPoolConnector):  # it has no MLP
             return
@@ -77,6 +116,8 @@ class SpanTagger(nn.Module):
         deviation = (self.norm.running_var + self.norm.eps).sqrt()
         weight = self.head.weight / deviation
         layer, sources = connector.linear_1, len(weight)
+        if sources > len(layer.weight):
+            raise ValueError(f"`connector_hidden_size` is {len(layer.weight)}; {sources} sources need as many units.")
         tokens = layer.in_features // weight.shape[1]  # side by side in one input of the connector
         layer.weight[:sources] = weight.repeat(1, tokens) / tokens
         layer.bias[:sources] = self.head.bias - weight @ self.norm.running_mean

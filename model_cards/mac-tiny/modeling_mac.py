@@ -1,6 +1,7 @@
 """MAC (arXiv 2509.15680): EAT encoder -> connector -> Mamba-2 language model -> caption."""
 
 import inspect
+from contextlib import nullcontext
 from dataclasses import dataclass
 from os import PathLike
 from typing import Any
@@ -138,7 +139,10 @@ class MacModel(MacPreTrainedModel):
                 last_hidden_state=torch.cat([part.last_hidden_state for part in parts]),
                 pooler_output=torch.cat([part.pooler_output for part in parts]),
             )
-        encoded = self.audio_tower(input_features, return_dict=True, **kwargs)
+        # A frozen encoder keeps no activations, also where activation checkpointing marks every embedding as learning.
+        learns = input_features.requires_grad or any(weight.requires_grad for weight in self.audio_tower.parameters())
+        with nullcontext() if learns else torch.no_grad():
+            encoded = self.audio_tower(input_features, return_dict=True, **kwargs)
         return BaseModelOutputWithPooling(
             last_hidden_state=encoded.last_hidden_state,
             pooler_output=self.connector(encoded.last_hidden_state[:, 1:]),
@@ -185,6 +189,7 @@ class MacModel(MacPreTrainedModel):
         position_ids: torch.Tensor | None = None,
         cache_params: Cache | None = None,
         inputs_embeds: torch.Tensor | None = None,
+        encoder_hidden_states: torch.Tensor | None = None,
         use_cache: bool | None = None,
         **kwargs: Any,
     ) -> MacModelOutput:
@@ -197,6 +202,8 @@ class MacModel(MacPreTrainedModel):
             position_ids: For language models that have positions.
             cache_params: Cache of a previous call.
             inputs_embeds: (batch, length, width) instead of `input_ids`.
+            encoder_hidden_states: (windows, 1 + patches, dim) the encoder's output, if computed earlier, instead of
+                `input_features`.
             use_cache: Whether to return the cache.
 
         Raises:
@@ -211,6 +218,10 @@ class MacModel(MacPreTrainedModel):
         if input_features is not None:
             check_num_windows(input_features, audio_num_windows)
             audio_embeds = self.get_audio_features(input_features, return_dict=True).pooler_output
+        elif encoder_hidden_states is not None:
+            check_num_windows(encoder_hidden_states, audio_num_windows)
+            audio_embeds = self.connector(encoder_hidden_states[:, 1:])
+        if audio_embeds is not None:
             inputs_embeds = self.insert_audio(input_ids, inputs_embeds, audio_embeds)
         elif input_ids is not None and cache_params is None:
             self.check_no_audio(input_ids)
@@ -314,6 +325,7 @@ class MacForConditionalGeneration(MacPreTrainedModel, MacGenerationMixin):
         position_ids: torch.Tensor | None = None,
         cache_params: Cache | None = None,
         inputs_embeds: torch.Tensor | None = None,
+        encoder_hidden_states: torch.Tensor | None = None,
         labels: torch.Tensor | None = None,
         shift_labels: torch.Tensor | None = None,
         use_cache: bool | None = None,
@@ -338,6 +350,7 @@ class MacForConditionalGeneration(MacPreTrainedModel, MacGenerationMixin):
             position_ids=position_ids,
             cache_params=cache_params,
             inputs_embeds=inputs_embeds,
+            encoder_hidden_states=encoder_hidden_states,
             use_cache=use_cache,
             **kwargs,
         )

@@ -180,7 +180,7 @@ def test_without_matplotlib(folder, monkeypatch, capsys):
 @pytest.mark.parametrize(
     ("header", "rows", "message"),
     [
-        ("audio,source", [("a.wav", "dog")], "line 2: no `caption`"),
+        ("audio,source", [("a.wav", "dog")], "no column `caption`; it has audio, source"),
         ("audio,source,caption", [("a.wav", "dog", " ")], "line 2: no `caption`"),
         ("audio,caption", [("a.wav", "a dog"), ("a.wav", "a cat")], "every recording once, but a.wav in rows 0, 1"),
         ("audio,caption", [], "holds no rows"),

@@ -9,6 +9,7 @@ import yaml
 from evaluation_mac.source_naming import (
     OTHER_EXPRESSIONS,
     SOURCE_WORDS,
+    is_scored,
     named_sources,
     names_both,
     names_in_order,
@@ -208,3 +209,12 @@ def test_unknown_names_are_refused_with_the_nearest():
         names_both("a dog barks", "dog", "church_bell")
     with pytest.raises(ValueError, match="'followed by' or 'while'"):
         names_in_order("a dog barks", "dog", "rain", "then")
+
+
+def test_a_scene_of_two_is_named_with_its_order():
+    assert names_source("a dog is barking, followed by the falling of rain", "dog followed by rain")
+    assert not names_source("rain is falling, followed by the barking of a dog", "dog followed by rain")
+    assert names_source("rain is falling while a dog is barking", "dog while rain")
+    assert not names_source("a dog is barking", "dog while rain")
+    assert is_scored("dog while rain") and is_scored("dog")
+    assert not is_scored("dog while silence") and not is_scored("noise") and not is_scored(None)

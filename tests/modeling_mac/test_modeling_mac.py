@@ -129,6 +129,16 @@ def test_many_windows_are_encoded_in_pieces(mac, make_inputs):
     torch.testing.assert_close(pieces.last_hidden_state, whole.last_hidden_state)
 
 
+@torch.no_grad()
+def test_the_encoders_output_may_be_given_instead_of_audio(mac, make_inputs):
+    inputs = make_inputs(1, 2)
+    expected = mac(**inputs).logits
+    encoded = mac.model.audio_tower(inputs.pop("input_features")).last_hidden_state
+    torch.testing.assert_close(mac(**inputs, encoder_hidden_states=encoded).logits, expected)
+    with pytest.raises(ValueError, match="adds up to 3"):
+        mac(**inputs, encoder_hidden_states=encoded[:2])
+
+
 def test_text_with_placeholders_but_no_audio_is_refused(mac, make_inputs):
     with pytest.raises(ValueError, match="8 audio tokens"):
         mac(make_inputs(1)["input_ids"])

@@ -63,7 +63,7 @@ def test_bfloat16_is_close_and_leaves_the_recurrence_in_float32(make_mac, make_i
     assert in_float32 == {"A_log", "dt_bias"}
     expected = model(**inputs).logits[inputs["attention_mask"].bool()]
     actual = loaded(**inputs).logits[inputs["attention_mask"].bool()]
-    assert (actual.float() - expected).abs().max() < 0.05 * expected.abs().max()
+    assert (actual.float() - expected).abs().max() < 0.1 * expected.abs().max()
 
 
 @ties

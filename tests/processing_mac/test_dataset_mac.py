@@ -3,6 +3,8 @@
 import json
 from pathlib import Path
 
+import pyarrow
+import pyarrow.parquet
 import pytest
 import torch
 
@@ -52,13 +54,22 @@ def test_jsonl(write, tmp_path):
     ("name", "text", "message"),
     [
         ("gone.csv", None, "no such manifest"),
-        ("train.txt", "audio,caption\n", "expected a .csv or .jsonl"),
+        ("train.txt", "audio,caption\n", "expected a .csv, .jsonl or .parquet"),
+        ("train.parquet", "not Parquet", "cannot be read as Parquet"),
         ("train.csv", "audio,caption\n", "holds no rows"),
-        ("train.csv", "audio,caption\na.wav,\nb.wav,B\n,C\n", r"line 2: no `caption` or .*; line 4: no `audio`\.$"),
-        ("train.csv", "file,caption\n" + "a.wav,A\n" * 9, r"line 6: no `audio`; and 4 more\.$"),
+        ("train.csv", "audio,caption\na.wav,\nb.wav,B\n,C\n", r"line 2: no `caption` or .*\n.*line 4: no `audio`$"),
+        ("train.csv", "audio,caption\n" + "a.wav,\n" * 30, r"line 21: no `caption`.*\nand 10 more, 30 in all\.$"),
+        ("train.csv", "audio_file,caption\n" + "a.wav,A\n" * 9, r"no column `audio`; .* Did you mean `audio_file`"),
+        ("train.csv", "audio,text\na.wav,A\n", r"no column `caption`; it has audio, text\.$"),
+        ("train.csv", "audio,caption\na.wav,A dog, far away\n", "line 2: more cells than columns"),
         ("train.jsonl", '{"audio": "a.wav", "caption": "A"}\n{"audio"', "line 2: not valid JSON"),
         ("train.jsonl", '["a.wav", "A"]\n', "line 1: expected an object"),
         ("train.jsonl", '{"audio": "a.wav", "caption": 7}\n', "line 1: no `caption`"),
+        (
+            "train.jsonl",
+            '{"audio": "a", "caption": "A"}\n{"audio"\n{}\n',
+            r"line 2: not valid(.|\n)*line 3: no `audio`",
+        ),
     ],
 )
 def test_bad_manifests_are_refused_by_line(name, text, message, write, tmp_path):
@@ -66,6 +77,37 @@ def test_bad_manifests_are_refused_by_line(name, text, message, write, tmp_path)
     with pytest.raises(ValueError, match=message) as error:
         read_manifest(path)
     assert str(error.value).startswith(str(path))
+
+
+def test_columns_are_mapped_by_name(write, tmp_path):
+    path = write("train.csv", "file_name,text_1,text_2,question\na.wav,A,B,What?\n")
+    columns = {"audio": "file_name", "caption": "text", "prompt": "question"}
+    assert read_manifest(path, columns=columns) == [Clip(str(tmp_path / "a.wav"), ("A", "B"), prompt="What?")]
+    with pytest.raises(
+        ValueError, match=r"no column `text_3`; .* Did you mean `text_[12]`: `columns: {caption: text_[12]}`"
+    ):
+        read_manifest(path, columns={"audio": "file_name", "caption": "text_3"})
+    with pytest.raises(ValueError, match="maps 'captoin'; expected some of audio, caption"):
+        read_manifest(path, columns={"captoin": "text"})
+
+
+def test_parquet_with_lists_of_captions(tmp_path):
+    rows = [{"audio": "a.wav", "caption": ["A", "B"]}, {"audio": None, "caption": ["C"]}]
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows[:1]), tmp_path / "good.parquet")
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), tmp_path / "bad.parquet")
+    assert read_manifest(tmp_path / "good.parquet") == [Clip(str(tmp_path / "a.wav"), ("A", "B"))]
+    with pytest.raises(ValueError, match=r"bad.parquet, row 2: no `audio`"):
+        read_manifest(tmp_path / "bad.parquet")
+
+
+def test_a_name_may_begin_with_a_space(write, tmp_path):
+    assert read_manifest(write("train.csv", "audio,caption\n birds.wav,A\n"))[0].audio == str(tmp_path / " birds.wav")
+
+
+def test_other_encodings_are_named(tmp_path):
+    (tmp_path / "train.csv").write_bytes("audio,caption\na.wav,Bäche\n".encode("latin-1"))
+    with pytest.raises(ValueError, match=r"train.csv: expected UTF-8 text"):
+        read_manifest(tmp_path / "train.csv")
 
 
 def test_the_collator_gives_what_the_processor_gives(processor, sound):

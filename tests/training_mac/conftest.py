@@ -1,12 +1,24 @@
-"""A manifest of four synthetic recordings and a recipe small enough to train in seconds."""
+"""A manifest of four synthetic recordings, a recipe small enough to train in seconds, and ways to train it."""
 
 import csv
+import itertools
+import os
+import runpy
+import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import soundfile
+import torch
 import yaml
+from safetensors.torch import load_file
+
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="session")
@@ -28,39 +40,98 @@ def manifest(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def recipe_file(manifest: Path, tmp_path: Path) -> Path:
+def write_recipe(manifest: Path, tmp_path: Path) -> Callable[..., Path]:
+    """Writes a recipe; keyword arguments replace its fields."""
+
+    def write(**fields: Any) -> Path:
+        settings = {
+            "output_dir": str(tmp_path / "run"),
+            "train_data": str(manifest),
+            "eval_data": str(manifest),
+            "max_windows": 1,
+            "prompt": "Describe the sound.",
+            "vocab_size": 300,
+            "model": {
+                "audio_config": {
+                    "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64,
+                    "window_frames": 512,
+                },
+                "text_config": {
+                    "hidden_size": 32, "num_hidden_layers": 2, "num_heads": 8, "head_dim": 8, "state_size": 16,
+                    "n_groups": 1, "initializer_range": 0.02,
+                },
+            },
+            "per_device_train_batch_size": 4,
+            "learning_rate": 3e-3,
+            "max_steps": 3,
+            "logging_steps": 1,
+            "save_strategy": "no",
+            "disable_tqdm": True,
+            "use_cpu": True,
+            **fields,
+        }  # fmt: skip
+        path = tmp_path / "recipe.yaml"
+        path.write_text(yaml.safe_dump(settings))
+        return path
+
+    return write
+
+
+@pytest.fixture
+def recipe_file(write_recipe) -> Path:
     """A two-stage recipe: tags, then captions."""
-    settings = {
-        "output_dir": str(tmp_path / "run"),
-        "train_manifest": str(manifest),
-        "eval_manifest": str(manifest),
-        "prompt": "Describe the sound.",
-        "vocab_size": 300,
-        "store_float16": True,
-        "model": {
-            "audio_config": {
-                "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64,
-                "window_frames": 512,
-            },
-            "text_config": {
-                "hidden_size": 32, "num_hidden_layers": 2, "num_heads": 8, "head_dim": 8, "state_size": 16,
-                "n_groups": 1, "initializer_range": 0.02,
-            },
-        },
-        "per_device_train_batch_size": 4,
-        "learning_rate": 3e-3,
-        "max_steps": 3,
-        "logging_steps": 1,
-        "save_strategy": "no",
-        "report_to": "none",
-        "disable_tqdm": True,
-        "remove_unused_columns": False,
-        "use_cpu": True,
-        "stages": [
+    return write_recipe(
+        store_float16=True,
+        stages=[
             {"objective": "tags", "kept_patches": 32, "join_probability": 0.5, "overlay_probability": 0.5},
             {"objective": "captions", "encoder": "frozen", "eval_strategy": "steps", "eval_steps": 3},
         ],
-    }  # fmt: skip
-    path = tmp_path / "recipe.yaml"
-    path.write_text(yaml.safe_dump(settings))
-    return path
+    )
+
+
+@pytest.fixture
+def train(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]:
+    """Runs train.py in this process; gives the run's folder."""
+
+    def run(recipe: Path, *overrides: str) -> Path:
+        monkeypatch.setattr(sys, "argv", ["train.py", str(recipe), *overrides])
+        runpy.run_path(str(ROOT / "train.py"), run_name="__main__")
+        folders = [value for name, value in itertools.pairwise(overrides) if name == "--output_dir"]
+        return Path(folders[0]) if folders else Path(yaml.safe_load(recipe.read_text())["output_dir"])
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny model from nothing, as `base_model`."""
+    from training_mac.building import make_base
+    from training_mac.recipe import Recipe
+
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("models") / "base"
+    audio = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
+    text = {"hidden_size": 32, "num_hidden_layers": 2, "num_heads": 8, "head_dim": 8, "state_size": 16, "n_groups": 1}
+    model = {"audio_config": {**audio, "window_frames": 512}, "text_config": {**text, "initializer_range": 0.02}}
+    make_base(
+        Recipe(model=model, vocab_size=300), "Describe the sound.", ["the siren wails", "the rain falls"], folder
+    )
+    return folder
+
+
+@pytest.fixture
+def in_process() -> Callable[..., subprocess.CompletedProcess]:
+    """Runs Python with these arguments in a process of its own."""
+
+    def run(*arguments: str | Path, **options: Any) -> subprocess.CompletedProcess:
+        environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+        command = [sys.executable, *map(str, arguments)]
+        return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment, **options)
+
+    return run
+
+
+@pytest.fixture
+def weights_after() -> Callable[..., dict[str, torch.Tensor]]:
+    """What a stage had learnt at its end."""
+    return lambda folder, stage=1: load_file(Path(folder) / f"stage-{stage}" / "result" / "model.safetensors")

@@ -1,74 +1,87 @@
-"""Scenes say truly what sounds in them, and repeat from their seed."""
-
-from pathlib import Path
+"""Scenes say truly what sounds in them."""
 
 import numpy as np
 import pytest
 import torch
 
 from processing_mac import MacFeatureExtractor
-from processing_mac.dataset_mac import Clip, read_manifest
-from training_mac.augmentation import FLOOR, change_timbre, mask_stripes, overlay, turn_in_time
-from training_mac.scenes import SceneDataset, load_log_mels
+from processing_mac.dataset_mac import Clip
+from training_mac.data_recipe import DataRecipe
+from training_mac.scenes import SceneMaker, begin_clause, may_meet
 
 
-EXTRACTOR = MacFeatureExtractor(window_frames=1024)
+DOG = Clip("dog.wav", ("a dog barks.",), ("the bark of a dog",), "dog")
+RAIN = Clip("rain.wav", ("Rain falls.",), ("falling rain",), "rain")
 
 
-def make_scenes(**options) -> SceneDataset:
-    """Clip i is 500 frames of the constant level -i."""
-    sources = ["dog", "rain", "siren", "silence"]
-    clips = [Clip(f"{i}.wav", (f"a {s} sounds",), (f"the {s}",), s) for i, s in enumerate(sources)]
-    return SceneDataset(clips, [torch.full((500, 128), -float(i)) for i in range(4)], EXTRACTOR, **options)
+def maker(**fields) -> SceneMaker:
+    return SceneMaker(DataRecipe("", **fields), MacFeatureExtractor())
 
 
-def test_an_item_repeats_from_seed_epoch_and_row() -> None:
-    first, again, other = (make_scenes(join_probability=0.5, seed=seed) for seed in (1, 1, 2))
-    assert torch.equal(first[0]["input_features"], again[0]["input_features"])
-    assert not torch.equal(first[0]["input_features"], other[0]["input_features"])
-    again.set_epoch(1)
-    assert not torch.equal(first[0]["input_features"], again[0]["input_features"])
+def level(value: float, frames: int = 500) -> torch.Tensor:
+    return torch.full((frames, 128), value)
 
 
-def test_joined_scenes_name_both_in_order() -> None:
-    scenes = make_scenes(join_probability=1.0)
-    for row in range(3):
-        item = scenes[row]
-        (start, middle, first), (begin, end, second) = item["spans"]
-        assert first == scenes.clips[row].source != second
-        assert item["caption"] == f"a {first} sounds, followed by the {second}"
-        assert (start, middle) == (0, begin) and begin < end <= 1024
-        assert item["input_features"].shape == (1, 1024, 128)
+def test_joined_recordings_follow_each_other() -> None:
+    scene = maker().joined((DOG, level(1)), (RAIN, level(2, 700)), np.random.default_rng(0))
+    assert scene.caption == "a dog barks, followed by falling rain"
+    assert scene.spans == [(0, 500, "dog"), (500, 1200, "rain")]
+    assert scene.log_mel[:500].eq(1).all() and scene.log_mel[500:].eq(2).all()
 
 
-def test_overlaid_scenes_name_both_over_the_whole() -> None:
-    item = make_scenes(overlay_probability=1.0)[1]
-    assert " while " in item["caption"]
-    assert item["spans"][0][:2] == item["spans"][1][:2]
+def test_without_phrases_the_caption_goes_on() -> None:
+    rain = Clip("rain.wav", ("Rain falls.",))
+    scene = maker().joined((DOG, level(1)), (rain, level(2)), np.random.default_rng(0))
+    assert scene.caption == "a dog barks, then rain falls."
+
+
+@pytest.mark.parametrize(
+    ("caption", "clause"), [("A dog", "a dog"), ("I hear", "I hear"), ("TV is on", "TV is on"), ("Is it", "is it")]
+)
+def test_only_a_sentence_loses_its_capital(caption: str, clause: str) -> None:
+    assert begin_clause(caption) == clause
+
+
+def test_overlaid_recordings_are_both_there() -> None:
+    scene = maker().overlaid((DOG, level(1)), (RAIN, level(2)), np.random.default_rng(0))
+    assert scene.caption == "a dog barks while rain falls."
+    assert [span[2] for span in scene.spans] == ["dog", "rain"] and scene.spans[0][:2] == scene.spans[1][:2]
+    assert scene.log_mel.min() > 1
+
+
+def test_no_switch_changes_nothing() -> None:
+    extractor, log_mel = MacFeatureExtractor(), torch.randn(1500, 128)
+    scenes, rng = maker(), np.random.default_rng(0)
+    example = scenes.example(scenes.single((DOG, log_mel.half()), rng), DOG, rng)
+    assert torch.equal(example["input_features"], extractor.to_windows(log_mel.half().float()))
+    assert example["input_features"].shape == (2, 1024, 128) and example["audio"] == "dog.wav"
+
+
+def test_every_window_is_masked() -> None:
+    scenes, rng = maker(spec_augment=True), np.random.default_rng(0)
+    log_mel = torch.randn(2048, 128)
+    windows = scenes.example(scenes.single((DOG, log_mel), rng), DOG, rng)["input_features"]
+    changed = windows != scenes.extractor.to_windows(log_mel)
+    assert changed[0].any() and changed[1].any()
+
+
+def test_max_windows_bounds_alone_and_joined() -> None:
+    scenes, rng = maker(max_windows=1), np.random.default_rng(0)
+    assert len(scenes.single((DOG, level(1, 3000)), rng).log_mel) == 1024
+    scene = scenes.joined((DOG, level(1, 3000)), (RAIN, level(2)), rng)
+    assert len(scene.log_mel) == 1024 and scene.spans[-1][1] == 1024
+
+
+def test_a_short_recording_is_repeated() -> None:
+    scene = maker(repeat_probability=1.0).single((DOG, level(1, 300)), np.random.default_rng(0))
+    assert len(scene.log_mel) == 1024 and scene.log_mel.eq(1).all()
 
 
 def test_silence_stays_alone_and_as_it_is() -> None:
-    scenes = make_scenes(join_probability=1.0)
-    assert scenes[3]["caption"] == "a silence sounds"
-    assert all("silence" not in scenes[row]["caption"] for row in range(3))
-
-
-def test_log_mels_are_the_front_end(manifest: Path) -> None:
-    clips = read_manifest(manifest)
-    log_mels = load_log_mels(clips, EXTRACTOR, max_frames=100)
-    expected = EXTRACTOR.raw_log_mel(EXTRACTOR.load(clips[1].audio)[0])[:100]
-    assert torch.equal(log_mels[1], expected.half())
-
-
-@pytest.mark.parametrize("change", [change_timbre, turn_in_time, mask_stripes])
-def test_a_change_leaves_shape_and_original(change) -> None:
-    log_mel = torch.randn(200, 128)
-    before = log_mel.clone()
-    changed = change(log_mel, np.random.default_rng(0))
-    assert changed.shape == log_mel.shape and torch.equal(log_mel, before) and not torch.equal(changed, log_mel)
-    assert changed.min() >= FLOOR
-
-
-def test_overlay_adds_energies() -> None:
-    mixed = overlay(torch.zeros(4, 2), torch.zeros(2, 2))
-    assert torch.allclose(mixed[:2].exp(), torch.full((2, 2), 2.0)) and torch.equal(mixed[2:], torch.zeros(2, 2))
+    silence = Clip("s.wav", ("no sound",), (), "silence")
+    scenes = maker(join_probability=1.0, gain_db=6.0, time_shift=True, min_excerpt=0.5)
+    rng = np.random.default_rng(0)
+    assert scenes.draw_kind(silence, rng) == "single" and scenes.draw_kind(DOG, rng) == "joined"
+    assert torch.equal(scenes.vary((silence, level(-9)), rng), level(-9))
+    assert not may_meet(DOG, silence) and may_meet(DOG, RAIN) and not may_meet(DOG, DOG)
+    assert not may_meet(DOG, Clip("other.wav", ("a dog",), (), "dog"))

@@ -1,0 +1,72 @@
+"""
+`mac-demo`: a page in the browser to try a captioner.
+
+    mac-demo                                # the checkpoint that ships, at http://127.0.0.1:7860
+    mac-demo --model user/name --port 8000
+"""
+
+import argparse
+import os
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+from processing_mac import DEFAULT_MODEL
+from processing_mac.cli_mac import find_audio, load_captioner
+
+
+# A clone has them; a wheel does not.
+DEFAULT_EXAMPLES = Path(__file__).parents[1] / "examples"
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Serve the page until interrupted: 0; 2 (by exit) if it cannot be served."""
+    parser = build_parser()
+    options = parser.parse_args(arguments)
+    if missing := [name for name in ("gradio", "matplotlib") if find_spec(name) is None]:
+        parser.error(
+            f"needs {' and '.join(missing)}: pip install 'mamba-audio-captioning[demo]', in a clone '.[demo]'"
+        )
+    try:
+        captioner = load_captioner(options)
+    except (OSError, ValueError, RuntimeError, AssertionError) as error:  # the last two: torch, for a missing device
+        what = "" if Path(options.model).is_dir() else "is no folder, and as a Hub id "
+        parser.error(f"--model {options.model} {what}cannot be loaded: {error}")
+
+    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # before the import, which would call home
+    from .page import build_page, serve
+
+    page = build_page(captioner, find_examples(options.examples))
+    try:
+        address = serve(page, options.host, options.port)
+    except OSError as error:
+        parser.error(f"cannot listen at {options.host}: {error}")
+    print(f"mac-demo: {address} (Ctrl-C ends it)", flush=True)
+    page.block_thread()
+    return 0
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The options and their help."""
+    parser = argparse.ArgumentParser(
+        prog="mac-demo", description="A page in the browser: record or open a sound, and read what the model hears."
+    )
+    parser.add_argument("--model", default=DEFAULT_MODEL, help="folder or Hub id (default: the packaged mac-tiny)")
+    parser.add_argument("--device", help="such as cpu or cuda:1 (default: the first accelerator, else the CPU)")
+    parser.add_argument("--host", default="127.0.0.1", help="0.0.0.0 lets other machines in (default: 127.0.0.1)")
+    parser.add_argument("--port", type=int, help="(default: the first free one from 7860 on)")
+    parser.add_argument(
+        "--examples", type=Path, metavar="FOLDER", default=DEFAULT_EXAMPLES,
+        help="sounds to offer (default: examples/ of the repository, where there is one)",
+    )  # fmt: skip
+    parser.set_defaults(prompt=None, segments=True, num_beams=None)
+    return parser
+
+
+def find_examples(folder: Path) -> list[str]:
+    """The sounds in a folder in order of their names; none if it is missing."""
+    return find_audio([str(folder)]) if folder.is_dir() else []
+
+
+if __name__ == "__main__":
+    sys.exit(main())

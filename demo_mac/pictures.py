@@ -1,0 +1,152 @@
+"""
+A recording as HTML: waveform, log-mel and captions of segments over one time axis, in seconds.
+
+Text stays HTML and curves stay vectors, so that they keep their size on a phone and take the page's colours, light or
+dark; only the log-mel is an image. Sizes and colours are in `page.css`.
+"""
+
+import base64
+import html
+import io
+import math
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib.colors import to_hex
+from matplotlib.image import imsave
+from matplotlib.ticker import MaxNLocator
+from transformers.audio_utils import hertz_to_mel
+
+from processing_mac import MacFeatureExtractor
+from processing_mac.feature_extraction_mac import ENERGY_FLOOR, LOW_FREQUENCY
+
+
+COLUMNS = 1200  # of both pictures at most: what a wide screen shows
+COLORS = "magma"
+DECIBEL = math.log(10) / 10  # in nats
+RANGE = 80 * DECIBEL  # below the loudest cell all is black
+TICKS = {250: "250", 500: "500", 1000: "1k", 2000: "2k", 4000: "4k", 7000: "7k"}  # Hz
+CAPTION_WIDTH = 7  # em that a segment's caption needs to stand in its place on the time axis
+
+
+def draw_recording(waveform: np.ndarray, extractor: MacFeatureExtractor, segments: list[dict[str, Any]]) -> str:
+    """
+    Draw one recording.
+
+    Args:
+        waveform: (samples,) at the extractor's rate.
+        extractor: the model's own, for its log-mel.
+        segments: `start`, `end` in seconds and `caption` of each; one alone is not drawn.
+    """
+    seconds = len(waveform) / extractor.sampling_rate
+    log_mel = extractor.raw_log_mel(waveform).numpy()
+    peak = float(np.abs(waveform).max())
+    segments = segments if len(segments) > 1 else []
+    borders = "".join(f'<i class="border" style="left:{place(s["start"] / seconds)}"></i>' for s in segments[1:])
+    return f"""
+<figure class="recording" aria-label="Waveform and log-mel spectrogram of the recording, {seconds:.1f} seconds">
+  <div class="scroll"><div class="plots" style="min-width:{2 * len(segments)}em">
+    <h4>Waveform <small>amplitude</small></h4>
+    <div class="ticks">{ticks({0.04: f"−{peak:.2g}", 0.5: "0", 0.96: f"{peak:.2g}"}, "bottom")}</div>
+    <div class="plot wave">{draw_waveform(waveform, peak)}{borders}</div>
+    <h4>Log-mel <small>Hz on the mel scale {draw_scale(log_mel)}</small></h4>
+    <div class="ticks">{ticks(hertz_places(extractor), "bottom")}</div>
+    <div class="plot mel">{draw_log_mel(log_mel)}{borders}</div>
+    {draw_lane(segments, seconds)}
+    <div class="ticks time">{ticks(time_places(seconds, max(6, len(segments) // 2)), "left")}</div>
+    <small class="axis">Time (s)</small>
+  </div></div>
+  {list_segments(segments, seconds)}
+</figure>"""
+
+
+def place(share: float) -> str:
+    """A share of the width or height for CSS."""
+    return f"{100 * share:.2f}%"
+
+
+def ticks(places: dict[float, str], side: str) -> str:
+    """Labels at their shares of an axis from `side`."""
+    return "".join(f'<span style="{side}:{place(share)}">{label}</span>' for share, label in places.items())
+
+
+def time_places(seconds: float, intervals: int = 6) -> dict[float, str]:
+    """Round numbers of seconds on the time axis, with up to so many intervals."""
+    values = MaxNLocator(intervals, steps=[1, 2, 5, 10]).tick_values(0, seconds)
+    return {value / seconds: f"{value:g}" for value in values if 0 <= value <= seconds}
+
+
+def hertz_places(extractor: MacFeatureExtractor) -> dict[float, str]:
+    """Where frequencies lie on the log-mel's axis: the middle of mel bin i at (i + 0.5) / bins."""
+    bins = extractor.feature_size
+    low, high = (hertz_to_mel(hertz, "kaldi") for hertz in (LOW_FREQUENCY, extractor.sampling_rate / 2))
+    step = (high - low) / (bins + 1)
+    return {((hertz_to_mel(hertz, "kaldi") - low) / step - 0.5) / bins: label for hertz, label in TICKS.items()}
+
+
+def column_starts(length: int) -> np.ndarray:
+    """First indices of the runs that share a column of a picture."""
+    return np.linspace(0, length, min(length, COLUMNS), endpoint=False).astype(int)
+
+
+def draw_waveform(waveform: np.ndarray, peak: float) -> str:
+    """The envelope as a vector picture: least and greatest sample of every column."""
+    starts = column_starts(len(waveform))
+    scaled = waveform / (peak or 1.0)
+    top, bottom = np.maximum.reduceat(scaled, starts), np.minimum.reduceat(scaled, starts)
+    points = [f"{x},{-y:.3f}" for x, y in enumerate(top)] + [f"{x},{-y:.3f}" for x, y in enumerate(bottom)][::-1]
+    box = f"0 -1.05 {len(starts) - 1} 2.1"
+    return f'<svg viewBox="{box}" preserveAspectRatio="none" aria-hidden="true"><path d="M{" ".join(points)}Z"/></svg>'
+
+
+def color_limits(log_mel: np.ndarray) -> tuple[float, float]:
+    """Log-mel that is black, and that is brightest: so much above the floor that a silent clip is black."""
+    low = max(float(log_mel.max()) - RANGE, math.log(ENERGY_FLOOR))
+    return low, max(float(log_mel.max()), low + 10 * DECIBEL)
+
+
+def draw_log_mel(log_mel: np.ndarray) -> str:
+    """(frames, mel bins) as an image, the loudest frame of every column."""
+    columns = np.maximum.reduceat(log_mel, column_starts(len(log_mel)), axis=0)
+    low, high = color_limits(log_mel)
+    file = io.BytesIO()
+    imsave(file, columns.T, vmin=low, vmax=high, cmap=COLORS, origin="lower", format="png")
+    return f'<img alt="" src="data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}">'
+
+
+def draw_scale(log_mel: np.ndarray) -> str:
+    """What the colours mean."""
+    low, high = color_limits(log_mel)
+    colors = ", ".join(to_hex(color) for color in matplotlib.colormaps[COLORS](np.linspace(0, 1, 8)))
+    bar = f'<i class="scale" style="background:linear-gradient(to right, {colors})"></i>'
+    return f'<span class="colors">{(low - high) / DECIBEL:.0f} dB {bar} loudest</span>'.replace("-", "−", 1)
+
+
+def draw_lane(segments: list[dict[str, Any]], seconds: float) -> str:
+    """The segments below the pictures, each from its start to its end, with its number and caption."""
+    if not segments:
+        return ""
+    boxes = "".join(
+        f'<div style="left:{place(segment["start"] / seconds)};'
+        f'width:{place((segment["end"] - segment["start"]) / seconds)}">'
+        f"<b>{number}</b><span>{html.escape(segment['caption'])}</span></div>"
+        for number, segment in enumerate(segments, start=1)
+    )
+    return f'<div class="plot lane">{boxes}</div>'
+
+
+def list_segments(segments: list[dict[str, Any]], seconds: float) -> str:
+    """The segments as a list, shown instead of the lane's captions where the narrowest has no room for its own."""
+    if not segments:
+        return ""
+    rows = "".join(
+        f"<li><b>{segment['start']:.1f}–{segment['end']:.1f} s</b> {html.escape(segment['caption'])}</li>"
+        for segment in segments
+    )
+    width = CAPTION_WIDTH * seconds / min(segment["end"] - segment["start"] for segment in segments)
+    narrow, wide = f"(width < {width:.0f}em)", f"(width >= {width:.0f}em)"
+    return f"""<style>
+@container recording {narrow} {{ .recording .lane span {{ display: none }} }}
+@container recording {wide} {{ .recording ol {{ display: none }} }}
+</style><ol>{rows}</ol>"""

@@ -1,0 +1,130 @@
+"""What a press of a button answers, and what it says about wrong input."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+from demo_mac import answers
+from demo_mac.answers import describe, rank_labels
+from processing_mac import AudioCaptioningPipeline
+
+
+@pytest.fixture
+def captioner(model, processor) -> AudioCaptioningPipeline:
+    return AudioCaptioningPipeline(model, processor=processor, device="cpu", return_segments=True)
+
+
+@pytest.fixture
+def make_file(tmp_path, sound):
+    """Writes a recording of so many seconds: its path."""
+
+    def make(seconds: float, name: str = "sound.wav") -> str:
+        soundfile.write(tmp_path / name, sound(seconds), 16_000)
+        return str(tmp_path / name)
+
+    return make
+
+
+def test_the_caption_is_the_pipelines_with_each_segment_in_the_picture(captioner, make_file):
+    path = make_file(22)
+    [expected] = captioner(path, return_segments=True)
+    caption, picture = describe(captioner, path)
+    assert caption == expected["caption"] and len(expected["segments"]) == 3
+    for segment in expected["segments"]:
+        assert f"<b>{segment['start']:.1f}–{segment['end']:.1f} s</b>" in picture
+
+
+def test_the_prompt_is_asked_and_a_blank_one_is_the_default(captioner, make_file, monkeypatch):
+    path, prompts = make_file(1), []
+    generate = AudioCaptioningPipeline.generate
+    monkeypatch.setattr(
+        AudioCaptioningPipeline,
+        "generate",
+        lambda self, features, counts, prompt, kwargs: (
+            prompts.append(prompt) or generate(self, features, counts, prompt, kwargs)
+        ),
+    )
+    for prompt in ("", "  ", " a bell? "):
+        describe(captioner, path, prompt)
+    assert prompts == [None, None, "a bell?"]
+
+
+def test_probabilities_of_labels_are_those_of_their_whole_texts(captioner, make_file):
+    """The same from the model's own losses, one text at a time, whatever the lengths of the texts."""
+    path, labels = make_file(2), ["rain", "a dog barks in the yard", "a bell"]
+    log_probability = []
+    for label in labels:
+        inputs = captioner.processor(path, "hear", answer=label)
+        with torch.inference_mode():
+            loss = captioner.model(**inputs).loss.item()
+        log_probability.append(-loss * int((inputs["labels"] != -100).sum()))
+    expected = np.exp(log_probability) / np.exp(log_probability).sum()
+    ranking = rank_labels(captioner, path, "hear", "rain\n\n  a dog barks  in the yard\na bell\nrain\n")
+    assert list(ranking) == labels
+    assert list(ranking.values()) == pytest.approx(expected.tolist(), abs=1e-3)
+    assert sum(ranking.values()) == pytest.approx(1)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("empty.wav", b"", "empty.wav: the file is empty"),
+        ("notes.wav", b"no sound at all", "notes.wav: cannot be read as audio"),
+        ("notes.txt", b"no sound at all", "notes.txt: cannot be read as audio"),
+    ],
+)
+def test_what_is_no_audio(name, content, message, captioner, tmp_path):
+    (tmp_path / name).write_bytes(content)
+    for answer in (lambda path: describe(captioner, path), lambda path: rank_labels(captioner, path, "", "a\nb")):
+        with pytest.raises(ValueError, match=f"^{message}") as error:
+            answer(str(tmp_path / name))
+        assert str(tmp_path) not in str(error.value)  # folders of the server are nobody's business
+
+
+def test_no_sound_and_too_short(captioner, make_file):
+    with pytest.raises(ValueError, match="There is no sound yet"):
+        describe(captioner, None)
+    with pytest.raises(ValueError, match=r"^sound.wav: 160 samples .* at least 400"):
+        describe(captioner, make_file(0.01))
+
+
+@pytest.mark.parametrize("stated", [True, False], ids=["by its header", "decoded"])
+def test_too_long(stated, captioner, make_file, monkeypatch):
+    path = make_file(3, "long.flac")
+    monkeypatch.setattr(answers, "MAX_SECONDS", 2)
+    if stated:  # then nothing is decoded
+        monkeypatch.setattr(type(captioner.processor.feature_extractor), "load", None)
+    else:
+        monkeypatch.setattr(answers, "stated_seconds", lambda path: 0.0)
+    with pytest.raises(ValueError, match=r"^long.flac: .* minutes; this page takes up to"):
+        describe(captioner, path)
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        ("", "2 to 100 different labels, one a line; got 0"),
+        ("dog\n dog \n\n", "got 1"),
+        ("\n".join(map(str, range(101))), "got 101"),
+        ("dog\n" + "a" * 501, "501 characters"),
+        ("dog\n<|audio|>", "stands for audio"),
+    ],
+)
+def test_wrong_labels(labels, message, captioner, make_file):
+    with pytest.raises(ValueError, match=message.replace("|", r"\|")):
+        rank_labels(captioner, make_file(1), "", labels)
+
+
+def test_wrong_prompt(captioner, make_file):
+    with pytest.raises(ValueError, match="501 characters; this page takes up to 500"):
+        describe(captioner, make_file(1), "a" * 501)
+    with pytest.raises(ValueError, match="2 times; expected once"):
+        describe(captioner, make_file(1), "<|audio|> and <|audio|>")
+
+
+def test_the_examples_of_the_repository_can_be_described(captioner):
+    examples = Path(__file__).parents[2] / "examples"
+    assert describe(captioner, str(examples / "siren.opus"))[0]

@@ -1,0 +1,212 @@
+"""A training's folder goes to the Hub whole, once, again after a fault, and without the token."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hub_stand_in import DROPPED, HELD, UNANSWERED, HubStandIn
+
+from training_mac.publishing import HubTarget, find_files, read_target, refuse_token
+
+
+ROOT = Path(__file__).parents[2]
+TOKEN = "hf_" + "s3cret" * 5
+FILES = {
+    "config.json": b"{}",
+    "model.safetensors": bytes(range(200)) * 20,
+    "modeling_mac.py": b"code = 1\n",
+    "README.md": b"---\nlanguage: en\n---\n# A card\n",
+    "attribution.csv": b"file,author\na.wav,somebody\n",
+}
+
+
+@pytest.fixture
+def hub() -> Iterator[HubStandIn]:
+    stand_in = HubStandIn({TOKEN: "user", "hf_other": "other"}, part_bytes=1500)
+    with stand_in.running():
+        yield stand_in
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A trained model, beside what must stay at home."""
+    folder = tmp_path / "my-mac"
+    (folder / "stage-1").mkdir(parents=True)
+    for name, content in FILES.items():
+        (folder / name).write_bytes(content)
+    for name in ("stage-1/model.safetensors", "training_args.bin", "optimizer.pt", "run.json", ".hidden", "x.partial"):
+        (folder / name).write_bytes(b"at home")
+    return folder
+
+
+def start(hub: HubStandIn, folder: Path, *options: str, token: str | None = TOKEN) -> subprocess.Popen:
+    return subprocess.Popen(
+        [sys.executable, "-m", "training_mac.publishing", str(folder), *(options or ("user/my-mac",))],
+        cwd=ROOT,
+        env=hub.environment(folder.parent / "home", token),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def push(hub: HubStandIn, folder: Path, *options: str, token: str | None = TOKEN) -> tuple[int, str]:
+    """Exit code and all that was printed; the token must be nowhere."""
+    process = start(hub, folder, *options, token=token)
+    printed = "".join(process.communicate(timeout=120))
+    assert token is None or "Send: curl" in printed, "the client did not tell what it sent"
+    written = [path.read_bytes() for path in folder.parent.rglob("*") if path.is_file()]
+    pushed = [file.content for repo in hub.repositories.values() for made in repo.commits.values()
+              for file in made.files.values()]  # fmt: skip
+    for place in (printed.encode(), *written, *pushed, *hub.store.values()):
+        assert (token or TOKEN).encode() not in place
+    return process.returncode, printed
+
+
+def pushed_files(hub: HubStandIn, revision: str = "main") -> dict[str, bytes]:
+    files = hub.repositories["user/my-mac"].at(revision).files
+    return {
+        name: hub.store[file.sha256] if file.sha256 else file.content
+        for name, file in files.items()
+        if name != ".gitattributes"
+    }
+
+
+def test_a_folder_becomes_one_commit(hub: HubStandIn, folder: Path) -> None:
+    code, printed = push(hub, folder)
+    repository = hub.repositories["user/my-mac"]
+    assert code == 0 and f"/user/my-mac/commit/{repository.branches['main']}" in printed
+    assert pushed_files(hub) == FILES and len(repository.commits) == 2
+    assert not repository.private
+
+
+def test_again_it_replaces_code_and_weights_and_leaves_the_rest(hub: HubStandIn, folder: Path) -> None:
+    push(hub, folder)
+    (folder / "model.safetensors").rename(folder / "model-00001-of-00001.safetensors")
+    (folder / "modeling_mac.py").rename(folder / "modeling_new.py")
+    (folder / "attribution.csv").unlink()
+    assert push(hub, folder)[0] == 0
+    expected = set(FILES) - {"model.safetensors", "modeling_mac.py"}
+    assert set(pushed_files(hub)) == expected | {"model-00001-of-00001.safetensors", "modeling_new.py"}
+    count = len(hub.repositories["user/my-mac"].commits)
+    assert push(hub, folder)[0] == 0 and len(hub.repositories["user/my-mac"].commits) == count == 3
+
+
+def test_a_private_repository_and_a_branch(hub: HubStandIn, folder: Path) -> None:
+    assert push(hub, folder, "my-mac", "--private", "--revision", "try/this")[0] == 0
+    assert hub.repositories["user/my-mac"].private
+    assert pushed_files(hub, "try/this") == FILES and pushed_files(hub) == {}
+
+
+FAULTS = [
+    ("PUT", "/upload/", DROPPED, 0),  # the client tries a part again by itself
+    ("PUT", "/upload/", 403, 1),
+    ("POST", "/info/lfs/verify", 400, 1),
+    ("POST", "/commit/", 500, 1),
+    ("POST", "/commit/", DROPPED, 1),
+]
+
+
+@pytest.mark.parametrize(("method", "path", "what", "code"), FAULTS)
+def test_a_fault_shows_nothing_and_can_be_repeated(hub: HubStandIn, folder: Path, method, path, what, code) -> None:
+    hub.fail(method, path, what)
+    ended, printed = push(hub, folder)
+    assert ended == code and hub.faults == []
+    if code:
+        assert pushed_files(hub) == {} and len(hub.repositories["user/my-mac"].commits) == 1
+        assert f"python -m training_mac.publishing {folder} user/my-mac" in printed
+        assert push(hub, folder)[0] == 0
+    assert pushed_files(hub) == FILES and len(hub.repositories["user/my-mac"].commits) == 2
+
+
+def test_a_commit_whose_answer_is_lost_is_not_made_twice(hub: HubStandIn, folder: Path) -> None:
+    hub.fail("POST", "/commit/", UNANSWERED)
+    assert push(hub, folder)[0] == 1
+    assert pushed_files(hub) == FILES
+    assert push(hub, folder)[0] == 0
+    assert len(hub.repositories["user/my-mac"].commits) == 2
+
+
+def test_a_killed_push_uploads_only_the_rest_when_repeated(hub: HubStandIn, folder: Path) -> None:
+    (folder / "other.safetensors").write_bytes(b"other weights")
+    hub.fail("POST", "/commit/", HELD)
+    process = start(hub, folder)
+    assert hub.held.wait(60)
+    os.kill(process.pid, signal.SIGKILL)
+    process.communicate()
+    assert pushed_files(hub) == {}
+    uploads = len([request for request in hub.requests if request.method == "PUT"])
+    assert uploads == 4  # three parts of the weights, one of the others
+    assert push(hub, folder)[0] == 0
+    assert pushed_files(hub) == {**FILES, "other.safetensors": b"other weights"}
+    assert len([request for request in hub.requests if request.method == "PUT"]) == uploads
+
+
+@pytest.mark.parametrize(
+    ("token", "why"), [("hf_wrong", "Invalid user token"), (None, "no token found"), ("hf_other", "403 Forbidden")]
+)
+def test_who_may_not_write_learns_it_at_once(hub: HubStandIn, folder: Path, token: str | None, why: str) -> None:
+    push(hub, folder)
+    del hub.requests[:]
+    code, printed = push(hub, folder, token=token)
+    assert code == 1 and "Cannot push to user/my-mac" in printed and why in printed
+    assert not any("/preupload/" in request.path or request.method == "PUT" for request in hub.requests)
+
+
+def test_without_a_hub(hub: HubStandIn, folder: Path) -> None:
+    hub.fail("GET", "/api/whoami-v2", DROPPED)
+    code, printed = push(hub, folder)
+    assert code == 1 and "Cannot push to user/my-mac" in printed
+
+
+def test_a_file_with_the_token_is_refused(folder: Path) -> None:
+    refuse_token(find_files(folder).values(), TOKEN)
+    (folder / "notes.md").write_text(f"my token is {TOKEN}")
+    with pytest.raises(ValueError, match=r"notes\.md holds the Hub token") as error:
+        refuse_token(find_files(folder).values(), TOKEN)
+    assert TOKEN not in str(error.value)
+
+
+def test_a_folder_without_a_model_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"no config.json or adapter_config.json"):
+        find_files(tmp_path)
+
+
+@pytest.mark.parametrize("token", ["hf_two\nlines", "hf_a space", "", "hf_ü"])
+def test_a_token_that_no_header_carries_is_refused_unseen(token: str) -> None:
+    with pytest.raises(ValueError, match="holds a space") as error:
+        HubTarget("user/name", token=token)
+    assert not token or token not in str(error.value)
+
+
+def test_the_target_is_what_the_recipe_says() -> None:
+    told = {"push_to_hub": True, "hub_model_id": "user/x", "hub_private_repo": True, "hub_token": TOKEN}
+    target = read_target(told, Path("runs/my-mac"))
+    assert target == HubTarget("user/x", private=True, token=TOKEN) and TOKEN not in repr(target)
+    assert target.command == "user/x --private"
+    assert read_target({"push_to_hub": True}, Path("runs/my-mac")) == HubTarget("my-mac")
+    assert read_target({**told, "push_to_hub": False}, Path("runs/my-mac")) is None
+
+
+def test_a_training_ends_on_the_hub(hub: HubStandIn, write_recipe, tmp_path: Path) -> None:
+    recipe = write_recipe(max_steps=1, stages=[{"encoder": "frozen"}])
+    command = [sys.executable, "train.py", str(recipe), "--push_to_hub", "--hub_model_id", "user/trained"]
+    environment = hub.environment(tmp_path / "home", None) | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [*command, "--hub_token", TOKEN], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    files = hub.repositories["user/trained"].at("main").files
+    assert {"config.json", "model.safetensors", "README.md", "pipeline_mac.py"} <= set(files)
+    assert TOKEN not in done.stdout + done.stderr
+    assert not any(TOKEN.encode() in path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file())
+    wrong = subprocess.run(
+        [*command, "--output_dir", str(tmp_path / "other"), "--hub_token", "hf_wrong"], cwd=ROOT, env=environment,
+        capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    assert wrong.returncode != 0 and "Cannot push to user/trained" in wrong.stderr
+    assert not list((tmp_path / "other").glob("stage-*"))

@@ -1,0 +1,40 @@
+"""The training batch: as the processor's collator makes it, packed if asked, with the names of its files."""
+
+from typing import Any
+
+import torch
+
+from processing_mac.dataset_mac import CaptionCollator
+
+
+class TrainingCollator(CaptionCollator):
+    """
+    Examples -> batch for `MacTrainer`, which takes `audio`, the file names, out before the model sees it.
+
+    Args:
+        processor: Writes prompts and answers.
+        loss_on: See `Recipe.loss_on`.
+        packing: One row for all clips, with `seq_idx`, instead of a padded row each.
+    """
+
+    def __init__(self, processor: Any, loss_on: str = "answer", packing: bool = False):
+        super().__init__(processor, loss_on)
+        self.packing = packing
+
+    def __call__(self, examples: list[dict[str, Any]]) -> dict[str, Any]:
+        batch = super().__call__(examples)
+        names = [str(example.get("audio", "a clip without a name")) for example in examples]
+        return {**(pack(batch) if self.packing else batch), "audio": names}
+
+
+def pack(batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """
+    A padded batch, (clips, length), as one row without padding, (1, tokens), with `seq_idx`: the clip of each token.
+
+    A clip starts with its audio, which has no labels, so no clip's end is asked to foretell the next one's start.
+    """
+    batch = dict(batch)
+    mask = batch.pop("attention_mask").bool()
+    clip = torch.arange(len(mask), dtype=torch.int32).unsqueeze(1).expand_as(mask)
+    packed = {"input_ids": batch["input_ids"], "labels": batch["labels"], "seq_idx": clip}
+    return {**batch, **{name: tensor[mask].unsqueeze(0) for name, tensor in packed.items()}}

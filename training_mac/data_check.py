@@ -1,0 +1,83 @@
+"""Every row of the data and a sample of its audio, looked at before training starts: better now than in the night."""
+
+import itertools
+import logging
+from typing import Any
+
+import numpy as np
+
+from processing_mac.dataset_mac import summarize
+from training_mac.data_recipe import DataRecipe, Source, parse_sources
+from training_mac.sources import read_source
+from training_mac.streaming import open_shards, sample_clip
+
+
+logger = logging.getLogger(__name__)
+
+
+def check_data(data: DataRecipe, processor: Any) -> None:
+    """
+    Read every row of `train_data` and `eval_data` and decode `check_samples` recordings of each source.
+
+    With `skip_bad_audio`, recordings that are missing or cannot be decoded are counted in the log, and are no error.
+
+    Raises:
+        ValueError: bad rows, with file and line: the first 20, and how many there are.
+    """
+    problems: list[str] = []
+    for source in itertools.chain(parse_sources(data.train_data, data), parse_sources(data.eval_data, data)):
+        rows, audio = (check_shards if source.format == "webdataset" else check_rows)(source, data, processor)
+        problems += rows
+        if not data.skip_bad_audio:
+            problems += audio
+        elif audio:
+            logger.warning("%s: %d recordings are left out, such as %s", source.path, len(audio), audio[0])
+    if problems:
+        raise ValueError(f"Problems with the data, {len(problems)} in all:\n{summarize(problems)}")
+
+
+def check_rows(source: Source, data: DataRecipe, processor: Any) -> tuple[list[str], list[str]]:
+    """What is wrong with rows, and what with recordings."""
+    found = read_source(source)
+    rows, audio = list(found.rows.problems), list(found.missing)
+    if not found.rows.clips and not rows and data.skip_bad_audio:
+        rows.append(f"{source.path}: none of its recordings are there.")
+    pairs = list(zip(found.rows.places, found.rows.clips, strict=True))
+    for place, clip in pairs:
+        if any(processor.audio_token in text for text in (*clip.captions, clip.prompt or "")):
+            rows.append(f"{place}: {processor.audio_token} in a text; it stands for audio.")
+    for index in spread(len(pairs), data.check_samples):
+        place, clip = pairs[index]
+        audio += try_audio(place, clip.audio, processor)
+    return rows, audio
+
+
+def check_shards(source: Source, data: DataRecipe, processor: Any) -> tuple[list[str], list[str]]:
+    """The same of the beginning of a stream, which is not read to its end."""
+    try:
+        samples, column = open_shards(source)
+        found = list(itertools.islice(samples, data.check_samples))
+    except ValueError as error:
+        return [str(error)], []
+    rows, audio = [], []
+    for sample in found:
+        place, clip = f"{sample['__url__']}, {sample['__key__']}", sample_clip(sample, column, source)
+        if clip is None:
+            rows.append(f"{place}: no audio or no caption in the sample.")
+        else:
+            audio += try_audio(place, clip.audio, processor)
+    return rows, audio
+
+
+def try_audio(place: str, audio: Any, processor: Any) -> list[str]:
+    """Why a recording cannot be decoded, if so."""
+    try:
+        processor.feature_extractor.load(audio)
+    except (OSError, ValueError) as error:
+        return [f"{place}: {error}"]
+    return []
+
+
+def spread(size: int, count: int) -> list[int]:
+    """At most `count` of `size` rows, evenly, the first and the last among them."""
+    return np.unique(np.linspace(0, size - 1, min(size, count)).round().astype(int)).tolist() if size else []

@@ -1,0 +1,157 @@
+"""What to learn from: the fields of a recipe that name data and its augmentation."""
+
+import difflib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from processing_mac.dataset_mac import MANIFESTS
+
+
+FORMATS = ("manifest", "audiocaps", "clotho", "openaqa", "dataset", "webdataset")
+
+
+@dataclass
+class DataRecipe:
+    """
+    Recordings, their texts, and how they are varied from epoch to epoch.
+
+    `train_data` and `eval_data` are a path, a mapping with the fields of `Source`, or a list of those: a mixture.
+    """
+
+    train_data: str | dict | list = field(
+        metadata={
+            "help": "What to learn from: a path, a mapping (format, path, split, audio_root, columns, weight, prompt) "
+            f"or a list of mappings. Formats: {', '.join(FORMATS)}."
+        },
+    )
+    eval_data: str | dict | list | None = field(
+        default=None, metadata={"help": "What to validate on, written like `train_data`."}
+    )
+    audio_root: str | dict | None = field(
+        default=None,
+        metadata={"help": "Folder that audio paths are relative to, the manifest's by default; see `Source`."},
+    )
+    prompt: str | None = field(
+        default=None,
+        metadata={"help": "The prompt that captions answer where no row or source has its own; the model's default."},
+    )
+    skip_bad_audio: bool = field(
+        default=False,
+        metadata={"help": "Leave out recordings that are missing or unreadable and count them, instead of stopping."},
+    )
+    check_samples: int = field(
+        default=100, metadata={"help": "Recordings of each source to decode before training starts."}
+    )
+    cache_features: str | None = field(
+        default=None,
+        metadata={"help": "Folder to keep log-mels in; without one they are computed when needed."},
+    )
+    max_windows: int | None = field(
+        default=None,
+        metadata={"help": "Most windows (10.24 s) of an example; of a longer one, an excerpt. All by default."},
+    )
+    spec_augment: bool = field(
+        default=False, metadata={"help": "Mask 2 stripes of time (to 0.64 s) and 2 of frequency (to 8 bins) a window."}
+    )
+    gain_db: float = field(default=0.0, metadata={"help": "Change the level by up to so many dB up or down."})
+    tilt_db: float = field(
+        default=0.0, metadata={"help": "Tilt the spectrum by up to so many dB at its ends: another microphone."}
+    )
+    time_shift: bool = field(
+        default=False, metadata={"help": "Start the recording elsewhere and put its beginning at its end."}
+    )
+    min_excerpt: float = field(
+        default=1.0, metadata={"help": "Cut half of the recordings, to between this share of them and the whole."}
+    )
+    repeat_probability: float = field(
+        default=0.0, metadata={"help": "How often a recording shorter than a window is repeated until that is full."}
+    )
+    join_probability: float = field(
+        default=0.0, metadata={"help": "How often a second recording follows the first, and its caption too."}
+    )
+    overlay_probability: float = field(
+        default=0.0, metadata={"help": "How often a second recording sounds at the same time; both captions are kept."}
+    )
+
+    def __post_init__(self) -> None:
+        for name in ("repeat_probability", "join_probability", "overlay_probability"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"`{name}` is {getattr(self, name)}; expected 0 to 1.")
+        if self.join_probability + self.overlay_probability > 1:
+            raise ValueError("`join_probability` and `overlay_probability` add up to more than 1.")
+        if not 0 < self.min_excerpt <= 1:
+            raise ValueError(f"`min_excerpt` is {self.min_excerpt}; expected a share, above 0 and up to 1.")
+        if self.max_windows is not None and self.max_windows < 1:
+            raise ValueError(f"`max_windows` is {self.max_windows}; expected at least 1.")
+
+
+@dataclass(frozen=True)
+class Source:
+    """
+    One set of recordings.
+
+    Args:
+        path: Manifest or table; folder, data file or Hub id of a dataset; one or more patterns of WebDataset shards.
+        format: One of `FORMATS`; told from the path if not given, which knows manifests, shards and datasets.
+        split: Of a dataset; "train" if it needs one.
+        audio_root: Folder that audio paths are relative to. For OpenAQA also a mapping from its `dataset` to a folder.
+        columns: What the source calls `audio`, `caption`, `phrase`, `source` and `prompt`.
+        weight: How many times an epoch goes through it: 2 is twice, 0.5 another half each epoch.
+        prompt: Of all its clips that bring none.
+    """
+
+    path: Any
+    format: str = ""
+    split: str | None = None
+    audio_root: Any = None
+    columns: Mapping[str, str] = field(default_factory=dict)
+    weight: float = 1.0
+    prompt: str | None = None
+
+    def __post_init__(self) -> None:
+        if not self.format:
+            object.__setattr__(self, "format", guess_format(self.path))
+        if self.format not in FORMATS:
+            raise ValueError(f"{self.path}: no format {self.format!r}.{suggest(self.format, FORMATS)}")
+        if self.format != "webdataset" and not isinstance(self.path, str):
+            raise ValueError(f"{self.path}: expected one path; a mixture is a list of mappings.")
+        if self.weight <= 0:
+            raise ValueError(f"{self.path}: `weight` is {self.weight}; expected more than 0.")
+
+
+def guess_format(path: Any) -> str:
+    """A table is a manifest, a .tar a shard, anything else a dataset."""
+    first = str(path[0] if isinstance(path, list) else path)
+    if Path(first).suffix in MANIFESTS:
+        return "manifest"
+    return "webdataset" if ".tar" in first else "dataset"
+
+
+def parse_sources(value: Any, data: DataRecipe) -> list[Source]:
+    """
+    The sources that `train_data` or `eval_data` names; what they leave out comes from the recipe.
+
+    Raises:
+        ValueError: a field that does not exist (the nearest one is named), no path, an unknown format.
+    """
+    if not value:
+        return []
+    known = [entry.name for entry in fields(Source)]
+    sources = []
+    for entry in value if isinstance(value, list) else [value]:
+        settings = {"path": str(entry)} if isinstance(entry, (str, Path)) else entry
+        if not isinstance(settings, Mapping) or "path" not in settings:
+            raise ValueError(f"Expected a path, or a mapping with `path`, as a source of data; got {entry!r}.")
+        for name in settings:
+            if name not in known:
+                raise ValueError(f"{settings['path']}: a source has no field {name!r}.{suggest(name, known)}")
+        sources.append(Source(**{"audio_root": data.audio_root, **settings}))
+    return sources
+
+
+def suggest(name: str, known: Any) -> str:
+    """' Did you mean …?' with the nearest known name, or all of them."""
+    near = difflib.get_close_matches(name, known, n=1)
+    return f" Did you mean {near[0]!r}?" if near else f" Known: {', '.join(known)}."

@@ -1,0 +1,52 @@
+"""Steps without a finite gradient change no weight, and stop the run when they repeat."""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from accelerate import PartialState
+from accelerate.utils import gather_object
+from torch import nn
+
+
+class NanGuard:
+    """
+    Looks at every step before the optimizer does.
+
+    Args:
+        max_steps: Bad steps in a row that stop the run.
+    """
+
+    def __init__(self, max_steps: int):
+        self.max_steps = max_steps
+        self.bad_steps = 0
+        self.files: list[str] = []
+        self.suspects: list[str] = []
+
+    def observe(self, loss: torch.Tensor, files: Sequence[str]) -> None:
+        """Remember the files of a batch of this step, apart if its loss is not finite."""
+        self.files += files
+        if not torch.isfinite(loss):
+            self.suspects += files
+
+    def check(self, model: nn.Module, grad_norm: float | torch.Tensor, can_skip: bool = True) -> None:
+        """
+        Drop the gradients of a bad step; call it on all processes, which see the same norm.
+
+        Raises:
+            FloatingPointError: too many in a row, or one that cannot be skipped; it names the files.
+        """
+        if math.isfinite(grad_norm):
+            self.bad_steps = 0
+        else:
+            self.bad_steps += 1
+            model.zero_grad(set_to_none=True)  # the optimizer passes over parameters without a gradient
+            files = gather_object(self.suspects) or gather_object(self.files)
+            if self.bad_steps >= self.max_steps or not can_skip:
+                raise FloatingPointError(
+                    f"Loss or gradient was not finite for {self.bad_steps} steps in a row; the last one learnt from: "
+                    f"{', '.join(files)}. No weight was changed by these steps. Listen to the files, lower the "
+                    "learning rate, in a run with another `output_dir`, or raise `max_nan_steps`."
+                )
+            PartialState().print(f"Left out a step without a finite gradient; it learnt from: {', '.join(files)}.")
+        self.files, self.suspects = [], []
