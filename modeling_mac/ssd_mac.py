@@ -19,7 +19,7 @@ from torch import nn
 
 # Tokens. Inside a chunk the work grows with its square, across chunks with their number: a CPU wants a chunk that
 # stays in its caches, an accelerator few launches.
-CPU_CHUNK, ACCELERATOR_CHUNK = 128, 256
+CPU_CHUNK, ACCELERATOR_CHUNK = 96, 256
 
 
 def ssd_scan(
