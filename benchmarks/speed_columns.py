@@ -64,7 +64,7 @@ def decode(models: Models) -> dict[str, Run]:
 def generate(model: MacForConditionalGeneration, batch: int, **options: Any) -> Run:
     """`NEW` tokens after 96, by `generate` (language model only)."""
     ids = ids_of(model, batch, AUDIO + PROMPT)
-    length = {"min_new_tokens": NEW, "max_new_tokens": NEW, "do_sample": False}
+    length = {"max_new_tokens": NEW, "do_sample": False}
     return partial(model.generate, input_ids=ids, attention_mask=torch.ones_like(ids), **length, **options)
 
 
@@ -86,7 +86,7 @@ def captions(models: Models, batch: int) -> dict[str, Run]:
         audio = torch.full((batch, AUDIO), speed_models.AUDIO_TOKEN, device=model.device)
         ids = torch.cat([audio, ids_of(model, batch, PROMPT)], dim=1)
         windows = torch.randn(batch, *WINDOW, device=model.device, dtype=model.dtype)
-        length = {"min_new_tokens": NEW, "max_new_tokens": NEW, "do_sample": False}
+        length = {"max_new_tokens": NEW, "do_sample": False}
         inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "input_features": windows}
         runs[name] = partial(model.generate, **inputs, **length, suppress_tokens=[speed_models.AUDIO_TOKEN])
     return runs

@@ -52,7 +52,7 @@ def build(size: str, variant: str, device: str, dtype: torch.dtype) -> MacForCon
         head = nn.Linear(*reversed(model.lm_head.weight.shape), bias=False, device="meta")
         head.weight = language_model.embeddings.weight
         model.lm_head = head
-    model.generation_config.update(eos_token_id=0, pad_token_id=0)
+    model.generation_config.update(eos_token_id=None, pad_token_id=0)  # captions of one length
     for name, parameter in model.named_parameters():
         if not name.endswith(("A_log", "dt_bias")):
             parameter.data = parameter.data.to(dtype)

@@ -5,6 +5,7 @@ CUDA tensors go to mamba-ssm and causal-conv1d where both are installed, all oth
 called as a module: the fused training kernel of mamba-ssm reads its weight directly, past any LoRA on it.
 """
 
+import math
 from collections.abc import Callable
 from functools import lru_cache
 from typing import NamedTuple
@@ -29,7 +30,7 @@ from .ssd_mac import ssd_scan, ssd_step
 
 
 # Tokens that go through a layer at a time on a CPU, where nothing is kept for training: small tensors stay in caches.
-PIECE = 512
+PIECE = 1024
 
 
 class CudaKernels(NamedTuple):
@@ -120,8 +121,9 @@ class Mamba2MacMixer(Mamba2Mixer):
         in_pieces = cache_params is not None and seq_idx is None and not torch.is_grad_enabled()
         if not (in_pieces and length > PIECE and hidden_states.device.type == "cpu"):
             return self.mix(hidden_states, cache_params, attention_mask, seq_idx)
-        pieces = hidden_states.split(PIECE, dim=1)
-        masks = [None] * len(pieces) if attention_mask is None else attention_mask.split(PIECE, dim=1)
+        number = math.ceil(length / PIECE)
+        pieces = hidden_states.tensor_split(number, dim=1)
+        masks = [None] * number if attention_mask is None else attention_mask.tensor_split(number, dim=1)
         mixed = [self.mix(piece, cache_params, mask, None) for piece, mask in zip(pieces, masks, strict=True)]
         return torch.cat(mixed, dim=1)
 

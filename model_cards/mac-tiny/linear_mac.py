@@ -20,7 +20,7 @@ class FewRowsLinear(nn.Linear):
         rows = input.shape[:-1].numel()
         if not (0 < rows <= FEW_ROWS and self.is_plain(input)):
             return super().forward(input)
-        flat = input.reshape(rows, -1)
+        flat = input.reshape(rows, -1).contiguous()  # oneDNN multiplies rows with gaps by slow reference code
         if torch.backends.mkldnn.is_available():
             output = torch.ops.mkldnn._linear_pointwise(self.weight, flat, None, "none", [], "").t()
         else:

@@ -19,7 +19,7 @@ from torch import nn
 
 # Tokens. Inside a chunk the work grows with its square, across chunks with their number: a CPU wants a chunk that
 # stays in its caches, an accelerator few launches.
-CPU_CHUNK, ACCELERATOR_CHUNK = 64, 256
+CPU_CHUNK, ACCELERATOR_CHUNK = 96, 256
 
 
 def ssd_scan(
@@ -181,8 +181,9 @@ class ChunkedScan(torch.autograd.Function):
                 dstate = dstate + C_chunk.mT @ dcarried
 
             # `between` from i to j sums the decays of i + 1 .. j, `from_start` those up to j.
-            later = torch.ones_like(between[0, 0]).tril_()  # (token, token that it reaches back to)
-            dlog_decay = (dlog @ later).triu_(1).sum(-2) + dlog_start @ later  # (b, h, q)
+            earlier = dlog.cumsum_(-2).triu_(1).sum(-1)  # (b, h, q): of the pairs that reach over the next token
+            dlog_decay = nn.functional.pad(earlier[..., :-1], (1, 0))
+            dlog_decay = dlog_decay + dlog_start.flip(-1).cumsum(-1).flip(-1)
             dA += (dlog_decay * step).sum((0, 2))
             ddt[:, chunk] = ((dinputs * x[:, chunk]).sum(-1).transpose(1, 2) + dlog_decay * A.float()[:, None]).mT
             dx[:, chunk] = dinputs.mul_(dt[:, chunk].unsqueeze(-1))
@@ -243,17 +244,13 @@ def ssd_step(
     Returns:
         y: (batch, heads, head_dim) in the dtype of `x`.
     """
-    groups, head_dim = B.shape[1], x.shape[2]
-    dt = step_size(dt, dt_bias, dt_limit)
-    decay = per_state_column(torch.exp(dt * A.float()), groups, head_dim)  # (batch, groups, 1, heads * head_dim)
-    inputs = (x.float() * dt.unsqueeze(-1)).unflatten(1, (groups, -1)).flatten(2).unsqueeze(2)
-    B, C = B.float(), C.float()
-    outputs = []
-    for group, entries in enumerate(state.unflatten(1, (groups, -1)).unbind(1)):
-        entries = entries.view(len(entries), -1, entries.shape[3]).mT  # (batch, state, heads a group * head_dim)
-        entries.mul_(decay[:, group]).addcmul_(B[:, group].unsqueeze(-1), inputs[:, group])
-        outputs.append(torch.bmm(C[:, group].unsqueeze(1), entries))
-    y = torch.cat(outputs, dim=1).view(x.shape)
+    batch, groups, state_size = B.shape
+    dt = step_size(dt, dt_bias, dt_limit).unsqueeze(-1)
+    decay = torch.exp(dt * A.float().unsqueeze(-1)).expand(x.shape).reshape(batch, groups, 1, -1)
+    inputs = (x.float() * dt).view(batch, groups, 1, -1)  # (batch, groups, 1, heads a group * head_dim)
+    entries = state.view(batch, groups, -1, state_size).mT  # (batch, groups, state, heads a group * head_dim)
+    entries.mul_(decay).addcmul_(B.float().unsqueeze(-1), inputs)
+    y = torch.bmm(C.float().reshape(batch * groups, 1, state_size), entries.flatten(0, 1)).view(x.shape)
     if D is not None:
         y = torch.addcmul(y, x.float(), D.float().unsqueeze(-1))
     return y.to(x.dtype)

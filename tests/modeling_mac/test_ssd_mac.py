@@ -6,10 +6,11 @@ import pytest
 import torch
 from torch import nn
 
-from modeling_mac import ssd_scan, ssd_step
+from modeling_mac import ssd_mac, ssd_scan, ssd_step
 
 
 Tensors = dict[str, torch.Tensor]
+PER_TOKEN = ("x", "dt", "B", "C")
 
 
 def make_inputs(
@@ -80,6 +81,27 @@ def test_4000_tokens():
     assert_close(with_gradients(ssd_scan, inputs, torch.float32), with_gradients(recurrence, inputs, torch.float64))
 
 
+@pytest.mark.parametrize("chunk", [1, 16, 256])
+def test_any_length_of_the_chunks(chunk, monkeypatch):
+    monkeypatch.setattr(ssd_mac, "CPU_CHUNK", chunk)
+    inputs = make_inputs(300, groups=2, heads=4)
+    assert_close(with_gradients(ssd_scan, inputs, torch.float32), with_gradients(recurrence, inputs, torch.float64))
+
+
+def test_a_state_is_stepped_where_it_lies_or_refused():
+    """`ssd_scan` returns it with the heads of an entry together; a layout that would need a copy must not pass."""
+    inputs = {name: tensor.float() for name, tensor in make_inputs(5, heads=4).items()}
+    _, state = ssd_scan(**inputs)
+    token = {name: inputs[name][:, 0] for name in PER_TOKEN}
+    other = state.contiguous()
+    y = ssd_step(state, **token, A=inputs["A"])
+    torch.testing.assert_close(ssd_step(other, **token, A=inputs["A"]), y)
+    torch.testing.assert_close(other, state)
+    heads_last = state.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)
+    with pytest.raises(RuntimeError, match="view"):
+        ssd_step(heads_last, **token, A=inputs["A"])
+
+
 @pytest.mark.parametrize("groups", [1, 2, 4])
 def test_groups_serve_neighbouring_heads(groups):
     inputs = make_inputs(70, groups=groups, heads=8, head_dim=3, state=5, batch=3)
@@ -114,9 +136,6 @@ def test_optional_arguments_default_to_nothing():
     y, final_state = ssd_scan(**required)
     expected_y, expected_state = recurrence(**inputs | neutral)
     assert_close({"y": y, "state": final_state}, {"y": expected_y, "state": expected_state})
-
-
-PER_TOKEN = ("x", "dt", "B", "C")
 
 
 def part_of(inputs: Tensors, start: int, stop: int) -> Tensors:
