@@ -191,8 +191,9 @@ def training_command(arguments: Sequence[str]) -> str:
     """The command line, without the token and its flag."""
     shown = list(arguments)
     for place in reversed(range(len(shown))):
-        if shown[place].replace("-", "_").endswith("hub_token"):
-            del shown[place : place + 2]
+        name, joined, _ = shown[place].partition("=")
+        if name.replace("-", "_").endswith("hub_token"):
+            del shown[place : place + (1 if joined else 2)]
     return shlex.join(["python", "train.py", *shown])
 
 

@@ -142,12 +142,16 @@ def test_the_token_stays_out(folder: Path) -> None:
     for arguments in (
         ARGUMENTS,
         ["recipe.yaml", "--hub-token", "hf_secret"],
+        ["recipe.yaml", "--hub_token=hf_secret"],
+        ["recipe.yaml", "--hub-token=hf_secret=="],
         ["r", "--stages.2.hub_token", "hf_secret"],
+        ["r", "--stages.2.hub_token=hf_secret"],
     ):
         write_card(folder, RECIPES[0], {"hub_token": "hf_secret"}, arguments, HARDWARE)
         assert "hf_secret" not in (folder / "README.md").read_text()
-    write_card(folder, RECIPES[0], {}, ARGUMENTS, HARDWARE)
-    assert "python train.py recipes/audiocaps.yaml --push_to_hub true --prompt 'What is it?'" in read(folder)[1]
+    for token in (["--hub_token", "hf_secret"], ["--hub_token=hf_secret"]):
+        write_card(folder, RECIPES[0], {}, [ARGUMENTS[0], *token, *ARGUMENTS[3:]], HARDWARE)
+        assert "python train.py recipes/audiocaps.yaml --push_to_hub true --prompt 'What is it?'" in read(folder)[1]
 
 
 def test_base_models_and_adapters(folder: Path) -> None:
