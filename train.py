@@ -14,23 +14,24 @@ from accelerate import PartialState
 
 from training_mac.card import write_card
 from training_mac.emissions import hardware_in_use
+from training_mac.input_errors import input_errors
 from training_mac.publishing import prepare, publish, read_target
 from training_mac.recipe_file import load_stages
 from training_mac.run import Run
+from training_mac.run_check import check_stages
 from training_mac.saving import save_model
-from training_mac.stage_data import check_stages
-from training_mac.stages import check_stage, train_stage
+from training_mac.stages import train_stage
 
 
 def main() -> None:
-    run = Run(load_stages(sys.argv[1:]))
-    for stage in run.stages:
-        check_stage(stage)
-    check_stages((stage.data for stage in run.stages), run.load_processor())
-    settings, state = run.stages[-1].settings, PartialState()
-    target = read_target(settings, run.folder)
-    if target and run.is_main:
-        prepare(target)
+    with input_errors():
+        run = Run(load_stages(sys.argv[1:]))
+        check_stages(run.stages)
+        settings, state = run.stages[-1].settings, PartialState()
+        target = read_target(settings, run.folder, run.adapter_base)
+        if target and run.is_main:
+            prepare(target)
+        run.begin()
     for stage in run.unfinished():
         train_stage(run, stage)
     folder = save_model(run)

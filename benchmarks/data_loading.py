@@ -14,6 +14,7 @@ from typing import Any
 
 from torch.utils.data import DataLoader
 
+import modeling_mac  # noqa: F401 (registers the checkpoint's classes)
 from processing_mac import MacProcessor
 from processing_mac.dataset_mac import CaptionCollator, Clip
 from training_mac.audiocaps import AUDIO_SUFFIXES

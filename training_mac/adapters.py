@@ -30,11 +30,11 @@ def attach_adapter(
         ValueError: a part is 'lora' in one stage and 'full' in another, the stages' LoRA differs, or a stage learns
             tags or trains a teacher.
     """
-    ways = {part: {getattr(recipe, part) for recipe in recipes} for part in MODULES}
+    check_lora(recipes)
+    ways = ways_to_train(recipes)
     adapted = [part for part in MODULES if "lora" in ways[part]]
     if not adapted:
         return model
-    check_lora(recipes, ways)
     recipe = recipes[0]
     targets = {"encoder": recipe.encoder_lora_targets, "language_model": recipe.lora_targets}
     patterns = [rf"model\.{MODULES[part]}\..*\.({'|'.join(map(re.escape, targets[part]))})" for part in adapted]
@@ -48,8 +48,16 @@ def attach_adapter(
     return get_peft_model(model, config)
 
 
-def check_lora(recipes: Sequence[Recipe], ways: dict[str, set[str]]) -> None:
+def ways_to_train(recipes: Sequence[Recipe]) -> dict[str, set[str]]:
+    """How the stages train each part: 'frozen', 'lora', 'full'."""
+    return {part: {getattr(recipe, part) for recipe in recipes} for part in MODULES}
+
+
+def check_lora(recipes: Sequence[Recipe]) -> None:
     """Refuse stages whose LoRA layers could not be the same."""
+    ways = ways_to_train(recipes)
+    if not any("lora" in found for found in ways.values()):
+        return
     for part in ways:
         if {"lora", "full"} <= ways[part]:
             raise ValueError(f"`{part}` is 'lora' in one stage and 'full' in another: choose one for all stages.")
@@ -66,6 +74,11 @@ def learns_whole(recipes: Sequence[Recipe]) -> bool:
     """Whether the run's outcome is a whole model: its language model trains in full, or there is no LoRA at all."""
     ways = {getattr(recipe, part) for recipe in recipes for part in MODULES}
     return "lora" not in ways or any(recipe.language_model == "full" for recipe in recipes)
+
+
+def ends_whole(recipes: Sequence[Recipe]) -> bool:
+    """Whether the run's folder will hold a whole model: what is learnt is one, or the adapter is merged at the end."""
+    return learns_whole(recipes) or recipes[-1].merge_adapter
 
 
 def module_to_train(model: MacForConditionalGeneration | PeftModel, recipes: Sequence[Recipe]) -> Any:

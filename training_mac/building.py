@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
@@ -23,6 +24,14 @@ def load_base(base: str) -> tuple[MacForConditionalGeneration, MacProcessor]:
     if Path(base).is_dir():
         model.name_or_path = str(Path(base).resolve())  # what an adapter's folder will say that it belongs to
     return model, MacProcessor.from_pretrained(base)
+
+
+def load_front(base: str | None) -> tuple[Any, str]:
+    """The feature extractor of a base model, or of a new one, and the token that stands for audio in its texts."""
+    if base is None:
+        return MacFeatureExtractor(), AUDIO_TOKEN
+    processor = MacProcessor.from_pretrained(base)
+    return processor.feature_extractor, processor.audio_token
 
 
 def make_base(recipe: Recipe, prompt: str, texts: Iterable[str], folder: Path) -> None:
@@ -71,7 +80,10 @@ def join_towers(recipe: Recipe, texts: Iterable[str]) -> tuple[MacForConditional
 def new_model(recipe: Recipe, texts: Iterable[str]) -> tuple[MacForConditionalGeneration, PreTrainedTokenizerFast]:
     """A model from nothing, with a tokenizer of the texts."""
     tokenizer = train_tokenizer(texts, recipe.vocab_size)
-    config = MacConfig(**with_vocabulary(recipe.model, tokenizer))
+    try:
+        config = MacConfig(**with_vocabulary(recipe.model, tokenizer))
+    except StrictDataclassError as error:
+        raise ValueError(f"`model`: {error}") from error
     model = MacForConditionalGeneration(config)
     model.generation_config.update(
         max_new_tokens=40,

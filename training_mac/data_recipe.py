@@ -2,7 +2,7 @@
 
 import difflib
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +23,8 @@ class DataRecipe:
 
     train_data: str | dict | list = field(
         metadata={
-            "help": "What to learn from: a path, a mapping (format, path, split, audio_root, columns, weight, prompt) "
-            f"or a list of mappings. Formats: {', '.join(FORMATS)}."
+            "help": "What to learn from: a path, a mapping (format, path, name, split, audio_root, columns, weight, "
+            f"prompt) or a list of mappings. Formats: {', '.join(FORMATS)}."
         },
     )
     eval_data: str | dict | list | None = field(
@@ -109,7 +109,8 @@ class Source:
     Args:
         path: Manifest or table; folder, data file or Hub id of a dataset; one or more patterns of WebDataset shards.
         format: One of `FORMATS`; told from the path if not given, which knows manifests, shards and datasets.
-        split: Of a dataset; "train" if it needs one.
+        name: Of a dataset that has several configurations, the one to use.
+        split: Of a dataset; to learn from, "train" if not given. To validate on, it must be if there are several.
         audio_root: Folder that audio paths are relative to. For OpenAQA also a mapping from its `dataset` to a folder.
         columns: What the source calls `audio`, `caption`, `phrase`, `source` and `prompt`.
         weight: How many times an epoch goes through it: 2 is twice, 0.5 another half each epoch.
@@ -118,6 +119,7 @@ class Source:
 
     path: Any
     format: str = ""
+    name: str | None = None
     split: str | None = None
     audio_root: Any = None
     columns: Mapping[str, str] = field(default_factory=dict)
@@ -143,9 +145,11 @@ def guess_format(path: Any) -> str:
     return "webdataset" if ".tar" in first else "dataset"
 
 
-def parse_sources(value: Any, data: DataRecipe) -> list[Source]:
+def parse_sources(value: Any, data: DataRecipe, split: str | None = "train") -> list[Source]:
     """
     The sources that `train_data` or `eval_data` names; what they leave out comes from the recipe.
+
+    `split` is that of datasets which name none: with None one that has several must.
 
     Raises:
         ValueError: a field that does not exist (the nearest one is named), no path, an unknown format.
@@ -161,7 +165,10 @@ def parse_sources(value: Any, data: DataRecipe) -> list[Source]:
         for name in settings:
             if name not in known:
                 raise ValueError(f"{settings['path']}: a source has no field {name!r}.{suggest(name, known)}")
-        sources.append(Source(**{"audio_root": data.audio_root, **settings}))
+        source = Source(**{"audio_root": data.audio_root, **settings})
+        if source.format == "dataset" and source.split is None:
+            source = replace(source, split=split)
+        sources.append(source)
     return sources
 
 

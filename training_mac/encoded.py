@@ -1,5 +1,6 @@
 """The outputs of a frozen encoder, computed once for several epochs of examples and read again in later ones."""
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -24,36 +25,37 @@ class EncodedExamples(Dataset):
         encoder: The frozen encoder.
         variants: Epochs to encode; epoch e of the training reads variant e modulo `variants`.
         file: Where this process keeps the float16 encodings while it needs them.
+        device: What encodes; the encoder then goes back to where it was.
+
+    Raises:
+        OSError: no room for the file.
+        ValueError: an example of several windows.
     """
 
-    def __init__(self, examples: Any, encoder: EatModel, variants: int, file: Path):
-        self.num_rows, self.variants, self.epoch = len(examples), variants, 0
+    def __init__(
+        self, examples: Any, encoder: EatModel, variants: int, file: Path, device: torch.device | str = "cpu"
+    ):
+        self.examples, self.variants, self.epoch = examples, variants, 0
         rows, columns = encoder.config.grid
         shape = (variants * len(examples), 1 + rows * columns, encoder.config.hidden_size)
-        file.parent.mkdir(parents=True, exist_ok=True)
-        self.encoded = np.lib.format.open_memmap(file, mode="w+", dtype=np.float16, shape=shape)
-        file.unlink()  # the mapping keeps the data until the process ends, however it ends
+        self.encoded = map_file(file, shape)
         self.others: list[dict[str, Any]] = []
+        home, was_training = encoder.device, encoder.training
+        encoder.eval().to(device)
         for variant in tqdm(range(variants), desc="encoding", unit="epoch"):
             examples.set_epoch(variant)
             for first in range(0, len(examples), ENCODER_BATCH):
                 batch = range(first, min(first + ENCODER_BATCH, len(examples)))
                 self.encode([examples[row] for row in batch], encoder)
+        encoder.train(was_training).to(home)
 
     @torch.no_grad()
     def encode(self, batch: Sequence[dict[str, Any]], encoder: EatModel) -> None:
-        """
-        Append a few examples.
-
-        Raises:
-            ValueError: one has several windows.
-        """
+        """Append a few examples."""
         features = torch.cat([example["input_features"] for example in batch])
         if len(features) != len(batch):
             raise ValueError("`cached_epochs` needs clips of one window each; some of these are longer.")
-        was_training = encoder.training
-        states = encoder.eval()(features.to(encoder.device)).last_hidden_state
-        encoder.train(was_training)
+        states = encoder(features.to(encoder.device)).last_hidden_state
         place = len(self.others)
         self.encoded[place : place + len(batch)] = states.cpu().half().numpy()
         self.others += [{name: example[name] for name in example if name != "input_features"} for example in batch]
@@ -62,12 +64,43 @@ class EncodedExamples(Dataset):
         """Called by the Trainer's data loader at the start of an epoch."""
         self.epoch = epoch
 
+    @property
+    def lengths(self) -> list[int]:
+        """For grouping, as the training set estimates them."""
+        return self.examples.lengths
+
+    @property
+    def num_skipped(self) -> int:
+        """Recordings that could not be read."""
+        return self.examples.num_skipped
+
     def __len__(self) -> int:
-        return self.num_rows
+        return len(self.examples)
 
     def __getitem__(self, row: int) -> dict[str, Any]:
-        place = self.epoch % self.variants * self.num_rows + row
+        place = self.epoch % self.variants * len(self) + row
         return {
             "encoder_hidden_states": torch.from_numpy(self.encoded[place : place + 1]).float(),
             **self.others[place],
         }
+
+
+def map_file(file: Path, shape: tuple[int, ...]) -> np.memmap:
+    """
+    float16 numbers in a file that nobody else sees: it is gone when the process ends, however it ends.
+
+    Its room is reserved before it is written to, since a mapping that meets a full disk later kills the process.
+    """
+    size = int(np.prod(shape)) * np.dtype(np.float16).itemsize
+    file.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with open(file, "w+b") as stream:
+            if hasattr(os, "posix_fallocate"):  # not on macOS
+                os.posix_fallocate(stream.fileno(), 0, size)
+            return np.memmap(stream, np.float16, "r+", shape=shape)
+    except OSError as error:
+        raise OSError(
+            f"{file}: no room for {size / 1e6:,.1f} MB of encodings ({error}). Make room, or lower `cached_epochs`."
+        ) from error
+    finally:
+        file.unlink(missing_ok=True)

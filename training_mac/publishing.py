@@ -8,6 +8,7 @@ is not there yet. The token is that of HF_TOKEN, `hf auth login` or `hub_token`;
 """
 
 import argparse
+import json
 import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -62,7 +63,7 @@ class HubTarget:
         return self.repo_id + private + (f" --revision {self.revision}" if self.revision else "")
 
 
-def read_target(settings: Mapping[str, Any], folder: Path) -> HubTarget | None:
+def read_target(settings: Mapping[str, Any], folder: Path, adapter_base: str | None = None) -> HubTarget | None:
     """
     What a recipe says of the Hub.
 
@@ -71,16 +72,31 @@ def read_target(settings: Mapping[str, Any], folder: Path) -> HubTarget | None:
             training is pushed once, at its end. The stages' Trainers must not get them: each would push a part of the
             training, and its `training_args.bin` would hold the token.
         folder: What is to be pushed; names the repository if `hub_model_id` does not.
+        adapter_base: The model that the adapter in the folder will belong to; None if it will be a whole model.
 
     Returns:
         The target; None without `push_to_hub`.
+
+    Raises:
+        ValueError: the adapter's model is a folder of this machine.
     """
     if not settings.get("push_to_hub"):
         return None
+    refuse_local_base(adapter_base)
     repo_id = settings.get("hub_model_id") or folder.resolve().name
     return HubTarget(
         repo_id, settings.get("hub_private_repo"), settings.get("hub_revision"), settings.get("hub_token")
     )
+
+
+def refuse_local_base(base: str | None) -> None:
+    """Raise if nobody else could load an adapter on this model."""
+    if base and (Path(base).is_absolute() or Path(base).is_dir()):
+        raise ValueError(
+            f"An adapter on {base}, a folder of this machine, would load nowhere else. Push a whole model by "
+            "`merge_adapter: true`; or push that base first, and name its Hub id as `base_model` (of an adapter that "
+            "is trained already: as `base_model_name_or_path` in adapter_config.json)."
+        )
 
 
 def prepare(target: HubTarget) -> str:
@@ -118,10 +134,12 @@ def publish(folder: Path, target: HubTarget, message: str = "Upload MAC") -> str
         The commit's address.
 
     Raises:
-        ValueError: no model in the folder, or a file that holds the token.
+        ValueError: no model in the folder, an adapter on a model of this machine, or a file that holds the token.
         PushError: the push did not come to its end; nothing of it shows. The message says how to repeat it.
     """
     files = find_files(folder)
+    if "adapter_config.json" in files:
+        refuse_local_base(json.loads(files["adapter_config.json"].read_bytes())["base_model_name_or_path"])
     refuse_token(files.values(), target.token or get_token())
     repo_id = prepare(target)
     api = HfApi(token=target.token)

@@ -23,8 +23,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import set_seed
 
-from processing_mac import MacProcessor
-from training_mac.adapters import attach_adapter, module_to_train
+from training_mac.adapters import attach_adapter, ends_whole, module_to_train
 from training_mac.building import load_base, make_base
 from training_mac.checkpoints import (
     is_whole,
@@ -67,27 +66,20 @@ class Run:
         for name in BASE_FIELDS:
             if any(getattr(recipe, name) != getattr(self.recipes[0], name) for recipe in self.recipes):
                 raise ValueError(f"`{name}` differs between the stages: a run starts from one model.")
-        if self.is_main:
-            self.check_settings()
-            if self.recipes[0].base_model is None and not is_whole(Path(self.base)):
-                stage = stages[0]
-                set_seed(stage.training.seed)
-                prompt = stage.data.prompt or DEFAULT_PROMPT
-                make_base(stage.recipe, prompt, read_training_texts(stage.data), Path(self.base))
-        PartialState().wait_for_everyone()
-
-    def check_settings(self) -> None:
-        """Write the stages' settings down, or compare them with those of a run that got somewhere."""
-        file = self.folder / "run.json"
         settings = [{name: value for name, value in stage.settings.items() if keeps_weights(name)}
                     for stage in self.stages]  # fmt: skip
-        settings = json.loads(json.dumps(settings))
-        if not any(self.folder.glob("stage-*/*")):
-            shutil.rmtree(self.folder / "base", ignore_errors=True)
-            self.folder.mkdir(parents=True, exist_ok=True)
-            write_text_whole(file, json.dumps(settings, indent=1))
-            return
-        before = json.loads(file.read_text(encoding="utf-8"))
+        self.settings = json.loads(json.dumps(settings))
+        if self.has_begun:
+            self.compare_settings()
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether a run in the folder got somewhere."""
+        return any(self.folder.glob("stage-*/*"))
+
+    def compare_settings(self) -> None:
+        """Refuse to go on with other settings than those of the run in the folder."""
+        before, settings = json.loads((self.folder / "run.json").read_text(encoding="utf-8")), self.settings
         if len(before) != len(settings):
             raise ValueError(f"{self.folder} holds a run of {len(before)} stages, not of {len(settings)}. {HINT}")
         for number, (old, new) in enumerate(zip(before, settings, strict=True), start=1):
@@ -97,6 +89,31 @@ class Run:
                         f"{self.folder} holds a run whose stage {number} has {name}: {old.get(name)!r}; this one has "
                         f"{new.get(name)!r}. {HINT}"
                     )
+
+    def begin(self) -> None:
+        """Write the stages' settings down and make the model that they start from, unless that was done before."""
+        if self.is_main:
+            if not self.has_begun:
+                shutil.rmtree(self.folder / "base", ignore_errors=True)
+                self.folder.mkdir(parents=True, exist_ok=True)
+                write_text_whole(self.folder / "run.json", json.dumps(self.settings, indent=1))
+            if self.recipes[0].base_model is None and not is_whole(Path(self.base)):
+                self.make_base()
+        PartialState().wait_for_everyone()
+
+    def make_base(self) -> None:
+        """Join the towers that the recipe names, or make a new model, whose tokenizer is made of the captions."""
+        stage = self.stages[0]
+        set_seed(stage.training.seed)
+        texts = read_training_texts(stage.data) if stage.recipe.base_audio_tower is None else []
+        make_base(stage.recipe, stage.data.prompt or DEFAULT_PROMPT, texts, Path(self.base))
+
+    @property
+    def adapter_base(self) -> str | None:
+        """The model that the run's adapter will belong to; None of a run that ends in a whole model."""
+        if ends_whole(self.recipes):
+            return None
+        return self.recipes[0].base_model or str(Path(self.base).resolve())
 
     @property
     def base(self) -> str:
@@ -135,21 +152,10 @@ class Run:
                 raise ValueError(f"{self.result(after)} holds weights of another model: {', '.join(unexpected[:5])}.")
         return model, processor
 
-    def load_processor(self) -> Any:
-        """The processor of the model that the run starts from."""
-        return MacProcessor.from_pretrained(self.base)
-
     def teacher(self, before: int) -> dict[str, torch.Tensor]:
-        """
-        The weights of the teacher that the nearest stage before this one trained.
-
-        Raises:
-            ValueError: none did.
-        """
-        for number in range(before - 1, 0, -1):
-            if (self.result(number) / TEACHER).is_file():
-                return load_file(self.result(number) / TEACHER)
-        raise ValueError("`imitate_teacher`: there is no teacher; a stage with `objective: teacher` must come first.")
+        """The weights of the teacher that the nearest stage before this one trained; `check_stages` has seen to it."""
+        files = [self.result(number) / TEACHER for number in range(before - 1, 0, -1)]
+        return load_file(next(file for file in files if file.is_file()))
 
     def last_checkpoint(self, stage: Stage) -> Path | None:
         """Where a stage goes on; what was half written is removed."""

@@ -9,7 +9,7 @@ from accelerate import PartialState
 from peft import PeftModel
 
 from processing_mac import AudioCaptioningPipeline
-from training_mac.adapters import learns_whole
+from training_mac.adapters import ends_whole
 from training_mac.checkpoints import writing
 from training_mac.run import Run
 
@@ -22,7 +22,7 @@ def save_model(run: Run) -> Path:
         processor.default_prompt = stage.data.prompt or processor.default_prompt
         partial = run.folder / "model.partial"
         shutil.rmtree(partial, ignore_errors=True)
-        if isinstance(model, PeftModel) and (stage.recipe.merge_adapter or learns_whole(run.recipes)):
+        if isinstance(model, PeftModel) and ends_whole(run.recipes):
             model = model.merge_and_unload()
         with writing(partial):
             if isinstance(model, PeftModel):

@@ -20,16 +20,16 @@ class SourceRows:
     missing: list[str] = field(default_factory=list)
 
 
-def load_clips(value: Any, data: DataRecipe) -> list[Clip]:
+def load_clips(value: Any, data: DataRecipe, split: str | None = "train") -> list[Clip]:
     """
     The clips of `train_data` or `eval_data`, each recording once with all its captions; of OpenAQA each question.
 
-    With `skip_bad_audio` recordings that are not there are left out.
+    With `skip_bad_audio` recordings that are not there are left out; `split` as in `parse_sources`.
 
     Raises:
         ValueError: a bad row, or a recording that is not there, with file and line.
     """
-    return [clip for source in parse_sources(value, data) for clip in load_source(source, data.skip_bad_audio)]
+    return [clip for source in parse_sources(value, data, split) for clip in load_source(source, data.skip_bad_audio)]
 
 
 def load_source(source: Source, skip_missing: bool = False) -> list[Clip]:

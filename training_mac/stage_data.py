@@ -1,12 +1,15 @@
-"""What a run asks of its data, before its stages draw their training sets from it."""
+"""What a run asks of its data besides the training sets: all texts, and the clips to validate on."""
 
-from collections.abc import Iterable
+import logging
 from typing import Any
 
-from processing_mac.dataset_mac import Clip
-from training_mac.data_check import check_data
+from processing_mac.dataset_mac import Clip, summarize
+from training_mac.data_check import try_audio
 from training_mac.data_recipe import DataRecipe
 from training_mac.sources import load_clips
+
+
+logger = logging.getLogger(__name__)
 
 
 def read_training_texts(data: DataRecipe) -> list[str]:
@@ -14,21 +17,27 @@ def read_training_texts(data: DataRecipe) -> list[str]:
     return [text for clip in load_clips(data.train_data, data) for text in (*clip.captions, *clip.phrases)]
 
 
-def read_eval_clips(data: DataRecipe) -> list[Clip]:
+def load_eval_clips(data: DataRecipe) -> list[Clip]:
     """The recordings to validate on, with all their references; none if the recipe names none."""
-    return load_clips(data.eval_data, data)
+    return load_clips(data.eval_data, data, split=None)
 
 
-def check_stages(stages: Iterable[DataRecipe], processor: Any) -> None:
+def read_eval_clips(data: DataRecipe, extractor: Any) -> list[Clip]:
     """
-    Check the data of all stages before the first begins, each once.
+    The recordings to validate on, with all their references; none if the recipe names none.
+
+    With `skip_bad_audio` each is decoded here, and what cannot be is left out and counted in the log.
 
     Raises:
-        ValueError: see `check_data`.
+        ValueError: see `load_clips`; or none is left.
     """
-    checked: list[tuple] = []
-    for data in stages:
-        named = (data.train_data, data.eval_data, data.audio_root, data.skip_bad_audio)
-        if named not in checked:
-            check_data(data, processor)
-            checked.append(named)
+    clips = load_eval_clips(data)
+    if not data.skip_bad_audio:
+        return clips
+    problems = [try_audio("`eval_data`", clip.audio, extractor) for clip in clips]
+    bad = [problem for found in problems for problem in found]
+    if bad:
+        logger.warning("%d of %d recordings are left out of validation, such as %s", len(bad), len(clips), bad[0])
+    if bad and len(bad) == len(clips):
+        raise ValueError(f"None of the recordings to validate on can be read.\n{summarize(bad)}")
+    return [clip for clip, found in zip(clips, problems, strict=True) if not found]

@@ -1,8 +1,9 @@
 """One stage of training: a teacher or the encoder on tags, or the parts that the recipe names on captions."""
 
+from itertools import islice
 from typing import Any
 
-from torch.utils.data import default_collate
+from torch.utils.data import Subset, default_collate
 from transformers import EarlyStoppingCallback, set_seed
 
 from modeling_mac import MacForConditionalGeneration
@@ -34,36 +35,18 @@ def train_stage(run: Run, stage: Stage) -> None:
     run.save_result(stage, learnt_weights(gather_weights(trainer, model), learns_whole(run.recipes)), teacher)
 
 
-def check_stage(stage: Stage) -> None:
-    """
-    Refuse what could not do what it says.
-
-    Raises:
-        ValueError: it names the field.
-    """
-    recipe, training = stage.recipe, stage.training
-    if recipe.cached_epochs and recipe.encoder != "frozen":
-        raise ValueError("`cached_epochs` keeps what a frozen encoder says: it needs `encoder: frozen`.")
-    if training.dataloader_persistent_workers:
-        raise ValueError("`dataloader_persistent_workers` would draw the first epoch's examples in all epochs.")
-    if recipe.early_stopping_patience is not None and not (
-        training.metric_for_best_model and training.load_best_model_at_end
-    ):
-        raise ValueError("`early_stopping_patience` needs `metric_for_best_model` and `load_best_model_at_end: true`.")
-    validates = training.eval_strategy != "no"
-    if validates and recipe.objective == "captions" and not read_eval_clips(stage.data):
-        raise ValueError("`eval_strategy` asks for validation, but no data to validate on is given.")
-
-
 def make_teacher_trainer(run: Run, stage: Stage, model: MacForConditionalGeneration, processor: Any) -> MacTrainer:
     """Trains the network that the encoder will imitate."""
     scenes: Any = make_training_set(stage.data, processor, stage.training.seed)
     sources = list_sources(list(scenes.clips))
+    rows = list(scenes.readable_rows())
+    clips = [scenes.clips[row] for row in rows]
+    log_mels: Any = Subset(scenes.log_mels, rows)
     return MacTrainer(
         ConvTagger(len(sources), stage.recipe.teacher_width),
         stage.training,
         recipe=stage.recipe,
-        train_dataset=MixtureDataset(scenes.clips, scenes.log_mels, sources, scenes.scenes, stage.training.seed),
+        train_dataset=MixtureDataset(clips, log_mels, sources, scenes.scenes, stage.training.seed),
         data_collator=default_collate,
     )
 
@@ -75,7 +58,8 @@ def make_tag_trainer(run: Run, stage: Stage, model: MacForConditionalGeneration,
     tower = model.model.audio_tower
     if stage.recipe.whiten:
         extractor = scenes.extractor
-        sample = [(log_mel[:480].float() - extractor.mean) / extractor.scale for log_mel in scenes.log_mels[:500]]
+        log_mels = (scenes.log_mels[row][:480].float() for row in islice(scenes.readable_rows(), 500))
+        sample = [(log_mel - extractor.mean) / extractor.scale for log_mel in log_mels]
         whiten_patches(tower.embeddings, sample)
     teacher = None
     if stage.recipe.imitate_teacher:
@@ -103,7 +87,7 @@ def make_caption_trainer(run: Run, stage: Stage, model: Any, processor: Any) -> 
     if recipe.cached_epochs:
         tower = next(module for name, module in model.named_modules() if name.split(".")[-1] == "audio_tower")
         file = run.stage_folder(stage.number) / f"encoded-{stage.training.process_index}.npy"
-        train_dataset = EncodedExamples(train_dataset, tower, recipe.cached_epochs, file)
+        train_dataset = EncodedExamples(train_dataset, tower, recipe.cached_epochs, file, stage.training.device)
     patience = recipe.early_stopping_patience
     return CaptionTrainer(
         model,
@@ -111,7 +95,9 @@ def make_caption_trainer(run: Run, stage: Stage, model: Any, processor: Any) -> 
         recipe=recipe,
         train_dataset=train_dataset,
         data_collator=TrainingCollator(processor, recipe.loss_on, recipe.packing),
-        eval_clips=read_eval_clips(stage.data) if stage.training.eval_strategy != "no" else [],
+        eval_clips=read_eval_clips(stage.data, processor.feature_extractor)
+        if stage.training.eval_strategy != "no"
+        else [],
         processor=processor,
         callbacks=None if patience is None else [EarlyStoppingCallback(patience)],
     )

@@ -80,17 +80,23 @@ def open_dataset(source: Source) -> Dataset:
     path = Path(source.path)
     try:
         if (path / "state.json").is_file() or (path / "dataset_dict.json").is_file():
+            if source.name:
+                raise ValueError(f"a folder of `save_to_disk` has no configurations, such as {source.name!r}")
             opened: Any = load_from_disk(str(path))
         elif path.suffix in MANIFESTS:
             kind = {".jsonl": "json"}.get(path.suffix, path.suffix[1:])
             opened = load_dataset(kind, data_files=str(path))
         else:
-            opened = load_dataset(source.path)
+            opened = load_dataset(source.path, source.name)
     except (OSError, ValueError, RuntimeError) as error:
         raise ValueError(f"{source.path}: cannot be opened as a dataset ({error}).") from error
     if not isinstance(opened, DatasetDict):
         return opened
-    split = source.split or "train"
+    split = source.split or (next(iter(opened)) if len(opened) == 1 else None)
+    if split is None:
+        raise ValueError(
+            f"{source.path}: it has {', '.join(opened)}; say which is meant: `split: {list(opened)[-1]}`."
+        )
     if split not in opened:
         raise ValueError(f"{source.path}: no split {split!r}; it has {', '.join(opened)}.")
     return opened[split]

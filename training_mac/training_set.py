@@ -6,7 +6,7 @@ processes.
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -159,15 +159,25 @@ class TrainingSet(Dataset):
             ValueError: the audio cannot be read, naming it.
         """
         for candidate in (*range(row, len(self.clips)), *range(row)):
-            try:
-                return self.clips[candidate], self.log_mels[candidate]
-            except (OSError, ValueError) as error:
-                if not self.skip_bad_audio:
-                    raise ValueError(f"{error} (`skip_bad_audio: true` goes on without it.)") from error
-                if not self.unreadable[candidate]:
-                    self.unreadable[candidate] = True
-                    logger.warning("Skipped, %d so far: %s", self.num_skipped, error)
+            if (log_mel := self.read(candidate)) is not None:
+                return self.clips[candidate], log_mel
         raise ValueError("None of the recordings can be read.")
+
+    def read(self, row: int) -> torch.Tensor | None:
+        """A clip's log-mel; None if it cannot be read and is to be skipped, which is counted."""
+        try:
+            return self.log_mels[row]
+        except (OSError, ValueError) as error:
+            if not self.skip_bad_audio:
+                raise ValueError(f"{error} (`skip_bad_audio: true` goes on without it.)") from error
+            if not self.unreadable[row]:
+                self.unreadable[row] = True
+                logger.warning("Skipped, %d so far: %s", self.num_skipped, error)
+            return None
+
+    def readable_rows(self) -> Iterator[int]:
+        """Every clip or, with `skip_bad_audio`, each that can be read: it is tried."""
+        return (row for row in range(len(self.clips)) if not self.skip_bad_audio or self.read(row) is not None)
 
 
 class Mixture:

@@ -40,9 +40,10 @@ def caption_clips(trainer: Any, clips: Sequence[Clip]) -> tuple[list[str], float
         range(0, len(rows), size), desc="captions", leave=False, disable=not accelerator.is_main_process
     ):
         batch = rows[start : start + size]
-        generated, summed_loss, tokens = caption_batch(model, processor, [clips[row] for row in batch])
-        captions += zip(batch, generated, strict=True)
-        totals += torch.tensor([summed_loss, tokens], dtype=torch.float64)
+        counted = sum(row < len(clips) for row in batch)
+        generated, sums = caption_batch(model, processor, [clips[row % len(clips)] for row in batch], counted)
+        captions += zip(batch[:counted], generated, strict=False)
+        totals += torch.tensor(sums, dtype=torch.float64)
     model.train(was_training)
     by_row = dict(gather_object(captions))
     totals = torch.tensor(gather_object([totals.tolist()]), dtype=torch.float64).sum(0)
@@ -50,12 +51,14 @@ def caption_clips(trainer: Any, clips: Sequence[Clip]) -> tuple[list[str], float
 
 
 def rows_of_process(count: int, processes: int, index: int) -> list[int]:
-    """Every `processes`-th row; the first rows again where a process would have fewer than another, for its peers."""
-    return [row % count for row in range(index, -(-count // processes) * processes, processes)]
+    """Every `processes`-th row; the last may lie beyond the end: a clip again, to keep step with the peers."""
+    return list(range(index, -(-count // processes) * processes, processes))
 
 
-def caption_batch(model: Any, processor: Any, clips: Sequence[Clip]) -> tuple[list[str], float, int]:
-    """Captions of a few clips; summed cross-entropy and number of the tokens of their first references."""
+def caption_batch(
+    model: Any, processor: Any, clips: Sequence[Clip], counted: int
+) -> tuple[list[str], tuple[float, int]]:
+    """Captions of a few clips; of the first `counted`, cross-entropy and number of their first references' tokens."""
     features = processor.feature_extractor([clip.audio for clip in clips])
     counts = features["audio_num_windows"].tolist()
     audio = {name: tensor.to(model.device) for name, tensor in features.items()}
@@ -64,9 +67,10 @@ def caption_batch(model: Any, processor: Any, clips: Sequence[Clip]) -> tuple[li
     generated = model.generate(**prompt, **audio)
     captions = processor.batch_decode(generated[:, prompt["input_ids"].shape[1] :])
     answers = processor.encode(counts, questions, [clip.captions[0] for clip in clips])
+    answers["labels"][counted:] = -100
     tokens = int((answers["labels"] != -100).sum())
     loss = model(**{name: tensor.to(model.device) for name, tensor in answers.items()}, **audio).loss
-    return captions, float(loss) * tokens, tokens
+    return captions, (float(loss) * tokens if tokens else 0.0, tokens)  # of no tokens the mean is not a number
 
 
 def score(clips: Sequence[Clip], captions: Sequence[str], metrics: Sequence[str]) -> dict[str, float]:

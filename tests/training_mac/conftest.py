@@ -91,11 +91,14 @@ def recipe_file(write_recipe) -> Path:
 
 @pytest.fixture
 def train(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]:
-    """Runs train.py in this process; gives the run's folder."""
+    """Runs train.py in this process; gives the run's folder, or raises what train.py only tells in a line."""
 
     def run(recipe: Path, *overrides: str) -> Path:
         monkeypatch.setattr(sys, "argv", ["train.py", str(recipe), *overrides])
-        runpy.run_path(str(ROOT / "train.py"), run_name="__main__")
+        try:
+            runpy.run_path(str(ROOT / "train.py"), run_name="__main__")
+        except SystemExit as ended:
+            raise ended.__cause__ or ended from None
         folders = [value for name, value in itertools.pairwise(overrides) if name == "--output_dir"]
         return Path(folders[0]) if folders else Path(yaml.safe_load(recipe.read_text())["output_dir"])
 

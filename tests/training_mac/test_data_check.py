@@ -22,7 +22,7 @@ def bad_manifest(manifest: Path, tmp_path: Path) -> str:
 def test_everything_is_reported_with_file_and_line(bad_manifest: str, manifest: Path, processor) -> None:
     nowhere = {"path": str(manifest), "audio_root": "nowhere"}
     with pytest.raises(ValueError) as error:
-        check_data(DataRecipe(bad_manifest, eval_data=nowhere), processor)
+        check_data([DataRecipe(bad_manifest, eval_data=nowhere)], processor.feature_extractor, processor.audio_token)
     first, *lines = str(error.value).split("\n")
     assert first == "Problems with the data, 5 in all:"
     for problem in ("bad.csv, line 3: no `caption`", "bad.csv, line 4: no recording", "bad.csv, line 5: ",
@@ -35,13 +35,34 @@ def test_bad_audio_may_be_left_out_but_bad_rows_not(bad_manifest: str, processor
         caplog.at_level(logging.WARNING),
         pytest.raises(ValueError, match="Problems with the data, 2 in all") as error,
     ):
-        check_data(DataRecipe(bad_manifest, skip_bad_audio=True), processor)
+        check_data([DataRecipe(bad_manifest, skip_bad_audio=True)], processor.feature_extractor, processor.audio_token)
     assert "line 3" in str(error.value) and "line 6" in str(error.value)
     assert "2 recordings are left out, such as" in caplog.text
 
 
+def test_all_sources_of_all_stages_are_reported_at_once(bad_manifest: str, tmp_path: Path, processor) -> None:
+    (tmp_path / "empty").mkdir()
+    recipes = [
+        DataRecipe(str(tmp_path / "none.csv"), eval_data=bad_manifest),
+        DataRecipe(bad_manifest, eval_data=str(tmp_path / "empty")),
+        DataRecipe([str(tmp_path / "none.csv"), str(tmp_path / "none.tar")]),
+    ]
+    with pytest.raises(ValueError) as error:
+        check_data(recipes, processor.feature_extractor, processor.audio_token)
+    for problem in (
+        "none.csv: no such manifest",
+        "bad.csv, line 3: ",
+        "cannot be opened as a dataset",
+        "no such shard",
+    ):
+        assert problem in str(error.value), problem
+    assert str(error.value).count("none.csv") == str(error.value).count("bad.csv, line 3") == 1
+
+
 def test_good_data_passes(manifest: Path, processor) -> None:
-    check_data(DataRecipe(str(manifest), eval_data=str(manifest)), processor)
+    check_data(
+        [DataRecipe(str(manifest), eval_data=str(manifest))], processor.feature_extractor, processor.audio_token
+    )
 
 
 def test_the_sample_reaches_both_ends() -> None:
@@ -50,4 +71,4 @@ def test_the_sample_reaches_both_ends() -> None:
 
 def test_shards_are_looked_into(tmp_path: Path, processor) -> None:
     with pytest.raises(ValueError, match=r"Problems with the data, 1 in all:\n.*none.tar: no such shard"):
-        check_data(DataRecipe(str(tmp_path / "none.tar")), processor)
+        check_data([DataRecipe(str(tmp_path / "none.tar"))], processor.feature_extractor, processor.audio_token)

@@ -199,7 +199,10 @@ def test_missing_data_is_named_before_anything_is_written(base, write_recipe, tr
         ({"early_stopping_patience": 1}, "needs `metric_for_best_model`"),
         ({"eval_strategy": "epoch", "eval_data": None}, "no data to validate on"),
         ({"base_model": None, "base_audio_tower": "eat"}, "go together"),
-        ({"eval_strategy": "epoch", "eval_metrics": ["blue"]}, "metrics: expected a list of names"),
+        (
+            {"eval_strategy": "epoch", "eval_metrics": ["blue"]},
+            "`eval_metrics`: no blue; possible are bleu, rouge_l, ",
+        ),
     ],
 )
 def test_what_cannot_work_is_refused(base, write_recipe, train, fields: dict, message: str) -> None:

@@ -5,6 +5,7 @@ from argparse import Namespace
 from pathlib import Path
 
 import pytest
+import torch
 from accelerate.commands.config.config_args import load_config_from_file
 from accelerate.commands.launch import _validate_launch_command, launch_command_parser
 from accelerate.utils import FullyShardedDataParallelPlugin
@@ -14,7 +15,9 @@ from accelerate.utils.launch import (
     prepare_simple_launcher_cmd_env,
 )
 
-from training_mac.validation import rows_of_process
+from processing_mac.dataset_mac import read_manifest
+from training_mac.building import load_base
+from training_mac.validation import caption_batch, rows_of_process
 
 
 CONFIGS = Path(__file__).parents[2] / "recipes" / "accelerate"
@@ -26,10 +29,12 @@ def history(folder: Path) -> list[dict]:
     return [entry for state in states for entry in json.loads(state.read_text())["log_history"]]
 
 
-def test_two_processes_equal_one(base, write_recipe, train, in_process, tmp_path) -> None:
+def test_two_processes_equal_one(base, manifest, write_recipe, train, in_process, tmp_path) -> None:
     """Same seed and global batch: same losses, captions scored and weights; every step draws a new epoch's scenes."""
+    three = manifest.with_name("three.csv")  # not a multiple of the processes
+    three.write_text("".join(manifest.read_text().splitlines(keepends=True)[:-1]))
     fields = {
-        "base_model": str(base), "overlay_probability": 0.5, "max_steps": 4,
+        "base_model": str(base), "eval_data": str(three), "overlay_probability": 0.5, "max_steps": 4,
         "eval_strategy": "steps", "eval_steps": 2, "encoder": "lora", "language_model": "lora",
         "stages": [{"encoder": "frozen", "language_model": "frozen"}, {}],
     }  # fmt: skip
@@ -53,7 +58,18 @@ def test_two_processes_equal_one(base, write_recipe, train, in_process, tmp_path
 def test_processes_share_the_clips(count: int, processes: int) -> None:
     shares = [rows_of_process(count, processes, index) for index in range(processes)]
     assert len({len(share) for share in shares}) == 1  # as many each: they generate in step
-    assert {row for share in shares for row in share} == set(range(count))
+    rows = [row for share in shares for row in share]
+    assert len(set(rows)) == len(rows) and set(rows) >= set(range(count))  # none counts twice
+
+
+def test_a_clip_that_is_captioned_to_keep_step_does_not_count(base, manifest) -> None:
+    model, processor = load_base(str(base))
+    one, other = read_manifest(manifest)[:2]
+    with torch.no_grad():
+        _, alone = caption_batch(model.eval(), processor, [one], counted=1)
+        captions, both = caption_batch(model, processor, [one, other], counted=1)
+        assert caption_batch(model, processor, [other], counted=0)[1] == (0.0, 0)
+    assert len(captions) == 2 and both == pytest.approx(alone, rel=1e-5) and alone[1] > 0
 
 
 def dry_run(name: str, *arguments: str) -> tuple[Namespace, dict[str, str]]:

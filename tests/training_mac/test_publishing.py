@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 from hub_stand_in import DROPPED, HELD, UNANSWERED, HubStandIn
 
-from training_mac.publishing import HubTarget, find_files, read_target, refuse_token
+from training_mac.publishing import HubTarget, find_files, publish, read_target, refuse_token
+from training_mac.recipe_file import load_stages
+from training_mac.run import Run
 
 
 ROOT = Path(__file__).parents[2]
@@ -192,6 +194,33 @@ def test_the_target_is_what_the_recipe_says() -> None:
     assert read_target({**told, "push_to_hub": False}, Path("runs/my-mac")) is None
 
 
+def test_an_adapter_on_a_folder_of_this_machine_is_refused(base: Path, write_recipe, train, tmp_path: Path) -> None:
+    """Before training starts, and where it was trained already."""
+    recipe = write_recipe(base_model=str(base), language_model="lora", push_to_hub=True, hub_model_id="user/x")
+    with pytest.raises(ValueError, match=r"folder of this machine, would load nowhere else. .*`merge_adapter: true`"):
+        train(recipe)
+    assert not (tmp_path / "run").exists()
+    folder = train(recipe, "--push_to_hub", "false", "--max_steps", "1")
+    with pytest.raises(ValueError, match=rf"{base}, a folder of this machine"):
+        publish(folder, HubTarget("user/x"))
+    settings = {"push_to_hub": True, "hub_model_id": "user/x"}
+    assert read_target(settings, folder, adapter_base="user/base") == HubTarget("user/x")
+
+
+def test_a_merged_adapter_may_be_pushed(base: Path, write_recipe) -> None:
+    recipe = write_recipe(base_model=str(base), language_model="lora")
+    assert Run(load_stages([str(recipe)])).adapter_base == str(base)
+    assert Run(load_stages([str(recipe), "--merge_adapter"])).adapter_base is None
+    assert Run(load_stages([str(recipe), "--language_model", "full"])).adapter_base is None
+
+
+def test_a_base_that_is_yet_to_be_made_is_of_this_machine_too(write_recipe, monkeypatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    run = Run(load_stages([str(write_recipe(language_model="lora", output_dir="runs/new"))]))
+    with pytest.raises(ValueError, match=rf"{tmp_path}/runs/new/base, a folder of this machine"):
+        read_target({"push_to_hub": True}, run.folder, run.adapter_base)
+
+
 def test_a_training_ends_on_the_hub(hub: HubStandIn, write_recipe, tmp_path: Path) -> None:
     recipe = write_recipe(max_steps=1, stages=[{"encoder": "frozen"}])
     command = [sys.executable, "train.py", str(recipe), "--push_to_hub", "--hub_model_id", "user/trained"]
@@ -208,5 +237,5 @@ def test_a_training_ends_on_the_hub(hub: HubStandIn, write_recipe, tmp_path: Pat
         [*command, "--output_dir", str(tmp_path / "other"), "--hub_token", "hf_wrong"], cwd=ROOT, env=environment,
         capture_output=True, text=True, timeout=300,
     )  # fmt: skip
-    assert wrong.returncode != 0 and "Cannot push to user/trained" in wrong.stderr
+    assert wrong.returncode == 2 and "Traceback" not in wrong.stderr and "Cannot push to user/trained" in wrong.stderr
     assert not list((tmp_path / "other").glob("stage-*"))

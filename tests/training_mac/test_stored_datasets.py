@@ -12,6 +12,7 @@ from processing_mac.dataset_mac import read_manifest
 from training_mac.data_recipe import DataRecipe
 from training_mac.features import digest
 from training_mac.sources import load_clips
+from training_mac.stage_data import load_eval_clips
 
 
 @pytest.fixture
@@ -44,6 +45,32 @@ def test_splits_are_chosen_and_wrong_ones_named(stored: Path) -> None:
     assert len(load_clips({"path": str(stored), "columns": COLUMNS, "split": "test"}, DataRecipe(""))) == 1
     with pytest.raises(ValueError, match="no split 'dev'; it has train, test"):
         load_clips({"path": str(stored), "columns": COLUMNS, "split": "dev"}, DataRecipe(""))
+
+
+def test_what_to_validate_on_must_be_said_where_there_are_several_splits(stored: Path, tmp_path: Path) -> None:
+    value = {"path": str(stored), "columns": COLUMNS}
+    with pytest.raises(ValueError, match=r"stored: it has train, test; say which is meant: `split: test`"):
+        load_eval_clips(DataRecipe("", eval_data=value))
+    assert len(load_eval_clips(DataRecipe("", eval_data={**value, "split": "test"}))) == 1
+    datasets.load_from_disk(stored)["test"].save_to_disk(tmp_path / "one" / "test")
+    assert len(load_eval_clips(DataRecipe("", eval_data={**value, "path": str(tmp_path / "one" / "test")}))) == 1
+
+
+def test_one_of_several_configurations_is_named(tmp_path: Path, manifest: Path) -> None:
+    """A repository's README names them, here and on the Hub."""
+    for name, caption in (("short", "a siren"), ("long", "the siren wails")):
+        (tmp_path / f"{name}.csv").write_text(f"audio,caption\n{manifest.parent / '0.wav'},{caption}\n")
+    configs = "".join(f"- config_name: {name}\n  data_files: {name}.csv\n" for name in ("short", "long"))
+    (tmp_path / "README.md").write_text(f"---\nconfigs:\n{configs}---\n")
+    [clip] = load_clips({"path": str(tmp_path), "name": "long"}, DataRecipe(""))
+    assert clip.captions == ("the siren wails",)
+    with pytest.raises(ValueError, match=r"Please pick one among the available configs: \['short', 'long'\]"):
+        load_clips(str(tmp_path), DataRecipe(""))
+
+
+def test_a_saved_dataset_has_no_configurations(stored: Path) -> None:
+    with pytest.raises(ValueError, match="has no configurations, such as 'long'"):
+        load_clips({"path": str(stored), "columns": COLUMNS, "name": "long"}, DataRecipe(""))
 
 
 def test_a_missing_column_suggests_the_nearest(stored: Path) -> None:

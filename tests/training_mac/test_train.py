@@ -1,6 +1,7 @@
 """`train.py` from a recipe to a folder that captions."""
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -8,6 +9,8 @@ from transformers import AutoModelForMultimodalLM, AutoProcessor
 
 from processing_mac import AudioCaptioningPipeline
 from training_mac.building import train_tokenizer
+from training_mac.data_recipe import DataRecipe
+from training_mac.stage_data import read_eval_clips
 
 
 def test_a_recipe_becomes_a_folder_that_captions(recipe_file, manifest, train, capsys) -> None:
@@ -61,3 +64,41 @@ def test_an_encoder_may_be_taught_and_its_outputs_kept(write_recipe, train, weig
 def test_what_cannot_be_is_refused(write_recipe, train, stage, message) -> None:
     with pytest.raises(ValueError, match=message):
         train(write_recipe(stages=[stage]))
+
+
+@pytest.fixture
+def half_bad(manifest: Path, tmp_path: Path) -> str:
+    """A manifest whose first and third of six recordings are no audio."""
+    for name in ("noise.wav", "words.wav"):
+        (tmp_path / name).write_bytes(b"no audio")
+    header, *rows = manifest.read_text().splitlines()
+    rows = [f"{manifest.parent}/{row}" for row in rows]
+    rows.insert(0, "noise.wav,siren,the siren wails,the siren")
+    rows.insert(2, "words.wav,rain,the rain falls,the rain")
+    path = tmp_path / "half-bad.csv"
+    path.write_text("\n".join([header, *rows]))
+    return str(path)
+
+
+def test_bad_audio_is_skipped_in_every_kind_of_stage_and_in_validation(write_recipe, train, half_bad, capsys) -> None:
+    stages = [
+        {"objective": "teacher", "teacher_width": 4, "max_steps": 6},
+        {"objective": "tags", "whiten": True, "kept_patches": 32, "imitate_teacher": True, "teacher_width": 4},
+        {"objective": "captions", "eval_strategy": "steps", "eval_steps": 3},
+    ]
+    fields = {"train_data": half_bad, "eval_data": half_bad, "per_device_train_batch_size": 2}
+    folder = train(write_recipe(**fields, stages=stages, skip_bad_audio=True))
+    assert capsys.readouterr().out.count("  for  ") == 4  # captions beside their references: of what can be read
+    logs = [entry for stage in (1, 2, 3) for entry in json.loads(
+        (folder / f"stage-{stage}" / "trainer_state.json").read_text())["log_history"]]  # fmt: skip
+    assert any("eval_loss" in entry for entry in logs)
+
+
+def test_validation_without_any_readable_audio_is_refused(half_bad, processor) -> None:
+    data = DataRecipe("", eval_data=half_bad, skip_bad_audio=True)
+    assert [Path(clip.audio).name for clip in read_eval_clips(data, processor.feature_extractor)] == [
+        f"{row}.wav" for row in range(4)
+    ]
+    Path(half_bad).write_text("audio,caption\nnoise.wav,a\nwords.wav,b\n")
+    with pytest.raises(ValueError, match=r"None of the recordings to validate on can be read\.\n.*noise\.wav"):
+        read_eval_clips(data, processor.feature_extractor)

@@ -1,0 +1,122 @@
+"""What a run is refused for before anything is made, trained or pushed: better now than in the night."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from evaluation_mac.scoring import METRICS
+from evaluation_mac.source_naming import is_scored
+from processing_mac.dataset_mac import Clip
+from training_mac.adapters import MODULES, check_lora
+from training_mac.building import load_front
+from training_mac.data_check import check_data
+from training_mac.data_recipe import parse_sources
+from training_mac.recipe_file import Stage
+from training_mac.stage_data import load_eval_clips
+from training_mac.validation import score
+
+
+EVAL_METRICS = tuple(name for name in METRICS if name != "sentence_similarity")  # it needs an encoder of its own
+STREAMED = "Shards are streamed, and a stream has no list of its recordings: name a manifest or a dataset instead."
+
+
+def check_stages(stages: Sequence[Stage]) -> None:
+    """
+    Check the recipe and its data, all stages before the first begins.
+
+    Raises:
+        ValueError: what could not do what it says, naming the field; or everything that is wrong with the data.
+        OSError: no base model.
+    """
+    recipes = [stage.recipe for stage in stages]
+    check_lora(recipes)
+    for stage in stages:
+        with naming(stage, stages):
+            check_fields(stage)
+            check_teacher(stage, stages)
+            check_streams(stage)
+    check_data([stage.data for stage in stages], *load_front(recipes[0].base_model))
+    for stage in stages:
+        if stage.training.eval_strategy != "no":
+            with naming(stage, stages):
+                check_metrics(stage, load_eval_clips(stage.data))
+
+
+@contextmanager
+def naming(stage: Stage, stages: Sequence[Stage]) -> Iterator[None]:
+    """Around the checks of one of several stages: errors say which."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"Stage {stage.number}: {error}" if len(stages) > 1 else str(error)) from error
+
+
+def check_fields(stage: Stage) -> None:
+    """Refuse fields that do not go together."""
+    recipe, training = stage.recipe, stage.training
+    if recipe.cached_epochs and recipe.encoder != "frozen":
+        raise ValueError("`cached_epochs` keeps what a frozen encoder says: it needs `encoder: frozen`.")
+    if recipe.objective == "captions" and all(getattr(recipe, part) == "frozen" for part in MODULES):
+        raise ValueError("`encoder`, `connector` and `language_model` are all 'frozen': nothing would train.")
+    if training.dataloader_persistent_workers:
+        raise ValueError("`dataloader_persistent_workers` would draw the first epoch's examples in all epochs.")
+    if recipe.early_stopping_patience is not None and not (
+        training.metric_for_best_model and training.load_best_model_at_end
+    ):
+        raise ValueError("`early_stopping_patience` needs `metric_for_best_model` and `load_best_model_at_end: true`.")
+    if training.eval_strategy != "no" and recipe.objective != "captions":
+        raise ValueError(f"`eval_strategy` validates captions; of `objective: {recipe.objective}` there are none.")
+    if training.eval_strategy != "no" and not stage.data.eval_data:
+        raise ValueError("`eval_strategy` asks for validation, but no data to validate on is given.")
+
+
+def check_teacher(stage: Stage, stages: Sequence[Stage]) -> None:
+    """Refuse to imitate a teacher that no stage before has trained."""
+    before = [other for other in stages if other.number < stage.number]
+    if stage.recipe.imitate_teacher and not any(other.recipe.objective == "teacher" for other in before):
+        raise ValueError("`imitate_teacher`: there is no teacher; a stage with `objective: teacher` must come first.")
+
+
+def check_streams(stage: Stage) -> None:
+    """Refuse shards where a list of all recordings is needed, and whatever an endless stream cannot have."""
+    recipe, data, training = stage.recipe, stage.data, stage.training
+    if any(source.format == "webdataset" for source in parse_sources(data.eval_data, data)):
+        raise ValueError(f"`eval_data`: {STREAMED}")
+    sources = parse_sources(data.train_data, data)
+    if not any(source.format == "webdataset" for source in sources):
+        return
+    if len(sources) > 1:
+        raise ValueError("`train_data`: shards are streamed, and a stream cannot be mixed with other sources.")
+    if training.max_steps <= 0:
+        raise ValueError("`max_steps` is missing: `train_data` names shards, and a stream has no end.")
+    if stage.number == 1 and recipe.base_model is None and recipe.base_audio_tower is None:
+        raise ValueError(
+            f"A new model's tokenizer is made of all captions: give `base_model`, or the towers. {STREAMED}"
+        )
+    listed = {
+        "objective": recipe.objective != "captions",
+        "cached_epochs": recipe.cached_epochs > 0,
+        "cache_features": data.cache_features is not None,
+        "train_sampling_strategy": training.train_sampling_strategy == "group_by_length",
+    }
+    if needing := [f"`{name}`" for name, needed in listed.items() if needed]:
+        raise ValueError(f"{', '.join(needing)}: {STREAMED}")
+
+
+def check_metrics(stage: Stage, clips: Sequence[Clip]) -> None:
+    """Refuse metrics that do not exist, cannot run here, or cannot be had of these clips."""
+    metrics, best = stage.recipe.eval_metrics, stage.training.metric_for_best_model
+    if unknown := [name for name in metrics if name not in EVAL_METRICS]:
+        raise ValueError(f"`eval_metrics`: no {', '.join(unknown)}; possible are {', '.join(EVAL_METRICS)}.")
+    possible = ["loss", *try_metrics(clips, metrics)]
+    if best and best.removeprefix("eval_") not in possible:
+        raise ValueError(
+            f"`metric_for_best_model`: no {best!r} with these `eval_metrics` and `eval_data`; possible are "
+            f"{', '.join(possible)}."
+        )
+
+
+def try_metrics(clips: Sequence[Clip], metrics: Sequence[str]) -> dict[str, Any]:
+    """The scores of one or two references as captions: their names, and that Java's programs run."""
+    sample = [clips[0], *[clip for clip in clips if is_scored(clip.source)][:1]]
+    return score(sample, [clip.captions[0] for clip in sample], metrics)
