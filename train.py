@@ -27,17 +27,22 @@ def main() -> None:
     with input_errors():
         run = Run(load_stages(sys.argv[1:]))
         check_stages(run.stages)
-        settings, state = run.stages[-1].settings, PartialState()
-        target = read_target(settings, run.folder, run.adapter_base)
+        state = PartialState()
+        target = read_target(run.stages[-1].settings, run.folder, run.adapter_base)
         if target and run.is_main:
             prepare(target)
         run.begin()
+    has_card = run.is_finished and (run.folder / "README.md").is_file()
     for stage in run.unfinished():
         train_stage(run, stage)
     folder = save_model(run)
     if run.is_main:
-        hardware = hardware_in_use(run.stages[0].training.device, state.num_processes)
-        write_card(folder, Path(sys.argv[1]), settings, sys.argv[1:], hardware, target.repo_id if target else None)
+        if has_card:  # by now it may hold figures and words that no training knows
+            print(f"{folder / 'README.md'} is left as it is; without it, a new card would be written.")
+        else:
+            settings = [stage.settings for stage in run.stages]
+            hardware = hardware_in_use(run.stages[0].training.device, state.num_processes)
+            write_card(folder, Path(sys.argv[1]), settings, sys.argv[1:], hardware, target.repo_id if target else None)
         print(f"The model is in {folder}: mac-caption --model {folder} FILE")
         if target:
             print(f"Pushed: {publish(folder, target)}")

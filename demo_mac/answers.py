@@ -7,6 +7,7 @@ import soundfile
 
 from evaluation_mac.likelihood import score_by_likelihood, tokenize_captions
 from processing_mac import AudioCaptioningPipeline
+from processing_mac.cli_mac import NOTHING_SAID
 
 from .pictures import draw_recording
 
@@ -26,7 +27,8 @@ def describe(captioner: AudioCaptioningPipeline, path: str | None, prompt: str =
         prompt: what to ask; the processor's default if blank.
 
     Returns:
-        The caption, and HTML with waveform, log-mel and, of more than one window, the segments' captions.
+        The caption, or in brackets that there is none, and HTML with waveform, log-mel and, of more than one window,
+            the segments' captions.
 
     Raises:
         ValueError: no recording or one that cannot be read, too short or too long, or a wrong prompt; in the words of
@@ -37,7 +39,7 @@ def describe(captioner: AudioCaptioningPipeline, path: str | None, prompt: str =
     clip = {"array": waveform, "sampling_rate": extractor.sampling_rate}
     [result] = captioner(clip, prompt=check_prompt(prompt), return_segments=True)
     picture = draw_recording(waveform, extractor, result["segments"])
-    return result["caption"], picture
+    return result["caption"].strip() or f"({NOTHING_SAID})", picture
 
 
 def rank_labels(

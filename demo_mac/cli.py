@@ -39,8 +39,10 @@ def main(arguments: list[str] | None = None) -> int:
     page = build_page(captioner, find_examples(options.examples))
     try:
         address = serve(page, options.host, options.port)
-    except OSError as error:
-        parser.error(f"cannot listen at {options.host}: {error}")
+    except OSError:
+        # gradio's own words are about an environment variable and an argument that this command does not have.
+        place = f"{options.host}:{options.port}" if options.port else f"{options.host}, ports 7860 to 7959"
+        parser.error(f"cannot listen at {place}: taken, or no address of this machine; try another --port or --host")
     print(f"mac-demo: {address} (Ctrl-C ends it)", flush=True)
     page.block_thread()
     return 0

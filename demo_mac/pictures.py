@@ -27,6 +27,8 @@ COLORS = "magma"
 DECIBEL = math.log(10) / 10  # in nats
 RANGE = 80 * DECIBEL  # below the loudest cell all is black
 TICKS = {250: "250", 500: "500", 1000: "1k", 2000: "2k", 4000: "4k", 7000: "7k"}  # Hz
+NUMBER_WIDTH = 2.2  # em that a segment's number needs with its box's padding
+AXIS_WIDTH = 4.1  # em that ticks, gap and padding take beside the time axis, as in page.css
 CAPTION_WIDTH = 7  # em that a segment's caption needs to stand in its place on the time axis
 
 
@@ -42,13 +44,14 @@ def draw_recording(waveform: np.ndarray, extractor: MacFeatureExtractor, segment
     seconds = len(waveform) / extractor.sampling_rate
     log_mel = extractor.raw_log_mel(waveform).numpy()
     peak = float(np.abs(waveform).max())
+    loudest = {0.04: f"−{peak:.2g}", 0.96: f"{peak:.2g}"} if peak else {}
     segments = segments if len(segments) > 1 else []
     borders = "".join(f'<i class="border" style="left:{place(s["start"] / seconds)}"></i>' for s in segments[1:])
     return f"""
 <figure class="recording" aria-label="Waveform and log-mel spectrogram of the recording, {seconds:.1f} seconds">
-  <div class="scroll"><div class="plots" style="min-width:{2 * len(segments)}em">
+  <div class="scroll"><div class="plots" style="min-width:{least_width(segments, seconds):.1f}em">
     <h4>Waveform <small>amplitude</small></h4>
-    <div class="ticks">{ticks({0.04: f"−{peak:.2g}", 0.5: "0", 0.96: f"{peak:.2g}"}, "bottom")}</div>
+    <div class="ticks">{ticks({0.5: "0"} | loudest, "bottom")}</div>
     <div class="plot wave">{draw_waveform(waveform, peak)}{borders}</div>
     <h4>Log-mel <small>Hz on the mel scale {draw_scale(log_mel)}</small></h4>
     <div class="ticks">{ticks(hertz_places(extractor), "bottom")}</div>
@@ -64,6 +67,14 @@ def draw_recording(waveform: np.ndarray, extractor: MacFeatureExtractor, segment
 def place(share: float) -> str:
     """A share of the width or height for CSS."""
     return f"{100 * share:.2f}%"
+
+
+def least_width(segments: list[dict[str, Any]], seconds: float) -> float:
+    """Em at which every segment's number has room in its box; a last one of less than half a window goes without."""
+    if not segments:
+        return 0.0
+    shortest = min(segment["end"] - segment["start"] for segment in segments)
+    return AXIS_WIDTH + NUMBER_WIDTH * min(seconds / shortest, 2 * len(segments))
 
 
 def ticks(places: dict[float, str], side: str) -> str:
@@ -116,7 +127,9 @@ def draw_log_mel(log_mel: np.ndarray) -> str:
 
 
 def draw_scale(log_mel: np.ndarray) -> str:
-    """What the colours mean."""
+    """What the colours mean; of a silent clip all is black, and they mean nothing."""
+    if log_mel.max() < math.log(ENERGY_FLOOR) + DECIBEL:
+        return ""
     low, high = color_limits(log_mel)
     colors = ", ".join(to_hex(color) for color in matplotlib.colormaps[COLORS](np.linspace(0, 1, 8)))
     bar = f'<i class="scale" style="background:linear-gradient(to right, {colors})"></i>'
@@ -127,10 +140,15 @@ def draw_lane(segments: list[dict[str, Any]], seconds: float) -> str:
     """The segments below the pictures, each from its start to its end, with its number and caption."""
     if not segments:
         return ""
+    lane = least_width(segments, seconds) - AXIS_WIDTH
+
+    def has_room(segment: dict[str, Any]) -> bool:
+        return lane * (segment["end"] - segment["start"]) / seconds >= 0.99 * NUMBER_WIDTH
+
     boxes = "".join(
         f'<div style="left:{place(segment["start"] / seconds)};'
         f'width:{place((segment["end"] - segment["start"]) / seconds)}">'
-        f"<b>{number}</b><span>{html.escape(segment['caption'])}</span></div>"
+        f"<b>{number if has_room(segment) else ''}</b><span>{html.escape(segment['caption'])}</span></div>"
         for number, segment in enumerate(segments, start=1)
     )
     return f'<div class="plot lane">{boxes}</div>'

@@ -18,6 +18,7 @@ from transformers import pipeline
 
 import modeling_mac  # noqa: F401  (registers the model)
 import processing_mac  # noqa: F401  (registers the task)
+from demo_mac.pictures import hertz_places
 
 
 def main(sound: str, picture: Path) -> None:
@@ -34,7 +35,9 @@ def main(sound: str, picture: Path) -> None:
     above.spines[["top", "right", "left", "bottom"]].set_visible(False)
     above.tick_params(bottom=False)
     below.imshow(log_mel.T, origin="lower", aspect="auto", extent=(0, seconds, 0, log_mel.shape[1]), cmap="magma")
-    below.set(xlabel="seconds", ylabel="mel bin")
+    places = {label: share * log_mel.shape[1] for share, label in hertz_places(extractor).items()}
+    below.set(xlabel="seconds", ylabel="Hz, on the mel scale")
+    below.set_yticks(list(places.values()), list(places))
     figure.suptitle(f"{Path(sound).name}: “{caption}”", fontsize=13)
     figure.tight_layout()
     figure.savefig(picture, dpi=90)

@@ -13,7 +13,7 @@ from .clap_refine import Clap, caption_refined
 from .clip_records import Answer, Ask
 from .evaluation import RESAMPLES, Evaluation
 from .scoring import METRICS, score_captions
-from .source_naming import is_scored, names_source
+from .source_naming import is_scored, names_source, read_scene
 
 
 def caption_asker(captioner: AudioCaptioningPipeline, batch_size: int, clap: Clap | None = None) -> Ask:
@@ -40,7 +40,8 @@ def evaluate_captions(
 
     `naming_accuracy` is the share of captions that name the `source` of their clip and none of the other 49 sources of
     `source_naming`; of a scene of two ("dog followed by rain", "dog while rain") it must name both and how they
-    relate. It counts the clips whose sources are among those 50, if there are any.
+    relate. It counts the clips whose sources are among those 50, if there are any; where some are scenes of two, each
+    relation is counted alone, too: `naming_accuracy_followed_by`, `naming_accuracy_while`.
 
     Args:
         clips: with references and maybe sources.
@@ -64,14 +65,18 @@ def add_naming(evaluation: Evaluation, sources: Sequence[str | None]) -> None:
     known = [is_scored(source) for source in sources]
     if not any(known):
         return
-    hits = []
+    groups: dict[str, list[float]] = {"naming_accuracy": []}
     for row, source, is_known in zip(evaluation.clips, sources, known, strict=True):
         row["source"] = source or ""
         row["naming_accuracy"] = int(names_source(row["caption"], str(source))) if is_known else ""
         if is_known:
-            hits.append(row["naming_accuracy"])
-    naming = averaged("naming_accuracy", hits)
-    evaluation.scores["naming_accuracy"] = float(naming.corpus()[0])
-    evaluation.intervals |= bootstrap_intervals([naming], RESAMPLES)
+            groups["naming_accuracy"].append(row["naming_accuracy"])
+            if scene := read_scene(str(source)):
+                relation = scene[2].replace(" ", "_")
+                groups.setdefault(f"naming_accuracy_{relation}", []).append(row["naming_accuracy"])
+    for name, hits in groups.items():
+        naming = averaged(name, hits)
+        evaluation.scores[name] = float(naming.corpus()[0])
+        evaluation.intervals |= bootstrap_intervals([naming], RESAMPLES)
     missed = Counter(row["source"] for row in evaluation.clips if row["naming_accuracy"] == 0)
     evaluation.missed = dict(missed.most_common())

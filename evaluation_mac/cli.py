@@ -99,7 +99,15 @@ def run_retrieval(collector: Collector, clips: list[Clip]) -> Evaluation | None:
     return evaluate_retrieval(clips, texts, losses) if clips else None
 
 
-UNIMPORTANT = ("output", "batch_size", "device", "segments", "update_card")  # to the results
+UNIMPORTANT = (
+    "output",
+    "batch_size",
+    "device",
+    "segments",
+    "update_card",
+    "dataset_id",
+    "dataset_split",
+)  # to the results
 SCORING = ("data", "dataset", "text_encoder", "sentence_encoder")  # may change from one run to the next
 RUNS: dict[str, Any] = {
     "captioning": run_captioning,
@@ -130,7 +138,8 @@ def main(arguments: list[str] | None = None) -> int:
             parser.error(f"--data {options.data}: none of its {len(clips)} recordings can be read")
         finish(options, settings, evaluation, collector.failed)
         if card:
-            update_card(card, options.task, options.dataset or options.data.stem, evaluation)
+            name = options.dataset or options.data.stem
+            update_card(card, options.task, name, evaluation, options.dataset_id, options.dataset_split)
     if state.num_processes > 1:
         state.wait_for_everyone()
         state.destroy_process_group()
@@ -153,6 +162,8 @@ def build_parser() -> argparse.ArgumentParser:
     common.add_argument("--data", type=Path, required=True, metavar="MANIFEST", help=".csv or .jsonl")
     common.add_argument("--output", type=Path, required=True, metavar="FOLDER", help="where the results go")
     common.add_argument("--dataset", help="what the results call the data (default: the manifest's name)")
+    common.add_argument("--dataset-id", metavar="ID", help="the data's id on the Hub, for the card")
+    common.add_argument("--dataset-split", metavar="SPLIT", help="which part of it, for the card")
     common.add_argument("--prompt", help="what to ask (default: what the model was trained with)")
     common.add_argument("--batch-size", type=positive, default=8, help="recordings at a time (default: 8)")
     common.add_argument("--update-card", action="store_true", help="write the scores into the model's README.md")

@@ -34,15 +34,33 @@ def find_card(model: str) -> Path:
     return path
 
 
-def update_card(path: Path, task: str, dataset: str, evaluation: Evaluation) -> None:
-    """Write the scores of a task on a data set into the card; earlier ones of the same names give way."""
+def update_card(
+    path: Path,
+    task: str,
+    dataset: str,
+    evaluation: Evaluation,
+    dataset_id: str | None = None,
+    dataset_split: str | None = None,
+) -> None:
+    """
+    Write the scores of a task on a data set into the card; earlier ones of the same names give way.
+
+    Args:
+        path: Of the card.
+        task: One of `TASKS`.
+        dataset: What the card calls the data.
+        evaluation: The scores.
+        dataset_id: Of the data on the Hub; made of its name if None.
+        dataset_split: Which part of it.
+    """
     card = ModelCard.load(path)
     results = [
         EvalResult(
             task_type=TASKS[task],
             task_name=task,
-            dataset_type=dataset.lower().replace(" ", "-"),
+            dataset_type=dataset_id or dataset.lower().replace(" ", "-"),
             dataset_name=dataset,
+            dataset_split=dataset_split,
             metric_type=name,
             metric_name=name,
             metric_value=round(value, 4),

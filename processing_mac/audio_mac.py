@@ -96,6 +96,11 @@ def _decode(file: str | io.BytesIO, name: str) -> tuple[np.ndarray, int]:
 
 def _to_mono(array: Any, sampling_rate: int | None, target_rate: int, name: str) -> np.ndarray:
     """Check, average the channels and resample; `array` is anything numpy understands."""
+    if not (hasattr(array, "__array__") or isinstance(array, (list, tuple))):
+        raise ValueError(
+            f"{name}: {type(array).__name__}; expected a path, URL, bytes, an array of samples with its "
+            "`sampling_rate`, or a dict with these."
+        )
     array = _to_numpy(array)
     if sampling_rate is None:
         raise ValueError(f"{name}: an array needs its `sampling_rate` in Hz; none was given.")

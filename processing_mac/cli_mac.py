@@ -23,6 +23,8 @@ from processing_mac import DEFAULT_MODEL, AudioCaptioningPipeline
 from .caption_file_mac import CaptionFile
 
 
+NOTHING_SAID = "the model said nothing to this prompt"
+
 SUFFIXES = (
     ".aac", ".aif", ".aiff", ".au", ".caf", ".flac", ".m4a", ".mp3", ".oga", ".ogg", ".opus", ".w64", ".wav", ".webm",
     ".wma",
@@ -53,10 +55,13 @@ def main(arguments: list[str] | None = None) -> int:
             if isinstance(result, ValueError):
                 failed += 1
                 tqdm.write(f"mac-caption: {result}", file=sys.stderr)
-            elif output is None:
-                print(format_caption(file, result), flush=True)
             else:
-                output.append({"audio": file, **result})
+                if not result["caption"].strip():
+                    tqdm.write(f"mac-caption: {file}: {NOTHING_SAID}", file=sys.stderr)
+                if output is None:
+                    print(format_caption(file, result), flush=True)
+                else:
+                    output.append({"audio": file, **result})
             bar.update()
     return 1 if failed else 0
 
@@ -77,7 +82,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--batch-size", type=positive, default=8, help="recordings at a time (default: 8)")
     parser.add_argument("--num-beams", type=positive, help="beams of the search (default: what the model ships with)")
     parser.add_argument("--segments", action="store_true", help="one more caption for every window of 10.24 s")
-    parser.add_argument("--prompt", help="what to ask (default: what the model was trained with)")
+    parser.add_argument("--prompt", help="what to ask (default, and of a blank one: what it was trained with)")
     parser.add_argument("--device", help="such as cpu or cuda:1 (default: the first accelerator, else the CPU)")
     return parser
 
@@ -111,7 +116,7 @@ def load_captioner(options: argparse.Namespace, revision: str | None = None) -> 
         AutoModelForMultimodalLM.from_pretrained(options.model, **source),
         processor=AutoProcessor.from_pretrained(options.model, **source),
         device=options.device,
-        prompt=options.prompt,
+        prompt=(options.prompt or "").strip() or None,
         return_segments=options.segments,
         generate_kwargs={"num_beams": options.num_beams} if options.num_beams else None,
     )

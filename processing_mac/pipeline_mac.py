@@ -35,6 +35,12 @@ class AudioCaptioningPipeline(Pipeline):
     _load_video_processor = False
     _pipeline_calls_generate = True
 
+    def __call__(self, inputs: Any, *args: Any, **kwargs: Any) -> Any:
+        """One clip or many, see above; an empty list has no captions."""
+        if isinstance(inputs, (list, tuple)) and not inputs:
+            return []
+        return super().__call__(inputs, *args, **kwargs)
+
     def _sanitize_parameters(
         self,
         prompt: str | None = None,

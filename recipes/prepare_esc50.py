@@ -1,16 +1,22 @@
 """
 Manifests of ESC-50 for `recipes/tiny.yaml`.
 
-    python recipes/prepare_esc50.py --esc50 path/to/esc50 --output runs/esc50
+    git clone https://github.com/karolpiczak/ESC-50
+    python recipes/prepare_esc50.py --esc50 ESC-50 --output runs/esc50
 
-`--esc50` is a folder with `manifest.csv` (columns file, fold, category) and the recordings below `--audio`. Captions
-are our own wording, `esc50_captions.yaml`. Fold 5 becomes the validation set, the others the training set, to which
-recordings of silence and of noise are added. `pairs.csv` lists windows made of two validation recordings, one after
-the other or both at once. `attribution.csv` names title, author and licence of what is learnt from.
+`--esc50` is the data set as it is published: `meta/esc50.csv`, `audio/*.wav`, and `LICENSE`, which names title, author
+and licence of each recording. Those under CC0 and CC-BY are kept. A folder with a table of one's own is read, too:
+`manifest.csv` with the columns file, fold, category, title, author, url, licence.
+
+Captions are our own wording, `esc50_captions.yaml`. Fold 5 becomes the validation set and `--folds` the training set,
+to which recordings of silence and of noise are added: 1 2 3 by default, as of the checkpoint that ships. `pairs.csv`
+lists windows made of two validation recordings, one after the other or both at once. `attribution.csv` names title,
+author and licence of what is learnt from.
 """
 
 import argparse
 import csv
+import re
 from pathlib import Path
 
 import numpy as np
@@ -23,34 +29,99 @@ from processing_mac.audio_mac import load_waveform
 
 VALIDATION_FOLD = "5"
 SAMPLING_RATE = 16_000
+LICENCES = ("CC0", "CC-BY")  # those that let anybody use, change and share, for any purpose
+CREDITS = ("title", "author", "url", "licence")
+CREDIT_LINE = re.compile(
+    r"- \[\d-(?P<source>\d+)-\w+\.ogg\]:\s+clip derived from (?P<title>.*?)"
+    r"\((?P<url>https?://\S+)\) by (?P<author>.+) \[(?P<licence>[^\]]+)\]\s*"
+)
 
 
-def main() -> None:
+def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--esc50", type=Path, required=True, help="folder of ESC-50")
-    parser.add_argument("--audio", default="uniform", help="sub-folder of the recordings")
+    parser.add_argument("--audio", default="audio", help="its sub-folder of the recordings (default: audio)")
+    parser.add_argument("--folds", nargs="+", default=["1", "2", "3"], choices=["1", "2", "3", "4"], metavar="FOLD",
+                        help="to learn from (default: 1 2 3; 4 is the other one there is)")  # fmt: skip
     parser.add_argument("--output", type=Path, default=Path("runs/esc50"), help="folder of the manifests")
-    arguments = parser.parse_args()
+    options = parser.parse_args(arguments)
+    try:
+        recordings = read_recordings(options.esc50, options.esc50 / options.audio)
+        write_manifests(recordings, options.esc50 / options.audio, options.folds, options.output)
+    except (OSError, ValueError) as error:
+        parser.error(str(error))
+
+
+def write_manifests(recordings: list[dict[str, str]], audio: Path, folds: list[str], output: Path) -> None:
+    """
+    Write all that a training needs.
+
+    Args:
+        recordings: From `read_recordings`, whose `file` is below `audio`.
+        audio: Folder.
+        folds: To learn from.
+        output: Folder.
+    """
     wording = yaml.safe_load(Path(__file__).with_name("esc50_captions.yaml").read_text(encoding="utf-8"))
-    arguments.output.mkdir(parents=True, exist_ok=True)
-    with open(arguments.esc50 / "manifest.csv", encoding="utf-8", newline="") as file:
-        recordings = list(csv.DictReader(file))
-    folder = (arguments.esc50 / arguments.audio).resolve()
+    output.mkdir(parents=True, exist_ok=True)
     rows: dict[str, list[dict]] = {"train": [], "validation": []}
     for recording in recordings:
-        split = "validation" if recording["fold"] == VALIDATION_FOLD else "train"
-        category = recording["category"]
-        rows[split].append(make_row(folder / recording["file"], category, wording["sources"][category]))
-    for path, source in write_silence_and_noise(arguments.output.resolve()):
+        if recording["fold"] in (*folds, VALIDATION_FOLD):
+            split = "validation" if recording["fold"] == VALIDATION_FOLD else "train"
+            category = recording["category"]
+            rows[split].append(make_row(audio.resolve() / recording["file"], category, wording["sources"][category]))
+    for path, source in write_silence_and_noise(output.resolve()):
         rows["train"].append(make_row(path, source, wording["no_source"][source]))
-    pairs = write_pairs(arguments.output.resolve() / "pairs", rows["validation"])
-    write_manifest(arguments.output / "pairs.csv", pairs)
-    learnt_from = [one for one in recordings if one["fold"] != VALIDATION_FOLD]
-    write_manifest(arguments.output / "attribution.csv", [attribute(one) for one in learnt_from])
+    pairs = write_pairs(output.resolve() / "pairs", rows["validation"])
+    write_manifest(output / "pairs.csv", pairs)
+    learnt_from = [one for one in recordings if one["fold"] in folds]
+    write_manifest(output / "attribution.csv", [attribute(one) for one in learnt_from])
     for split, split_rows in rows.items():
-        write_manifest(arguments.output / f"{split}.csv", split_rows)
-        print(f"{arguments.output / split}.csv: {len(split_rows)} clips")
-    print(f"{arguments.output / 'pairs'}.csv: {len(pairs)} windows")
+        write_manifest(output / f"{split}.csv", split_rows)
+        print(f"{output / split}.csv: {len(split_rows)} clips")
+    print(f"{output / 'pairs'}.csv: {len(pairs)} windows")
+
+
+def read_recordings(folder: Path, audio: Path) -> list[dict[str, str]]:
+    """
+    The recordings that may be used, with file, fold, category and credits.
+
+    Raises:
+        ValueError: neither table is there, no credits for a recording, or a recording is missing.
+    """
+    if (folder / "meta" / "esc50.csv").is_file():
+        recordings = read_published(folder)
+    elif (folder / "manifest.csv").is_file():
+        recordings = read_table(folder / "manifest.csv")
+    else:
+        raise ValueError(f"{folder}: neither meta/esc50.csv nor manifest.csv; expected ESC-50 as it is published.")
+    recordings = [one for one in recordings if one["licence"] in LICENCES]
+    if missing := [one["file"] for one in recordings if not (audio / one["file"]).is_file()]:
+        raise ValueError(f"{audio}: {len(missing)} recordings are missing, the first is {missing[0]}; see --audio.")
+    return recordings
+
+
+def read_published(folder: Path) -> list[dict[str, str]]:
+    """`meta/esc50.csv` joined with the lines of `LICENSE`."""
+    notice = next(iter(sorted(folder.glob("LICENSE*"))), None)
+    if notice is None:
+        raise ValueError(f"{folder}: no LICENSE; expected ESC-50's, which names each recording's author and licence.")
+    lines = notice.read_text(encoding="utf-8").splitlines()
+    # By recording on Freesound, of which there may be several clips: a clip's own name is misspelt here and there.
+    credits = {found["source"]: found.groupdict() for found in map(CREDIT_LINE.fullmatch, lines) if found}
+    recordings = []
+    for row in read_table(folder / "meta" / "esc50.csv"):
+        if row["src_file"] not in credits:
+            raise ValueError(f"{notice}: no line for {row['filename']}; expected its title, author and licence.")
+        told = {name: credits[row["src_file"]][name].strip() for name in CREDITS}
+        recordings.append({"file": row["filename"], "fold": row["fold"], "category": row["category"], **told})
+    return recordings
+
+
+def read_table(path: Path) -> list[dict[str, str]]:
+    """The rows of a CSV file."""
+    with open(path, encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
 
 
 def make_row(path: Path, source: str, wordings: list[dict[str, str]]) -> dict[str, str]:
@@ -64,7 +135,7 @@ def make_row(path: Path, source: str, wordings: list[dict[str, str]]) -> dict[st
 
 def attribute(recording: dict[str, str]) -> dict[str, str]:
     """What a CC-BY licence asks to be said of a recording."""
-    return {name: recording[name] for name in ("file", "fold", "title", "author", "url", "licence")}
+    return {name: recording[name] for name in ("file", "fold", *CREDITS)}
 
 
 def write_silence_and_noise(folder: Path, count: int = 20) -> list[tuple[Path, str]]:

@@ -5,8 +5,6 @@ What a data set is and what its models are for stands in `recipes/cards/RECIPE.y
 filled in.
 """
 
-import csv
-import io
 import json
 import platform
 import re
@@ -22,10 +20,12 @@ from safetensors import safe_open
 
 from evaluation_mac.model_card import NOT_MEASURED, tabulate
 from evaluation_mac.report import write_whole
+from training_mac.attribution import write_attribution
 from training_mac.emissions import WORLD_GRID, Hardware, estimate_emissions
 
 
 CARDS = Path(__file__).parents[1] / "recipes" / "cards"
+ABSOLUTE_PATH = re.compile(r"(?<![\w.:/~-])(?:~/|/[^\s/,]+/)[^,'\"{}\[\]]*")
 TAGS = ("audio", "audio-captioning", "mamba-2", "state-space-model", "eat")
 SOFTWARE = ("torch", "transformers", "peft", "accelerate")
 # Of the Trainer's evaluation, these say how fast it was, not how good the model is.
@@ -35,52 +35,51 @@ NOT_SCORES = ("runtime", "samples_per_second", "steps_per_second", "model_prepar
 def write_card(
     folder: Path,
     recipe_file: Path,
-    settings: Mapping[str, Any],
+    stages: Sequence[Mapping[str, Any]],
     arguments: Sequence[str],
     hardware: Hardware,
     model_id: str | None = None,
 ) -> None:
     """
-    Write the card of a finished training, and its attribution file where the training data have one beside them.
+    Write the card of a finished training, and its attribution file where data or base model have one.
 
     Args:
         folder: Holds the model, and below `stage-*` each stage's `trainer_state.json` (`Trainer.save_state`).
         recipe_file: Its name tells which facts of `recipes/cards` fit; those of own data if none do.
-        settings: The last stage's fields as the recipe and the command line gave them.
+        stages: Each stage's fields as the recipe and the command line gave them.
         arguments: Of the command line.
         hardware: What it was trained on.
-        model_id: Name on the Hub; the folder's by default.
+        model_id: Name on the Hub; None if it stays here.
     """
-    facts = read_facts(recipe_file)
+    facts, settings = read_facts(recipe_file), stages[-1]
     states = read_states(folder)
-    results = validation_results(states, settings)
+    results = validation_results(states, settings, facts)
     bases = base_models(folder, settings)
     hours = training_hours(states)
     grams = None if hours is None or hardware.watts is None else estimate_emissions(hours, hardware.watts)
     grams = grams and float(f"{grams:.2g}")  # an estimate has no more digits
-    name = model_id or folder.resolve().name
+    name = (model_id or folder.resolve().name).split("/")[-1]
+    attribution, uncredited = write_attribution(folder, stages)
     card = ModelCard.from_template(
-        metadata(facts, bases, results, name.split("/")[-1], folder, grams, hardware),
+        metadata(facts, bases, results, name, folder, grams, hardware),
         template_path=str(CARDS / "card.md"),
         **{field: facts[field] for field in ("summary", "use", "data", "limits")},
-        name=name.split("/")[-1],
-        model_id=name,
+        name=name,
+        model_id=model_id or without_machine(str(folder)),
         adapter=adapter_base(folder),
-        base_models=[
-            f"[{base}](https://huggingface.co/{base})" if is_hub_id(base) else Path(base).name for base in bases
-        ],
+        base_models=[link(base) for base in bases],
         parameters=count_parameters(folder),
         megabytes=sum(file.stat().st_size for file in folder.glob("*.safetensors")) / 1e6,
-        attribution=write_attribution(folder, settings),
-        command=training_command(arguments),
+        attribution=attribution,
+        uncredited=uncredited,
+        command=training_command(arguments, hardware.processes),
         hours=hours,
         hardware=hardware,
         stages=[describe_stage(state) for state in states],
         versions=", ".join([f"Python {platform.python_version()}", *(f"{one} {version(one)}" for one in SOFTWARE)]),
         validation=describe_validation(results, settings),
         results=tabulate(results, [(facts["test_set"], score) for score in facts["test_scores"]]),
-        evaluation=f'mac-eval captioning --model {folder.name} --data TEST_MANIFEST --output results --dataset "'
-        f'{facts["test_set"]}" --update-card',
+        evaluation=evaluation_command(facts),
         grams=grams,
         grid=WORLD_GRID,
         not_measured=NOT_MEASURED,
@@ -167,38 +166,41 @@ def count_parameters(folder: Path) -> int:
     return total
 
 
-def write_attribution(folder: Path, settings: Mapping[str, Any]) -> bool:
-    """Join the `attribution.csv` from beside each source of training data; whether there is one."""
-    told = settings.get("train_data")
-    sources = told if isinstance(told, list) else [told]
-    paths = [source.get("path") if isinstance(source, Mapping) else source for source in sources]
-    files = dict.fromkeys(Path(path).parent / "attribution.csv" for path in paths if path)
-    rows: list[dict[str, str]] = []
-    for file in files:
-        if file.is_file():
-            with open(file, encoding="utf-8", newline="") as lines:
-                rows += csv.DictReader(lines)
-    if rows:
-        text = io.StringIO()
-        writer = csv.DictWriter(text, dict.fromkeys(name for row in rows for name in row), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-        write_whole(folder / "attribution.csv", text.getvalue())
-    return bool(rows)
-
-
-def training_command(arguments: Sequence[str]) -> str:
-    """The command line, without the token and its flag."""
+def training_command(arguments: Sequence[str], processes: int) -> str:
+    """The command line, without the token and its flag and without folders that are only on this machine."""
     shown = list(arguments)
     for place in reversed(range(len(shown))):
-        if shown[place].replace("-", "_").endswith("hub_token"):
-            del shown[place : place + 2]
-    return shlex.join(["python", "train.py", *shown])
+        name, joined, _ = shown[place].partition("=")
+        if name.replace("-", "_").endswith("hub_token"):
+            del shown[place : place + (1 if joined else 2)]
+    launch = ["python"] if processes == 1 else ["accelerate", "launch", "--num_processes", str(processes)]
+    return shlex.join([*launch, "train.py", *map(without_machine, shown)])
+
+
+def without_machine(text: str) -> str:
+    """A text with each absolute path as it is from here or, of another place, by its last part alone."""
+    return ABSOLUTE_PATH.sub(lambda found: shorten(found[0]), text)
+
+
+def shorten(path: str) -> str:
+    """A path from the current folder if it is below that, else its last part."""
+    full = Path(path).expanduser()
+    return str(full.relative_to(Path.cwd())) if full.is_relative_to(Path.cwd()) else full.name
+
+
+def evaluation_command(facts: Mapping[str, Any]) -> str:
+    """What measures the model on the test set; it runs in the folder of the card, wherever that is."""
+    command = ["mac-eval", "captioning", "--model", ".", "--data", "TEST_MANIFEST", "--output", "../results"]
+    command += ["--dataset", facts["test_set"]]
+    for option in ("dataset_id", "dataset_split"):
+        if option in facts:
+            command += [f"--{option.replace('_', '-')}", facts[option]]
+    return shlex.join([*command, "--update-card"])
 
 
 def training_hours(states: Sequence[Mapping[str, Any]]) -> float | None:
-    """Hours that the Trainer counted, over all stages; None if it did not for one."""
-    seconds = [last(state, "train_runtime") for state in states]
+    """Hours over all stages and, of one that was stopped, over all starts; None if one was not timed."""
+    seconds = [last(state, "elapsed") or last(state, "train_runtime") for state in states]
     return sum(seconds) / 3600 if seconds and None not in seconds else None
 
 
@@ -217,7 +219,9 @@ def last(state: Mapping[str, Any], name: str) -> Any:
     return next((entry[name] for entry in reversed(state["log_history"]) if name in entry), None)
 
 
-def validation_results(states: Sequence[Mapping[str, Any]], settings: Mapping[str, Any]) -> list[EvalResult]:
+def validation_results(
+    states: Sequence[Mapping[str, Any]], settings: Mapping[str, Any], facts: Mapping[str, Any]
+) -> list[EvalResult]:
     """The last stage's validation: of its end, or of the best checkpoint if that was loaded."""
     logs = (
         [entry for entry in states[-1]["log_history"] if any(name.startswith("eval_") for name in entry)]
@@ -233,8 +237,9 @@ def validation_results(states: Sequence[Mapping[str, Any]], settings: Mapping[st
         EvalResult(
             task_type="audio-text-to-text",
             task_name="captioning",
-            dataset_type="validation",
+            dataset_type=facts.get("datasets", ["validation"])[0],
             dataset_name="validation",
+            dataset_split="validation",
             metric_type=name,
             metric_name=name,
             metric_value=round(value, 4),

@@ -24,11 +24,13 @@ class Hardware:
         name: As it goes into the card.
         watts: Its power; None if not known.
         basis: Where `watts` is from.
+        processes: That shared the work.
     """
 
     name: str
     watts: float | None = None
     basis: str = "not known"
+    processes: int = 1
 
 
 def estimate_emissions(hours: float, watts: float, grams_per_kwh: float = WORLD_GRID, overhead: float = 1.0) -> float:
@@ -58,12 +60,14 @@ def hardware_in_use(device: torch.device, processes: int = 1) -> Hardware:
     if device.type == "cuda":
         limit = gpu_power_limit(device.index or 0)
         name = f"{processes} x {torch.cuda.get_device_name(device)}"
-        return Hardware(name, processes * limit, "the power limit of the GPUs alone") if limit else Hardware(name)
+        if not limit:
+            return Hardware(name, processes=processes)
+        return Hardware(name, processes * limit, "the power limit of the GPUs alone", processes)
     if device.type != "cpu":
-        return Hardware(f"{processes} x {device.type}")
+        return Hardware(f"{processes} x {device.type}", processes=processes)
     cores = min(processes * torch.get_num_threads(), os.cpu_count() or 1)
     basis = f"{WATTS_PER_CORE:g} W assumed for each core in use"
-    return Hardware(f"{cores} cores of {cpu_name()}", cores * WATTS_PER_CORE, basis)
+    return Hardware(f"{cores} cores of {cpu_name()}", cores * WATTS_PER_CORE, basis, processes)
 
 
 def gpu_power_limit(index: int) -> float | None:

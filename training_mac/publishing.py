@@ -22,8 +22,12 @@ from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, ge
 
 # Beside the model: notes of the training, half-written files, and pickles, which could run code or hold the token.
 LEFT_OUT = (".*", "run.json", "trainer_state.json", "*.partial", "*.part", "*.tmp", "*.bin", "*.pt", "*.pth")
-# Of an earlier push, these would be loaded beside the new ones.
-REPLACED = ("*.py", "*.safetensors", "*.safetensors.index.json")
+# What an earlier push of ours may have left and would be loaded beside the new files or instead of them: code, weights
+# and their shards, and of a whole model and an adapter the one that this is not. Other files are somebody's.
+REPLACED = (
+    "*_mac.py", "modeling_eat.py", "config.json", "adapter_config.json", "model.safetensors",
+    "model-*-of-*.safetensors", "model.safetensors.index.json", "adapter_model.safetensors",
+)  # fmt: skip
 
 
 class PushError(RuntimeError):

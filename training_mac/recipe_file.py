@@ -110,7 +110,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 def parse_overrides(arguments: list[str]) -> tuple[dict[str, Any], dict[int, dict[str, Any]]]:
     """
-    `--field value` for all stages, and by number those of `--stages.NUMBER.field`.
+    `--field value` or `--field=value` for all stages, and by number those of `--stages.NUMBER.field`.
 
     Values are YAML; a field without one, such as `--push_to_hub`, is true.
     """
@@ -121,7 +121,9 @@ def parse_overrides(arguments: list[str]) -> tuple[dict[str, Any], dict[int, dic
         name = given.pop(0)
         if not name.startswith("--"):
             raise ValueError("Expected `--field` after the recipe or a value; found a value without its field.")
-        text = given.pop(0) if given and not given[0].startswith("--") else "true"
+        name, joined, text = name.partition("=")
+        if not joined:
+            text = given.pop(0) if given and not given[0].startswith("--") else "true"
         name, value = name[2:].replace("-", "_"), yaml.load(text, RecipeLoader)
         if match := re.fullmatch(r"stages\.(\d+)\.(.+)", name):
             staged.setdefault(int(match[1]), {})[match[2]] = value

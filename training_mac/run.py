@@ -128,6 +128,11 @@ class Run:
         """What was learnt by the end of a stage."""
         return self.stage_folder(number) / "result"
 
+    @property
+    def is_finished(self) -> bool:
+        """Whether every stage came to its end."""
+        return all(is_whole(self.result(stage.number)) for stage in self.stages)
+
     def unfinished(self) -> Iterator[Stage]:
         """The stages that are left."""
         for stage in self.stages:

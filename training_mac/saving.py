@@ -28,6 +28,7 @@ def save_model(run: Run) -> Path:
             if isinstance(model, PeftModel):
                 model.save_pretrained(partial)
                 processor.save_pretrained(partial)
+                (partial / "README.md").unlink()  # peft's; the run's own card says more, and may be there already
             else:
                 save_whole_model(model, processor, partial, stage.recipe.store_float16)
         for file in partial.iterdir():

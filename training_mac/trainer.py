@@ -39,6 +39,7 @@ class MacTrainer(Trainer):
         self.guard = NanGuard(recipe.max_nan_steps)
         self.sampler: Any = None
         self.already_finished = False
+        self.seconds_before, self.start = 0.0, time.perf_counter()  # of earlier starts, and of this one
 
     # What learns, and from what
 
@@ -112,7 +113,12 @@ class MacTrainer(Trainer):
         return samples, num_items
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Add clips a second and the share of waiting: since the last line, and at the end over all."""
+        """
+        Add clips a second and the share of waiting: since the last line, and at the end over all; and the seconds
+        that the training took so far, those of earlier starts up to their last checkpoint with them.
+        """
+        if "loss" in logs or "train_runtime" in logs:
+            logs["elapsed"] = round(self.seconds_before + time.perf_counter() - self.start, 1)
         if "loss" in logs:
             logs |= self.throughput.read()
             self.throughput.reset()
@@ -131,6 +137,9 @@ class MacTrainer(Trainer):
             state = TrainerState.load_from_json(str(Path(resume_from_checkpoint) / "trainer_state.json"))
             control = state.stateful_callbacks.get("TrainerControl", {})
             self.already_finished = bool(control.get("args", {}).get("should_training_stop"))
+            timed = [entry["elapsed"] for entry in state.log_history if "elapsed" in entry]
+            self.seconds_before = max(timed, default=0.0)
+        self.start = time.perf_counter()
         return super().train(resume_from_checkpoint, **kwargs)
 
     def _load_from_checkpoint(self, *args: Any, **kwargs: Any) -> None:

@@ -52,6 +52,11 @@ def test_the_prompt_is_asked_and_a_blank_one_is_the_default(captioner, make_file
     assert prompts == [None, None, "a bell?"]
 
 
+def test_a_model_that_says_nothing_is_told_of(captioner, make_file, monkeypatch):
+    monkeypatch.setattr(AudioCaptioningPipeline, "generate", lambda self, features, counts, *rest: [""] * len(counts))
+    assert describe(captioner, make_file(1), "Why?")[0] == "(the model said nothing to this prompt)"
+
+
 def test_probabilities_of_labels_are_those_of_their_whole_texts(captioner, make_file):
     """The same from the model's own losses, one text at a time, whatever the lengths of the texts."""
     path, labels = make_file(2), ["rain", "a dog barks in the yard", "a bell"]

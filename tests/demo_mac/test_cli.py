@@ -1,6 +1,7 @@
 """`mac-demo`: what it says when it cannot start."""
 
 import importlib.util
+import socket
 from pathlib import Path
 
 import pytest
@@ -30,6 +31,19 @@ def test_wrong_use(arguments, message, monkeypatch, capsys):
     with pytest.raises(SystemExit) as exit:
         main(arguments)
     assert exit.value.code == 2 and message in capsys.readouterr().err
+
+
+def test_a_taken_port_is_named(capsys):
+    pytest.importorskip("gradio")
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        port = str(listener.getsockname()[1])
+        with pytest.raises(SystemExit) as exit:
+            main(["--port", port, "--device", "cpu"])
+    message = capsys.readouterr().err
+    assert exit.value.code == 2 and f"cannot listen at 127.0.0.1:{port}: taken" in message
+    assert "GRADIO_SERVER_PORT" not in message
 
 
 def test_examples_where_there_are_some(tmp_path):

@@ -59,6 +59,21 @@ def test_silence_is_dark(extractor):
     waveform = np.zeros(16_000, np.float32)
     image = read_image(draw_recording(waveform, extractor, []))
     assert image.max() < 0.1
+    picture = draw_recording(waveform, extractor, [])
+    assert re.findall(r">(−?[\d.]+)</span>", picture.split("Log-mel")[0]) == ["0"] and "dB" not in picture
+
+
+@pytest.mark.parametrize(("seconds", "last"), [(110.0, "11"), (103.0, "")])
+def test_every_number_has_room(seconds, last, extractor, sound):
+    """Of 110 s the last segment is three quarters of a window long, of 103 s next to nothing."""
+    starts = np.arange(0, seconds, 10.24)
+    ends = [*starts[1:], seconds]
+    segments = [{"start": a, "end": b, "caption": "a dog"} for a, b in zip(starts, ends, strict=True)]
+    picture = draw_recording(sound(seconds), extractor, segments)
+    lane = float(re.search(r"min-width:([\d.]+)em", picture)[1]) - 4.1
+    boxes = re.findall(r"width:([\d.]+)%\"><b>(\d*)</b>", picture)
+    assert [number for _, number in boxes] == [*map(str, range(1, 11)), last]
+    assert all(lane * float(share) / 100 >= 2.1 for share, number in boxes if number) and lane < 60
 
 
 def test_segments_lie_on_the_time_axis(extractor, sound):

@@ -101,6 +101,28 @@ def test_naming_accuracy_counts_known_sources(folder, monkeypatch):
     assert "Most missed: rain 1, church_bells 1." in Path("out/report.md").read_text(encoding="utf-8")
 
 
+def test_naming_accuracy_by_relation(folder, monkeypatch):
+    rows = [
+        ("a.wav", "dog followed by rain", "a dog barks, followed by rain", ""),
+        ("b.wav", "dog while rain", "a dog barks while rain falls", ""),
+        ("c.wav", "rain while dog", "rain falls while a dog barks", ""),
+    ]
+    said = {"a.wav": "a dog barks, followed by rain", "b.wav": "rain falls while a dog barks", "c.wav": "rain falls"}
+    write_manifest(folder / "data.csv", rows)
+    monkeypatch.setattr(
+        "evaluation_mac.captioning_protocol.caption_files",
+        lambda captioner, files, batch_size: iter([(file, {"caption": said[file]}) for file in files]),
+    )
+    assert run("captioning") == 0
+    scores = {name: score["value"] for name, score in read_scores().items() if name.startswith("naming")}
+    assert scores == pytest.approx(
+        {"naming_accuracy": 2 / 3, "naming_accuracy_followed_by": 1, "naming_accuracy_while": 1 / 2}
+    )
+    assert read_scores()["naming_accuracy_while"]["interval_95"] == [0, 1]
+    report = Path("out/report.md").read_text(encoding="utf-8")
+    assert "| naming_accuracy_while | 0.5 | 0 to 1 |" in report
+
+
 def test_classification_by_caption(folder, clap_folder):
     assert run("classification", "--text-encoder", clap_folder) == 0
     clips = read_csv("out/clips.csv")
@@ -161,14 +183,17 @@ def test_one_unreadable_file_does_not_stop_the_rest(task, folder, capsys):
 def test_updates_the_card(folder):
     card = Path("mac/README.md")
     card.write_text("---\nlicense: apache-2.0\n---\n\n# A model\n\nText.\n", encoding="utf-8")
-    assert run("classification", "--by", "likelihood", "--update-card", "--dataset", "Three Sounds") == 0
-    assert run("classification", "--by", "likelihood", "--update-card", "--dataset", "Three Sounds") == 0
+    told = ["--by", "likelihood", "--update-card", "--dataset", "Three Sounds"]
+    assert run("classification", *told) == 0
+    assert run("classification", *told, "--dataset-id", "user/sounds", "--dataset-split", "test") == 0
     loaded = ModelCard.load(card)
     assert loaded.data.license == "apache-2.0" and loaded.text.strip() == "# A model\n\nText."
     results = {result.metric_name: result for result in loaded.data.eval_results}
     assert len(loaded.data.eval_results) == len(results) == 4
     assert results["accuracy"].metric_value == pytest.approx(read_scores()["accuracy"]["value"], abs=1e-4)
-    assert results["accuracy"].dataset_name == "Three Sounds"
+    accuracy = results["accuracy"]
+    assert (accuracy.dataset_name, accuracy.dataset_type) == ("Three Sounds", "user/sounds")
+    assert accuracy.dataset_split == "test"
 
 
 def test_without_matplotlib(folder, monkeypatch, capsys):

@@ -63,6 +63,21 @@ def test_named_files_come_as_named_and_once(run, sounds, capsys):
     assert [line.split("\t")[0] for line in capsys.readouterr().out.splitlines()] == [FILES[2], *FILES[:2]]
 
 
+def test_a_blank_prompt_is_the_default(run, sounds, capsys):
+    assert run(FILES[0]) == 0
+    expected = capsys.readouterr().out
+    for prompt in ("", "  "):
+        assert run(FILES[0], "--prompt", prompt) == 0
+        assert capsys.readouterr().out == expected
+
+
+def test_a_model_that_says_nothing_is_reported(run, sounds, capsys, monkeypatch):
+    monkeypatch.setattr(AudioCaptioningPipeline, "generate", lambda self, features, counts, *rest: [""] * len(counts))
+    assert run(FILES[0], "--prompt", "Hi") == 0
+    printed = capsys.readouterr()
+    assert printed.out == f"{FILES[0]}\t\n" and f"{FILES[0]}: the model said nothing to this prompt" in printed.err
+
+
 def test_segments_beams_and_prompt(run, sounds, captioner, capsys):
     assert run(FILES[0], "--segments", "--num-beams", 3, "--prompt", "Hi") == 0
     [record] = captioner(FILES[0], return_segments=True, num_beams=3, prompt="Hi")

@@ -208,3 +208,7 @@ def test_without_a_model_the_packaged_one_captions(sound):
         pytest.skip(f"no checkpoint in {DEFAULT_MODEL}")
     [result] = pipeline("audio-captioning", device="cpu")(sound(3), sampling_rate=16_000)
     assert result["caption"]
+
+
+def test_no_clips_have_no_captions(captioner):
+    assert captioner([]) == [] and captioner((), batch_size=2) == []

@@ -1,7 +1,11 @@
 """A training's card says what was measured, and only that; the Hub can read it."""
 
-import csv
 import json
+import re
+import shlex
+import sys
+from dataclasses import replace
+from importlib.metadata import requires
 from pathlib import Path
 
 import pytest
@@ -10,13 +14,15 @@ from huggingface_hub import ModelCard
 from safetensors.torch import save_file
 from transformers import Trainer, TrainingArguments
 
+from evaluation_mac.cli import build_parser
 from evaluation_mac.evaluation import Evaluation
 from evaluation_mac.model_card import update_card
 from training_mac.card import CARDS, write_card
 from training_mac.emissions import Hardware, estimate_emissions, hardware_in_use
 
 
-RECIPES = [Path("recipes") / f"{name}.yaml" for name in ("audiocaps", "clotho", "openaqa", "another")]
+ROOT = Path(__file__).parents[2]
+RECIPES = [Path("recipes") / f"{name}.yaml" for name in ("audiocaps", "clotho", "openaqa", "tiny", "another")]
 HARDWARE = Hardware("2 x ABC GPU", 600.0, "the power limit of the GPUs alone")
 ARGUMENTS = ["recipes/audiocaps.yaml", "--hub_token", "hf_secret", "--push_to_hub", "true", "--prompt", "What is it?"]
 
@@ -51,7 +57,7 @@ def read(folder: Path) -> tuple[ModelCard, str]:
 
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)
 def test_every_recipe_has_a_card_that_the_hub_reads(folder: Path, recipe: Path) -> None:
-    write_card(folder, recipe, {}, [str(recipe)], HARDWARE, "user/my-mac")
+    write_card(folder, recipe, [{}], [str(recipe)], HARDWARE, "user/my-mac")
     card, text = read(folder)
     data = card.data
     assert (data.language, data.library_name, data.pipeline_tag) == ("en", "transformers", "audio-text-to-text")
@@ -64,7 +70,7 @@ def test_every_recipe_has_a_card_that_the_hub_reads(folder: Path, recipe: Path) 
 
 
 def test_only_what_was_measured_is_filled_in(folder: Path) -> None:
-    write_card(folder, RECIPES[0], {}, ARGUMENTS, HARDWARE)
+    write_card(folder, RECIPES[0], [{}], ARGUMENTS, HARDWARE)
     card, text = read(folder)
     assert {(one.dataset_name, one.metric_name): one.metric_value for one in card.data.eval_results} == {
         ("validation", "cider_d"): 0.4,
@@ -78,7 +84,7 @@ def test_only_what_was_measured_is_filled_in(folder: Path) -> None:
 
 
 def test_the_best_checkpoint_counts_where_it_was_loaded(folder: Path) -> None:
-    write_card(folder, RECIPES[0], {"load_best_model_at_end": True}, ARGUMENTS, HARDWARE)
+    write_card(folder, RECIPES[0], [{"load_best_model_at_end": True}], ARGUMENTS, HARDWARE)
     assert [one.metric_value for one in read(folder)[0].data.eval_results] == [0.5124, 2.0]
 
 
@@ -104,7 +110,7 @@ def test_a_real_trainer_fills_it(folder: Path) -> None:
     trainer = Trainer(Line(), arguments, train_dataset=rows, eval_dataset=rows)
     trainer.train()
     trainer.save_state()
-    write_card(folder, RECIPES[0], {}, ARGUMENTS, HARDWARE)
+    write_card(folder, RECIPES[0], [{}], ARGUMENTS, HARDWARE)
     card, text = read(folder)
     [result] = card.data.eval_results
     logged = [entry["eval_loss"] for entry in trainer.state.log_history if "eval_loss" in entry]
@@ -117,7 +123,7 @@ def test_a_real_trainer_fills_it(folder: Path) -> None:
 def test_without_logs_nothing_is_claimed(folder: Path) -> None:
     for file in folder.glob("stage-*/trainer_state.json"):
         file.write_text(json.dumps({"log_history": [], "global_step": 0, "epoch": 0, "best_global_step": None}))
-    write_card(folder, RECIPES[0], {}, ARGUMENTS, HARDWARE)
+    write_card(folder, RECIPES[0], [{}], ARGUMENTS, HARDWARE)
     card, text = read(folder)
     assert card.data.eval_results is None and "co2_eq_emissions" not in card.data.to_dict()
     assert "metrics" not in card.data.to_dict()
@@ -126,7 +132,7 @@ def test_without_logs_nothing_is_claimed(folder: Path) -> None:
 
 
 def test_mac_eval_fills_the_table(folder: Path) -> None:
-    write_card(folder, RECIPES[0], {}, ARGUMENTS, HARDWARE)
+    write_card(folder, RECIPES[0], [{}], ARGUMENTS, HARDWARE)
     scores = {"spider": 0.5, "cider_d": 0.8, "length": 9.0}
     evaluation = Evaluation(scores, {"spider": (0.45, 0.55)}, clips=[])
     for _ in range(2):
@@ -142,46 +148,90 @@ def test_the_token_stays_out(folder: Path) -> None:
     for arguments in (
         ARGUMENTS,
         ["recipe.yaml", "--hub-token", "hf_secret"],
+        ["recipe.yaml", "--hub_token=hf_secret"],
+        ["recipe.yaml", "--hub-token=hf_secret=="],
         ["r", "--stages.2.hub_token", "hf_secret"],
+        ["r", "--stages.2.hub_token=hf_secret"],
     ):
-        write_card(folder, RECIPES[0], {"hub_token": "hf_secret"}, arguments, HARDWARE)
+        write_card(folder, RECIPES[0], [{"hub_token": "hf_secret"}], arguments, HARDWARE)
         assert "hf_secret" not in (folder / "README.md").read_text()
-    write_card(folder, RECIPES[0], {}, ARGUMENTS, HARDWARE)
-    assert "python train.py recipes/audiocaps.yaml --push_to_hub true --prompt 'What is it?'" in read(folder)[1]
+    for token in (["--hub_token", "hf_secret"], ["--hub_token=hf_secret"]):
+        write_card(folder, RECIPES[0], [{}], [ARGUMENTS[0], *token, *ARGUMENTS[3:]], HARDWARE)
+        assert "python train.py recipes/audiocaps.yaml --push_to_hub true --prompt 'What is it?'" in read(folder)[1]
 
 
 def test_base_models_and_adapters(folder: Path) -> None:
     towers = {"base_audio_tower": "somebody/EAT", "base_language_model": str(folder)}
-    write_card(folder, RECIPES[0], towers, ARGUMENTS, HARDWARE)
+    write_card(folder, RECIPES[0], [towers], ARGUMENTS, HARDWARE)
     card, text = read(folder)
     assert card.data.base_model == ["somebody/EAT"]
     assert "| starts from | [somebody/EAT](https://huggingface.co/somebody/EAT), my-mac |" in text
     (folder / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": "user/base"}))
-    write_card(folder, RECIPES[0], {"base_model": "user/base"}, ARGUMENTS, HARDWARE)
+    write_card(folder, RECIPES[0], [{"base_model": "user/base"}], ARGUMENTS, HARDWARE)
     card, text = read(folder)
     assert (card.data.library_name, card.data.base_model) == ("peft", ["user/base"])
     assert 'PeftModel.from_pretrained(base, "my-mac")' in text
 
 
-def test_attribution_comes_along(folder: Path, tmp_path: Path) -> None:
-    settings = {"train_data": [str(tmp_path / "train.csv"), {"path": str(tmp_path / "more" / "train.csv")}]}
-    write_card(folder, RECIPES[0], settings, ARGUMENTS, HARDWARE)
-    assert "No attribution file" in read(folder)[1] and not (folder / "attribution.csv").exists()
-    (tmp_path / "attribution.csv").write_text("file,author,licence\na.wav,somebody,CC-BY\n")
-    (tmp_path / "more").mkdir()
-    (tmp_path / "more" / "attribution.csv").write_text("file,licence\nb.wav,CC0\n")
-    write_card(folder, RECIPES[0], settings, ARGUMENTS, HARDWARE)
-    assert "[attribution.csv](attribution.csv)" in read(folder)[1]
-    with open(folder / "attribution.csv", newline="") as file:
-        rows = list(csv.DictReader(file))
-    assert rows == [
-        {"file": "a.wav", "author": "somebody", "licence": "CC-BY"},
-        {"file": "b.wav", "author": "", "licence": "CC0"},
-    ]
+def test_every_facts_file_is_of_a_recipe() -> None:
+    assert {file.stem for file in CARDS.glob("*.yaml")} == {"audiocaps", "clotho", "openaqa", "tiny", "own-data"}
 
 
-def test_every_facts_file_is_of_a_recipe_at_paper_scale() -> None:
-    assert {file.stem for file in CARDS.glob("*.yaml")} == {"audiocaps", "clotho", "openaqa", "own-data"}
+def test_the_readme_pushes_a_model_with_license_and_data(folder: Path) -> None:
+    write_card(folder, Path("recipes/tiny.yaml"), [{}], ["recipes/tiny.yaml"], HARDWARE, "user/name")
+    card, text = read(folder)
+    assert (card.data.license, card.data.datasets) == ("apache-2.0", ["ashraq/esc50"])
+    assert "https://creativecommons.org/licenses/by/3.0/" in text
+    assert {result.dataset_type for result in card.data.eval_results} == {"ashraq/esc50"}
+
+
+def test_the_three_lines_are_told_what_they_need(folder: Path) -> None:
+    """The install line asks for what pyproject.toml asks for, and for all that the travelling code imports."""
+    write_card(folder, RECIPES[0], [{}], ARGUMENTS, HARDWARE)
+    [line] = re.findall(r"^pip install .*$", read(folder)[1], re.MULTILINE)
+    asked = shlex.split(line)[2:]
+    project = (ROOT / "pyproject.toml").read_text()
+    stated = re.findall(r'"([^"]+)"', re.search(r"^dependencies = \[(.*?)^\]", project, re.DOTALL | re.MULTILINE)[1])
+    assert set(asked) <= set(stated)
+    brought = {re.match(r"[\w-]+", one)[0].replace("-", "_") for one in (*asked, *requires("transformers"))}
+    code = [file.read_text() for file in (ROOT / "model_cards" / "mac-tiny").glob("*.py")]
+    imported = {name for text in code for name in re.findall(r"^(?:import|from) (\w+)", text, re.MULTILINE)}
+    assert imported - set(sys.stdlib_module_names) <= brought and "soxr" in imported
+    (folder / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": "user/base"}))
+    write_card(folder, RECIPES[0], [{}], ARGUMENTS, HARDWARE)
+    [line] = re.findall(r"^pip install .*$", read(folder)[1], re.MULTILINE)
+    assert set(asked) < set(shlex.split(line)[2:]) <= set(stated)
+
+
+def test_commands_run_where_they_are_read(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_card(folder, RECIPES[0], [{}], ARGUMENTS, HARDWARE)
+    text = read(folder)[1]
+    assert 'model="my-mac"' in text
+    [command] = re.findall(r"^mac-eval .*$", text, re.MULTILINE)
+    options = build_parser().parse_args(shlex.split(command)[1:])
+    assert (options.model, options.dataset_id, options.dataset_split) == (".", "d0rj/audiocaps", "test")
+    two = replace(HARDWARE, processes=2)
+    told = [ARGUMENTS[0], f"--output_dir={tmp_path}/runs/a b", "--prompt", "this / that https://x.org/y",
+            "--train_data", "{path: /home/me/data/t.csv, audio_root: /home/me/sounds}"]  # fmt: skip
+    write_card(folder, RECIPES[0], [{}], told, two)
+    text = read(folder)[1]
+    [command] = re.findall(r"^accelerate .*$", text, re.MULTILINE)
+    assert shlex.split(command) == [
+        "accelerate", "launch", "--num_processes", "2", "train.py", ARGUMENTS[0], "--output_dir=runs/a b", "--prompt",
+        "this / that https://x.org/y", "--train_data", "{path: t.csv, audio_root: sounds}",
+    ]  # fmt: skip
+    assert "/home/me" not in text and str(tmp_path) not in text
+
+
+def test_the_time_is_of_all_starts(folder: Path) -> None:
+    """A resumed training's `train_runtime` is of its last start only."""
+    file = folder / "stage-2" / "trainer_state.json"
+    state = json.loads(file.read_text())
+    state["log_history"][-1] |= {"elapsed": 9000.0}
+    file.write_text(json.dumps(state))
+    write_card(folder, RECIPES[0], [{}], ARGUMENTS, HARDWARE)
+    assert "| time | 3.50 hours, over all starts |" in read(folder)[1]
 
 
 def test_an_estimate_is_the_product_of_its_assumptions() -> None:

@@ -72,6 +72,9 @@ def test_a_killed_run_ends_with_the_same_bits(recipe, train, in_process, tmp_pat
         assert all(torch.equal(expected[name], resumed[name]) for name in expected)
     expected, resumed = (load_file(folder / "model.safetensors") for folder in (straight, killed))
     assert all(torch.equal(expected[name], resumed[name]) for name in expected)
+    history = json.loads((killed / "stage-2" / "trainer_state.json").read_text())["log_history"]
+    elapsed = [entry["elapsed"] for entry in history if "elapsed" in entry]
+    assert len(elapsed) > 1 and elapsed == sorted(elapsed)  # the time goes on, too
 
 
 def test_an_adapters_run_resumes_too(base, write_recipe, train, tmp_path, weights_after) -> None:

@@ -98,6 +98,20 @@ def test_again_it_replaces_code_and_weights_and_leaves_the_rest(hub: HubStandIn,
     assert push(hub, folder)[0] == 0 and len(hub.repositories["user/my-mac"].commits) == count == 3
 
 
+def test_it_leaves_what_is_not_ours_and_an_adapter_replaces_a_model(hub: HubStandIn, folder: Path) -> None:
+    theirs = {"app.py": b"print()", "clap.safetensors": b"others", "teacher-model.safetensors": b"others"}
+    for name, content in theirs.items():
+        (folder / name).write_bytes(content)
+    push(hub, folder)
+    for name in (*theirs, "config.json", "model.safetensors"):
+        (folder / name).unlink()
+    (folder / "adapter_config.json").write_text('{"base_model_name_or_path": "user/base"}')
+    (folder / "adapter_model.safetensors").write_bytes(b"matrices")
+    assert push(hub, folder)[0] == 0
+    adapter = {"adapter_config.json", "adapter_model.safetensors"}
+    assert set(pushed_files(hub)) == (set(FILES) - {"config.json", "model.safetensors"}) | adapter | set(theirs)
+
+
 def test_a_private_repository_and_a_branch(hub: HubStandIn, folder: Path) -> None:
     assert push(hub, folder, "my-mac", "--private", "--revision", "try/this")[0] == 0
     assert hub.repositories["user/my-mac"].private

@@ -62,6 +62,24 @@ def test_a_field_without_a_value_is_true(recipe_file: Path) -> None:
     assert stage.recipe.packing and not stage.training.push_to_hub
 
 
+def test_a_value_may_be_joined_to_its_field(recipe_file: Path) -> None:
+    joined = ["--learning-rate=1e-4", "--prompt=--what=that?", "--packing", "--hub_token=hf_x==", "--stages.2.seed=7"]
+    stages = load_stages([str(recipe_file), *joined])
+    assert [stage.training.learning_rate for stage in stages] == [1e-4, 1e-4]
+    assert [stage.training.seed for stage in stages] == [42, 7]
+    assert stages[0].data.prompt == "--what=that?" and stages[0].recipe.packing
+    assert stages[0].settings["hub_token"] == "hf_x=="
+
+
+@pytest.mark.parametrize(
+    "argument", ["--hub_tokn=hf_SECRET", "--stages.9.hub_token=hf_SECRET", "--hub_token.x=hf_SECRET"]
+)
+def test_a_token_in_a_wrong_place_is_not_shown(recipe_file: Path, argument: str) -> None:
+    with pytest.raises(ValueError, match=r"command line") as error:
+        load_stages([str(recipe_file), argument])
+    assert "SECRET" not in str(error.value)
+
+
 def test_a_missing_recipe_or_field_is_named(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"nowhere.yaml: no such recipe"):
         load_stages(["nowhere.yaml"])

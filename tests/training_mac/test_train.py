@@ -102,3 +102,17 @@ def test_validation_without_any_readable_audio_is_refused(half_bad, processor) -
     Path(half_bad).write_text("audio,caption\nnoise.wav,a\nwords.wav,b\n")
     with pytest.raises(ValueError, match=r"None of the recordings to validate on can be read\.\n.*noise\.wav"):
         read_eval_clips(data, processor.feature_extractor)
+
+
+def test_a_finished_run_keeps_its_card(base, write_recipe, train, capsys) -> None:
+    """By then it may hold measured figures and words by hand; peft's own card must not take its place, either."""
+    recipe = write_recipe(base_model=str(base), language_model="lora", max_steps=1)
+    folder = train(recipe)
+    card = folder / "README.md"
+    assert "# run" in card.read_text() and "This is an adapter for" in card.read_text()
+    card.write_text(card.read_text() + "Words by hand.\n")
+    train(recipe)
+    assert "Words by hand." in card.read_text() and "README.md is left as it is" in capsys.readouterr().out
+    card.unlink()
+    train(recipe)
+    assert "This is an adapter for" in card.read_text()
