@@ -40,10 +40,18 @@ class StateLayer(LinearAttentionLayer):
                     states[index] = tensor.permute(order).index_select(0, beam_idx.to(tensor.device)).permute(back)
 
     def move_rows(self, source: torch.Tensor, target: torch.Tensor) -> None:
-        """Copy the rows `source` of the batch over the rows `target`."""
+        """Copy the rows `source` of the batch over the rows `target`, all as they were before."""
         for states in (*self.conv_states.values(), *self.recurrent_states.values()):
-            if states is not None:
+            if states is None:
+                continue
+            if states.device.type != "cpu":
                 states[target] = states[source]
+                continue
+            # Row by row a CPU is several times as fast as by gathering and scattering.
+            pairs = list(zip(source.tolist(), target.tolist(), strict=True))
+            kept = {row: states[row].clone() for row in {here for here, _ in pairs} & {there for _, there in pairs}}
+            for here, there in pairs:
+                states[there].copy_(kept.get(here, states[here]))
 
 
 class Mamba2MacCache(DynamicCache):
