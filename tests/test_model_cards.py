@@ -5,9 +5,14 @@ import importlib.util
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 from huggingface_hub import ModelCard
 from safetensors import safe_open
+
+from modeling_mac import MacForConditionalGeneration
+from processing_mac import DEFAULT_MODEL, MacProcessor
 
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -66,3 +71,34 @@ def test_every_recording_is_attributed(folder: Path) -> None:
     assert {row["licence"] for row in rows} <= {"CC0", "CC-BY"}
     assert len({row["file"] for row in rows}) == len(rows)
     assert f" {len(rows):,} " in ModelCard.load(folder / "README.md").text  # as many as the card says it learnt from
+
+
+@pytest.fixture(scope="module")
+def captioner():
+
+    model, processor = (
+        MacForConditionalGeneration.from_pretrained(DEFAULT_MODEL),
+        MacProcessor.from_pretrained(DEFAULT_MODEL),
+    )
+
+    @torch.no_grad()
+    def caption(samples: np.ndarray) -> str:
+        inputs = processor(audio=[samples.astype(np.float32)], sampling_rate=16_000)
+        tokens = model.eval().generate(**inputs)[:, inputs["input_ids"].shape[1] :]
+        return processor.batch_decode(tokens)[0]
+
+    return caption
+
+
+@pytest.mark.parametrize("seconds", [0.1, 0.5, 1, 5, 10, 30])
+def test_nothing_is_called_nothing(captioner, seconds: float) -> None:
+    caption = captioner(np.zeros(round(seconds * 16_000)))
+    assert any(word in caption.split() for word in ("silence", "silent", "no", "nothing")), caption
+
+
+@pytest.mark.parametrize("seconds", [1, 5, 10])
+@pytest.mark.parametrize("decibels", [-15, -40, -70])
+def test_white_noise_is_called_noise(captioner, seconds: float, decibels: float) -> None:
+    noise = np.random.default_rng(7).standard_normal(seconds * 16_000) * 10 ** (decibels / 20)
+    caption = captioner(noise)
+    assert any(word in caption.split() for word in ("noise", "static")), caption
