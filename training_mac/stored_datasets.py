@@ -8,7 +8,8 @@ from typing import Any
 
 import soundfile
 import torch
-from datasets import Audio, Dataset, DatasetDict, load_dataset, load_from_disk
+from datasets import Audio, Dataset, DatasetDict, config, load_dataset, load_from_disk
+from datasets.fingerprint import Hasher
 
 from processing_mac.dataset_mac import MANIFESTS, ClipRows, make_clips
 from training_mac.data_recipe import Source
@@ -75,6 +76,19 @@ def read_dataset(source: Source) -> ClipRows:
     return make_clips(source.path, rows, Path(source.audio_root or ""), source.columns, unit="row")
 
 
+def cache_of(folder: Path) -> str | None:
+    """
+    Where `datasets` keeps what it makes of a local folder: a place for each state of it.
+
+    By itself it tells folders that name configurations apart by their last names alone, and would hand out another's.
+    """
+    if not folder.is_dir():
+        return None
+    files = sorted(file for file in folder.resolve().rglob("*") if file.is_file())
+    state = Hasher.hash([(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files])
+    return str(Path(config.HF_DATASETS_CACHE) / "folders" / state)
+
+
 def open_dataset(source: Source) -> Dataset:
     """What `save_to_disk` wrote, a data file, or whatever `load_dataset` finds in a folder or on the Hub."""
     path = Path(source.path)
@@ -87,7 +101,7 @@ def open_dataset(source: Source) -> Dataset:
             kind = {".jsonl": "json"}.get(path.suffix, path.suffix[1:])
             opened = load_dataset(kind, data_files=str(path))
         else:
-            opened = load_dataset(source.path, source.name)
+            opened = load_dataset(source.path, source.name, cache_dir=cache_of(path))
     except (OSError, ValueError, RuntimeError) as error:
         raise ValueError(f"{source.path}: cannot be opened as a dataset ({error}).") from error
     if not isinstance(opened, DatasetDict):

@@ -68,6 +68,17 @@ def test_one_of_several_configurations_is_named(tmp_path: Path, manifest: Path) 
         load_clips(str(tmp_path), DataRecipe(""))
 
 
+def test_folders_of_one_name_are_not_taken_for_each_other(tmp_path: Path, manifest: Path) -> None:
+    for place in ("one", "two", "two"):
+        folder = tmp_path / place / "sounds"
+        folder.mkdir(parents=True, exist_ok=True)
+        caption = f"a siren {len(list(folder.iterdir()))} {place}"
+        (folder / "all.csv").write_text(f"audio,caption\n{manifest.parent / '0.wav'},{caption}\n")
+        (folder / "README.md").write_text("---\nconfigs:\n- config_name: all\n  data_files: all.csv\n---\n")
+        [clip] = load_clips({"path": str(folder), "name": "all"}, DataRecipe(""))
+        assert clip.captions == (caption,)
+
+
 def test_a_saved_dataset_has_no_configurations(stored: Path) -> None:
     with pytest.raises(ValueError, match="has no configurations, such as 'long'"):
         load_clips({"path": str(stored), "columns": COLUMNS, "name": "long"}, DataRecipe(""))
