@@ -1,6 +1,7 @@
 """Every format becomes clips, and every bad row is named."""
 
 import json
+import os
 from collections import Counter
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from training_mac.data_recipe import DataRecipe
 from training_mac.sources import load_clips, read_json_list
 
 
-TABLES = Path("/work/shared/data/captions")
+TABLES = Path(os.environ.get("MAC_DATA", Path(__file__).parents[3] / "shared" / "data")) / "captions"
 
 
 @pytest.fixture
