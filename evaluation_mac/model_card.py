@@ -8,7 +8,7 @@ from huggingface_hub import EvalResult, ModelCard
 
 from .caption_statistics import STATISTICS
 from .evaluation import Evaluation
-from .report import format_interval, format_number, write_whole
+from .report import format_interval, format_number, write_text_whole
 
 
 # The Hub's list of tasks has neither captioning of audio nor retrieval; this is its task of a model like MAC.
@@ -76,7 +76,7 @@ def update_card(
     card.data.eval_results = kept + results
     card.data.metrics = sorted({result.metric_type for result in card.data.eval_results})
     card.data.model_name = card.data.model_name or path.resolve().parent.name
-    write_whole(path, renew_table(str(card), card.data.eval_results))
+    write_text_whole(path, renew_table(str(card), card.data.eval_results))
 
 
 def identify(result: EvalResult) -> tuple[str | None, str, str | None]:

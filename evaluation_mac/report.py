@@ -34,13 +34,13 @@ def write_report(folder: Path, settings: dict[str, Any], evaluation: Evaluation,
         "confusion": evaluation.confusion,
         "ranks": evaluation.ranks,
     }
-    write_whole(folder / "results.json", json.dumps(results, indent=2, ensure_ascii=False) + "\n")
+    write_text_whole(folder / "results.json", json.dumps(results, indent=2, ensure_ascii=False) + "\n")
     text = io.StringIO()
     writer = csv.DictWriter(text, evaluation.clips[0].keys(), lineterminator="\n")
     writer.writeheader()
     writer.writerows(evaluation.clips)
-    write_whole(folder / "clips.csv", text.getvalue())
-    write_whole(folder / "report.md", format_report(settings, evaluation, failed))
+    write_text_whole(folder / "clips.csv", text.getvalue())
+    write_text_whole(folder / "report.md", format_report(settings, evaluation, failed))
 
 
 def format_report(settings: dict[str, Any], evaluation: Evaluation, failed: dict[str, str]) -> str:
@@ -76,7 +76,7 @@ def format_interval(interval: tuple[float, float] | None) -> str:
     return " to ".join(map(format_number, interval)) if interval else ""
 
 
-def write_whole(path: Path, text: str) -> None:
+def write_text_whole(path: Path, text: str) -> None:
     """Write under another name first, so that no reader meets half a file. A recording's name may be any bytes."""
     temporary = path.with_name(f"{path.name}.part")
     temporary.write_bytes(text.encode("utf-8", "surrogateescape"))

@@ -10,7 +10,7 @@ from typing import Any
 from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import RemoteEntryNotFoundError
 
-from evaluation_mac.report import write_whole
+from evaluation_mac.report import write_text_whole
 
 
 NAME = "attribution.csv"
@@ -37,7 +37,7 @@ def write_attribution(folder: Path, stages: Sequence[Mapping[str, Any]]) -> tupl
         writer = csv.DictWriter(text, dict.fromkeys(name for row in rows for name in row), lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
-        write_whole(folder / NAME, text.getvalue())
+        write_text_whole(folder / NAME, text.getvalue())
     return bool(rows), [path.name for path in data if not (path.parent / NAME).is_file()]
 
 

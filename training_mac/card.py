@@ -19,7 +19,7 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from safetensors import safe_open
 
 from evaluation_mac.model_card import NOT_MEASURED, tabulate
-from evaluation_mac.report import write_whole
+from evaluation_mac.report import write_text_whole
 from training_mac.attribution import write_attribution
 from training_mac.emissions import WORLD_GRID, Hardware, estimate_emissions
 
@@ -84,7 +84,7 @@ def write_card(
         grid=WORLD_GRID,
         not_measured=NOT_MEASURED,
     )
-    write_whole(folder / "README.md", str(card))
+    write_text_whole(folder / "README.md", str(card))
 
 
 def read_facts(recipe_file: Path) -> dict[str, Any]:

@@ -14,6 +14,8 @@ from pathlib import Path
 
 from safetensors import SafetensorError
 
+from evaluation_mac.report import write_text_whole
+
 
 MARKER = "whole.json"
 
@@ -67,13 +69,6 @@ def write_whole(folder: Path) -> Iterator[Path]:
 def files_in(folder: Path) -> Iterator[Path]:
     """Every file below, but the marker."""
     return (file for file in sorted(folder.rglob("*")) if file.is_file() and file.name != MARKER)
-
-
-def write_text_whole(path: Path, text: str) -> None:
-    """Write under a temporary name, then rename."""
-    temporary = path.with_name(f"{path.name}.partial")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
 
 
 def list_checkpoints(folder: Path) -> list[Path]:

@@ -23,13 +23,13 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import set_seed
 
+from evaluation_mac.report import write_text_whole
 from training_mac.adapters import attach_adapter, ends_whole, module_to_train
 from training_mac.building import load_base, make_base
 from training_mac.checkpoints import (
     is_whole,
     last_whole_checkpoint,
     remove_partial_checkpoints,
-    write_text_whole,
     write_whole,
 )
 from training_mac.recipe_file import Stage
