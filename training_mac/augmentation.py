@@ -50,7 +50,7 @@ def excerpt(log_mel: torch.Tensor, rng: np.random.Generator, frames: int) -> tor
 
 def mask_stripes(log_mel: torch.Tensor, rng: np.random.Generator, frames: int = 64, bins: int = 8) -> torch.Tensor:
     """SpecAugment as SLAM-AAC has it: 2 stripes of up to `frames` and 2 of up to `bins`, filled with the mean."""
-    log_mel, fill = log_mel.clone(), log_mel.mean()
+    log_mel, fill = log_mel.clone(), log_mel.mean(dim=1).mean()  # of rows: else threads would change its last bit
     for _ in range(2):
         width = int(rng.integers(min(frames, len(log_mel)) + 1))
         start = int(rng.integers(len(log_mel) - width + 1))

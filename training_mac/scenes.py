@@ -125,7 +125,7 @@ class SceneMaker:
     def mix(self, first: Recording, second: Recording, decibels: float, rng: np.random.Generator) -> torch.Tensor:
         """Both at once, the second so much weaker."""
         levels = [self.vary(recording, rng) for recording in (first, second)]
-        means = [level.exp().mean().log() for level in levels]
+        means = [level.exp().mean(dim=1).mean().log() for level in levels]  # of rows, as in `mask_stripes`
         return overlay(levels[0], levels[1] + (means[0] - means[1] - decibels * DECIBEL))
 
 

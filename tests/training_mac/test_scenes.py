@@ -105,3 +105,19 @@ def test_silence_stays_alone_and_as_it_is() -> None:
     assert torch.equal(scenes.vary((silence, level(-9)), rng), level(-9))
     assert not may_meet(DOG, silence) and may_meet(DOG, RAIN) and not may_meet(DOG, DOG)
     assert not may_meet(DOG, Clip("other.wav", ("a dog",), (), "dog"))
+
+
+@pytest.mark.parametrize("kind", ["overlaid", "background"])
+def test_the_number_of_threads_changes_no_bit(kind: str) -> None:
+    threads, scenes = torch.get_num_threads(), maker(spec_augment=True)
+    generator = torch.Generator().manual_seed(0)
+    recordings = [(clip, torch.randn(1000, 128, generator=generator)) for clip in (DOG, RAIN)]
+    made = []
+    try:
+        for count in (1, 2):
+            torch.set_num_threads(count)
+            rng = np.random.default_rng(0)
+            made.append(scenes.example(getattr(scenes, kind)(*recordings, rng), DOG, rng)["input_features"])
+    finally:
+        torch.set_num_threads(threads)
+    assert torch.equal(*made)
