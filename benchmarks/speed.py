@@ -1,5 +1,6 @@
 """
-The speed table: ours, the same model on transformers' stock mixer, a GPT-NeoX of equal size, and the matrix products.
+The speed table: ours, ours compiled, the same model on transformers' stock mixer, a GPT-NeoX of equal size, and the
+matrix products.
 
     python benchmarks/speed.py --sizes 130m --threads 2                    # everything; minutes to hours
     python benchmarks/speed.py --columns "prefill 96" decode --variants ours floor
@@ -27,7 +28,8 @@ from speed_models import SHAPES, build
 from speed_plot import draw
 
 
-VARIANTS = ("ours", "stock", "gpt_neox", "floor")
+VARIANTS = ("ours", "compiled", "stock", "gpt_neox", "floor")
+RATIOS = (("ours", "floor"), ("compiled", "floor"), ("ours", "stock"), ("ours", "gpt_neox"))
 RESULTS = Path(__file__).parent / "results"
 
 
@@ -102,6 +104,7 @@ def cache_bytes(outputs: Any) -> int:
 
 def measure(column: str, models: dict[str, Any], options: argparse.Namespace) -> dict[str, Any]:
     """One column of the table: medians in seconds and what else belongs to it."""
+    torch.compiler.reset()  # graphs of this column's shapes only: past a number of shapes `compiled` would not be so
     runs = {name: run for name, run in COLUMNS[column](models).items() if name in options.variants}
     record: dict[str, Any] = {"seconds": median_seconds(runs, options.repeats, options.device)}
     if column.startswith("training"):
@@ -112,23 +115,23 @@ def measure(column: str, models: dict[str, Any], options: argparse.Namespace) ->
 
 
 def table(results: dict[str, dict[str, Any]]) -> str:
-    """Markdown: a line a column, milliseconds, and every ratio to ours."""
-    lines = [f"| | | {' | '.join(VARIANTS)} | ours over floor | over stock | over gpt_neox |", "|---" * 9 + "|"]
+    """Markdown: a line a column, milliseconds and ratios."""
+    titles = ["", "", *VARIANTS, *(f"{first} over {second}" for first, second in RATIOS)]
+    lines = [f"| {' | '.join(titles)} |", "|---" * len(titles) + "|"]
     for size, columns in results.items():
         for column, record in columns.items():
             seconds = record["seconds"]
             cells = [f"{1000 * seconds[name]:.1f}" if name in seconds else "" for name in VARIANTS]
             ratios = [
-                f"{seconds['ours'] / seconds[name]:.2f}" if "ours" in seconds and name in seconds else ""
-                for name in ("floor", "stock", "gpt_neox")
+                f"{seconds[first] / seconds[second]:.2f}" if first in seconds and second in seconds else ""
+                for first, second in RATIOS
             ]
             lines.append(f"| {' | '.join([size, column, *cells, *ratios])} |")
             for kind in ("peak_bytes", "cache_bytes"):
                 if kind in record:
                     cells = [f"{record[kind][name] / 1e6:.1f}" if name in record[kind] else "" for name in VARIANTS]
-                    lines.append(
-                        f"| {size} | {column}, {kind.removesuffix('_bytes')}, MB | {' | '.join(cells)} | | | |"
-                    )
+                    cells += [""] * len(RATIOS)
+                    lines.append(f"| {size} | {column}, {kind.removesuffix('_bytes')}, MB | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 

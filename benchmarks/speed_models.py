@@ -5,6 +5,7 @@ from collections.abc import Callable
 import peft
 import torch
 from torch import nn
+from torch._inductor import config as inductor_config
 from transformers import GPTNeoXConfig, Mamba2Model
 
 from modeling_mac import EatConfig, MacConfig, MacForConditionalGeneration
@@ -41,7 +42,8 @@ def build(size: str, variant: str, device: str, dtype: torch.dtype) -> MacForCon
     One model of the table.
 
     Args:
-        variant: "ours", "stock" (the same on transformers' own Mamba-2) or "gpt_neox".
+        variant: "ours", "compiled" (the same, its weights packed once), "stock" (the same on transformers' own
+            Mamba-2) or "gpt_neox".
     """
     torch.manual_seed(0)
     model = MacForConditionalGeneration(make_config(size, "gpt_neox" if variant == "gpt_neox" else "mamba2"))
@@ -56,7 +58,11 @@ def build(size: str, variant: str, device: str, dtype: torch.dtype) -> MacForCon
     for name, parameter in model.named_parameters():
         if not name.endswith(("A_log", "dt_bias")):
             parameter.data = parameter.data.to(dtype)
-    return model.to(device).eval()
+    model = model.to(device).eval()
+    if variant == "compiled":
+        inductor_config.freezing = True
+        model.forward = torch.compile(model.forward)
+    return model
 
 
 def add_lora(model: MacForConditionalGeneration, rank: int) -> MacForConditionalGeneration:

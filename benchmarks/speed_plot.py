@@ -10,7 +10,7 @@ matplotlib.use("Agg")
 from matplotlib import pyplot
 
 
-COLOURS = {"ours": "#1b7837", "stock": "#b2182b", "gpt_neox": "#2166ac", "floor": "#999999"}
+COLOURS = {"ours": "#1b7837", "compiled": "#7fbf7b", "stock": "#b2182b", "gpt_neox": "#2166ac", "floor": "#999999"}
 
 
 def draw(results: dict[str, dict[str, Any]], path: Path) -> None:
@@ -24,11 +24,11 @@ def draw(results: dict[str, dict[str, Any]], path: Path) -> None:
                 for index, record in enumerate(columns.values())
                 if variant in record["seconds"] and "ours" in record["seconds"]
             }
-            positions = [index + (place - 1.5) * width for index in bars]
+            positions = [index + (place - (len(COLOURS) - 1) / 2) * width for index in bars]
             axis.bar(positions, list(bars.values()), width, color=colour, label=variant)
         axis.set_xticks(range(len(columns)), list(columns), rotation=40, ha="right")
         axis.set(title=size, ylabel="time over ours")
-        axis.legend(ncols=4)
+        axis.legend(ncols=len(COLOURS))
     last = [record for columns in results.values() for record in columns.values()][-1]
     versions = ", ".join(f"{name} {version}" for name, version in last["versions"].items())
     commits = sorted({record["commit"] for columns in results.values() for record in columns.values()})

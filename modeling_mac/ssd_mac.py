@@ -77,11 +77,13 @@ def chunk_decays(
     Returns:
         between: (batch, heads, token, later token), 0 below the diagonal; from_start: (batch, heads, chunk).
     """
-    size = log_decay.shape[-1]
-    # Summed from token to token, not as a difference of running sums: that would forget the small decays that follow
-    # a large one.
-    between = log_decay.unsqueeze(-2).expand(*log_decay.shape, size).triu(1).cumsum_(-1).exp_().triu_()
-    from_start = log_decay.cumsum(-1).exp_()
+    # Differences of running sums, and of what rounding took from these: else the small decays that follow a large one
+    # would be forgotten.
+    running = log_decay.cumsum(-1)
+    rounded = (log_decay - running.diff(dim=-1, prepend=torch.zeros_like(running[..., :1]))).cumsum(-1)
+    between = (running.unsqueeze(-2) - running.unsqueeze(-1)).add_(rounded.unsqueeze(-2) - rounded.unsqueeze(-1))
+    between = between.exp_().triu_()
+    from_start = running.exp()
     if seq_idx is not None:
         sequence = seq_idx[:, None, chunk]
         between *= sequence.unsqueeze(-1) == sequence.unsqueeze(-2)
@@ -122,14 +124,15 @@ class ChunkedScan(torch.autograd.Function):
             update = B_chunk.mT @ group_heads(weighted, groups)  # (b, g, n, r p)
             scores = B_chunk @ C_chunk.transpose(-1, -2)  # (b, g, q, later q)
             mix = weights.unflatten(1, (groups, -1)).mul_(scores.unsqueeze(2)).flatten(1, 2)
-            output = y[:, chunk]
-            output.copy_((mix.transpose(-1, -2) @ inputs.transpose(1, 2)).transpose(1, 2))
-            if state is not None:
-                carried = ungroup_heads(C_chunk @ state, x.shape[3])  # (b, q, h, p)
-                output.addcmul_(carried, from_start.transpose(1, 2).unsqueeze(-1))
-                update += state * per_state_column(from_start[..., -1], groups, x.shape[3])
             if D is not None:
-                output.addcmul_(inputs, D.float().unsqueeze(-1))
+                mix.diagonal(dim1=-2, dim2=-1).add_(D.float().unsqueeze(-1))  # what a token adds to its own output
+            output = (mix.transpose(-1, -2) @ inputs.transpose(1, 2)).transpose(1, 2)  # (b, q, h, p)
+            if state is not None:
+                carried = ungroup_heads(C_chunk @ state, x.shape[3])
+                torch.addcmul(output, carried, from_start.transpose(1, 2).unsqueeze(-1), out=y[:, chunk])
+                update.addcmul_(state, per_state_column(from_start[..., -1], groups, x.shape[3]))
+            else:
+                y[:, chunk] = output
             state = update
         ctx.save_for_backward(x, dt, A, B, C, D, seq_idx, *(states if any(ctx.needs_input_grad) else []))
         ctx.has_initial_state = initial_state is not None

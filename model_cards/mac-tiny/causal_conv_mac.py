@@ -35,22 +35,23 @@ class CausalConv(torch.autograd.Function):
         ctx.save_for_backward(padded, weight, seq_idx)
         ctx.has_bias = bias is not None
         dtype = torch.promote_types(padded.dtype, torch.float32)  # of half precision the sum is rounded once
-        tokens, taps = padded.to(dtype), weight.to(dtype)
-        output = tokens[:, weight.shape[1] - 1 :] * taps[:, -1]
+        tokens, taps = padded.to(dtype), weight.to(dtype).t().contiguous()  # the channels of a tap lie together
+        output = tokens[:, weight.shape[1] - 1 :] * taps[-1]
         if bias is not None:
             output += bias
         for tap in range(weight.shape[1] - 1):
-            output.addcmul_(same_sequence(tokens[:, tap : tap + output.shape[1]], seq_idx, tap), taps[:, tap])
+            output.addcmul_(same_sequence(tokens[:, tap : tap + output.shape[1]], seq_idx, tap), taps[tap])
         return output.to(padded.dtype)
 
     @staticmethod
     def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         padded, weight, seq_idx = ctx.saved_tensors
         dpadded, dweight = torch.zeros_like(padded), torch.empty_like(weight)
+        taps = weight.t().contiguous()
         for tap in range(weight.shape[1]):
             here = slice(tap, tap + gradient.shape[1])
             dtap = same_sequence(gradient, seq_idx, tap)
-            dpadded[:, here].addcmul_(dtap, weight[:, tap])
+            dpadded[:, here].addcmul_(dtap, taps[tap])
             dweight[:, tap] = (dtap * padded[:, here]).sum((0, 1))
         return dpadded, dweight, gradient.sum((0, 1)) if ctx.has_bias else None, None
 

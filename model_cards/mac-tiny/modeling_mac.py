@@ -262,7 +262,7 @@ class MacForConditionalGeneration(MacPreTrainedModel, MacGenerationMixin):
     def __init__(self, config: MacConfig):
         super().__init__(config)
         self.model = MacModel(config)
-        self.lm_head = FewRowsLinear(config.text_config.hidden_size, config.text_config.vocab_size, bias=False)
+        self.lm_head: nn.Linear = FewRowsLinear(config.text_config.hidden_size, config.text_config.vocab_size, bias=False)
         embedding = self.model.get_input_embeddings()
         name = next(name for name, module in self.model.named_modules() if module is embedding)
         self._tied_weights_keys = {"lm_head.weight": f"model.{name}.weight"}
@@ -310,6 +310,14 @@ class MacForConditionalGeneration(MacPreTrainedModel, MacGenerationMixin):
 
     def set_input_embeddings(self, value: nn.Module) -> None:
         self.model.set_input_embeddings(value)
+
+    def set_output_embeddings(self, new_embeddings: nn.Linear) -> None:
+        """Take another head; the plain layer that resizing makes becomes one that is fast for few rows."""
+        if type(new_embeddings) is nn.Linear:
+            plain, shape = new_embeddings, (new_embeddings.in_features, new_embeddings.out_features)
+            new_embeddings = FewRowsLinear(*shape, bias=plain.bias is not None, device="meta")
+            new_embeddings.weight, new_embeddings.bias = plain.weight, plain.bias
+        self.lm_head = new_embeddings
 
     def get_audio_features(self, input_features: torch.Tensor, **kwargs) -> BaseModelOutputWithPooling:
         """See `MacModel.get_audio_features`."""

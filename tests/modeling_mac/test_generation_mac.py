@@ -1,10 +1,12 @@
 """Captions: with a cache and without, in a batch and alone, from every kind of language model."""
 
 import copy
+import shutil
 import threading
 
 import pytest
 import torch
+from torch._inductor import config as inductor_config
 from transformers import TextIteratorStreamer
 
 from modeling_mac import MacForConditionalGeneration
@@ -164,3 +166,17 @@ def test_generation_in_bfloat16(make_mac, make_inputs, tmp_path, model_type):
     assert model.dtype == torch.bfloat16
     for search in SEARCHES.values():
         assert generate(model, make_inputs(1, 3), **search).shape == (2 * search.get("num_return_sequences", 1), 8)
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs g++ on a CPU")
+def test_a_compiled_model_with_packed_weights_says_the_same(make_mac, make_inputs):
+    """As README has it for CPUs; a clip of another length comes after the first graphs are made."""
+    torch.compiler.reset()
+    model = make_mac("mamba2")
+    clips = [make_inputs(1), make_inputs(2)]
+    expected = [generate(model, inputs) for inputs in clips]
+    model.forward = torch.compile(model.forward)
+    with inductor_config.patch(freezing=True):
+        assert all(
+            torch.equal(generate(model, inputs), tokens) for inputs, tokens in zip(clips, expected, strict=True)
+        )
