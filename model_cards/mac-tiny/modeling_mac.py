@@ -262,7 +262,8 @@ class MacForConditionalGeneration(MacPreTrainedModel, MacGenerationMixin):
     def __init__(self, config: MacConfig):
         super().__init__(config)
         self.model = MacModel(config)
-        self.lm_head: nn.Linear = FewRowsLinear(config.text_config.hidden_size, config.text_config.vocab_size, bias=False)
+        text = config.text_config
+        self.lm_head: nn.Linear = FewRowsLinear(text.hidden_size, text.vocab_size, bias=False)
         embedding = self.model.get_input_embeddings()
         name = next(name for name, module in self.model.named_modules() if module is embedding)
         self._tied_weights_keys = {"lm_head.weight": f"model.{name}.weight"}
