@@ -20,6 +20,8 @@ from torch import nn
 # Tokens. Inside a chunk the work grows with its square, across chunks with their number: a CPU wants a chunk that
 # stays in its caches, an accelerator few launches.
 CPU_CHUNK, ACCELERATOR_CHUNK = 96, 256
+# Below it exp leaves the normal float32 numbers; CPUs compute such, and what overflows, several times as slowly.
+LEAST_EXPONENT = -87.0
 
 
 def ssd_scan(
@@ -82,7 +84,7 @@ def chunk_decays(
     running = log_decay.cumsum(-1)
     rounded = (log_decay - running.diff(dim=-1, prepend=torch.zeros_like(running[..., :1]))).cumsum(-1)
     between = (running.unsqueeze(-2) - running.unsqueeze(-1)).add_(rounded.unsqueeze(-2) - rounded.unsqueeze(-1))
-    between = between.exp_().triu_()
+    between = between.clamp_(LEAST_EXPONENT, 0.0).exp_().triu_()
     from_start = running.exp()
     if seq_idx is not None:
         sequence = seq_idx[:, None, chunk]
