@@ -25,7 +25,8 @@ def draw(results: dict[str, dict[str, Any]], path: Path) -> None:
                 if variant in record["seconds"] and "ours" in record["seconds"]
             }
             positions = [index + (place - (len(COLOURS) - 1) / 2) * width for index in bars]
-            axis.bar(positions, list(bars.values()), width, color=colour, label=variant)
+            if bars:
+                axis.bar(positions, list(bars.values()), width, color=colour, label=variant)
         axis.set_xticks(range(len(columns)), list(columns), rotation=40, ha="right")
         axis.set(title=size, ylabel="time over ours")
         axis.legend(ncols=len(COLOURS))
