@@ -1,6 +1,7 @@
 """The model that a run starts from: a checkpoint, two pretrained towers with a new connector, or a new one."""
 
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from modeling_mac import MacConfig, MacForConditionalGeneration
+from modeling_mac.modeling_mamba2_mac import Mamba2MacMixer
 from processing_mac import MacFeatureExtractor, MacProcessor
 from training_mac.checkpoints import write_whole
 from training_mac.recipe import Recipe
@@ -85,6 +87,8 @@ def new_model(recipe: Recipe, texts: Iterable[str]) -> tuple[MacForConditionalGe
     except StrictDataclassError as error:
         raise ValueError(f"`model`: {error}") from error
     model = MacForConditionalGeneration(config)
+    if recipe.A_init_range is not None:
+        set_decay_rates(model, recipe.A_init_range)
     model.generation_config.update(
         max_new_tokens=40,
         do_sample=False,
@@ -93,6 +97,30 @@ def new_model(recipe: Recipe, texts: Iterable[str]) -> tuple[MacForConditionalGe
         suppress_tokens=[config.audio_token_id],
     )
     return model, tokenizer
+
+
+@torch.no_grad()
+def set_decay_rates(model: MacForConditionalGeneration, rates: Sequence[float]) -> None:
+    """
+    Spread the heads' decay rates A evenly over the logarithm of a range.
+
+    A head keeps exp(-dt A) of its state from token to token. With Mamba-2's usual 1 and more, most heads forget within
+    some ten tokens, and a new model is slow to learn what was heard at the start of a window.
+
+    Args:
+        model: With a Mamba-2 for language model.
+        rates: Least and greatest rate.
+
+    Raises:
+        ValueError: not such a range, or not such a model.
+    """
+    mixers = [module for module in model.model.language_model.modules() if isinstance(module, Mamba2MacMixer)]
+    if not mixers:
+        raise ValueError(f"`A_init_range` is for Mamba-2, not for {model.config.text_config.model_type}.")
+    if len(rates) != 2 or not 0 < rates[0] <= rates[1]:
+        raise ValueError(f"`A_init_range` is {list(rates)}; expected two positive numbers, the smaller first.")
+    for mixer in mixers:
+        mixer.A_log.copy_(torch.linspace(math.log(rates[0]), math.log(rates[1]), mixer.num_heads))
 
 
 def train_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenizerFast:

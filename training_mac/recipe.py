@@ -26,6 +26,13 @@ class Recipe:
         metadata={"help": "Fields of MacConfig for a new model, sub-configs as mappings; of a base model none."},
     )
     vocab_size: int = field(default=1000, metadata={"help": "Size of the BPE that a model from nothing gets."})
+    A_init_range: list[float] | None = field(
+        default=None,
+        metadata={
+            "help": "Least and greatest decay rate of the heads of a new Mamba-2, the smaller the longer it remembers "
+            "at first; 1 to the number of heads if not given."
+        },
+    )
 
     # What a stage teaches
     objective: Literal["captions", "tags", "teacher"] = field(

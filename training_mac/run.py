@@ -39,7 +39,8 @@ from training_mac.stage_data import read_training_texts
 WEIGHTS = "model.safetensors"
 TEACHER = "teacher.safetensors"
 DEFAULT_PROMPT = "Describe the audio you hear."
-BASE_FIELDS = ("base_model", "base_audio_tower", "base_language_model", "tokenizer", "model", "vocab_size")
+BASE_FIELDS = ("base_model", "base_audio_tower", "base_language_model", "tokenizer", "model", "vocab_size",
+               "A_init_range")  # fmt: skip
 # Fields that may change when a run goes on: they touch what is shown, kept and sent, but no weight.
 FREE_FIELDS = ("logging_", "report_to", "run_name", "project", "disable_tqdm", "log_level", "push_to_hub", "hub_",
                "dataloader_num_workers", "dataloader_prefetch_factor", "dataloader_pin_memory", "save_total_limit",

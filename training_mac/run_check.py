@@ -11,6 +11,7 @@ from training_mac.adapters import MODULES, check_lora
 from training_mac.building import load_front
 from training_mac.data_check import check_data
 from training_mac.data_recipe import parse_sources
+from training_mac.recipe import Recipe
 from training_mac.recipe_file import Stage
 from training_mac.stage_data import load_eval_clips
 from training_mac.validation import score
@@ -30,6 +31,7 @@ def check_stages(stages: Sequence[Stage]) -> None:
     """
     recipes = [stage.recipe for stage in stages]
     check_lora(recipes)
+    check_origin(recipes[0])
     for stage in stages:
         with naming(stage, stages):
             check_fields(stage)
@@ -40,6 +42,13 @@ def check_stages(stages: Sequence[Stage]) -> None:
         if stage.training.eval_strategy != "no":
             with naming(stage, stages):
                 check_metrics(stage, load_eval_clips(stage.data))
+
+
+def check_origin(recipe: Recipe) -> None:
+    """Refuse to set anew what the model to start from has learnt."""
+    trained = recipe.base_model or recipe.base_language_model
+    if recipe.A_init_range is not None and trained is not None:
+        raise ValueError(f"`A_init_range` is for a new language model; {trained} has learnt its decay rates.")
 
 
 @contextmanager

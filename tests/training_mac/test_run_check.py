@@ -32,6 +32,7 @@ SHARDS = {"train_data": "sounds-{000..009}.tar", "eval_data": None}
             {"stages": [{"objective": "tags", "imitate_teacher": True}, {"objective": "teacher"}]},
             "Stage 1: .*must come first",
         ),
+        ({"A_init_range": [0.1, 1.0]}, "`A_init_range` is for a new language model; .* has learnt"),
         ({"eval_data": "sounds-{000..009}.tar"}, "`eval_data`: Shards are streamed"),
         ({**SHARDS, "objective": "teacher"}, "`objective`: Shards are streamed"),
         ({**SHARDS, "cached_epochs": 1, "encoder": "frozen"}, "`cached_epochs`: Shards are streamed"),
@@ -80,6 +81,7 @@ def test_towers_are_joined_without_reading_captions(write_recipe, monkeypatch) -
         ({"train_data": "nowhere.csv"}, "nowhere.csv: no such manifest."),
         ({"base_model": "nowhere"}, "nowhere"),
         ({"model": {"audio_config": {"hidden_size": "wide"}}}, "`model`: "),
+        ({"A_init_range": [1, 0.1]}, "`A_init_range` is [1, 0.1]; expected two positive numbers"),
     ],
 )
 def test_mistakes_in_what_is_given_are_told_without_a_traceback(in_process, write_recipe, fields, message) -> None:

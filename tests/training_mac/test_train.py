@@ -41,6 +41,15 @@ def test_the_tokenizer_keeps_every_caption() -> None:
     assert tokenizer("<|audio|><|audio|>")["input_ids"] == [2, 2] and tokenizer.padding_side == "left"
 
 
+def test_a_new_language_model_may_start_with_a_long_memory(write_recipe, train, weights_after) -> None:
+    fields = {"A_init_range": [0.1, 0.8], "language_model": "frozen"}
+    weights = weights_after(train(write_recipe(**fields)), 1)
+    for layer in range(2):
+        rates = weights[f"model.language_model.layers.{layer}.mixer.A_log"].exp()
+        assert rates[0] == pytest.approx(0.1) and rates[-1] == pytest.approx(0.8)
+        torch.testing.assert_close(rates[1:] / rates[:-1], torch.full((7,), 8 ** (1 / 7)))
+
+
 def test_an_encoder_may_be_taught_and_its_outputs_kept(write_recipe, train, weights_after) -> None:
     stages = [
         {"objective": "teacher", "teacher_width": 4},
