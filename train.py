@@ -45,7 +45,8 @@ def main() -> None:
             write_card(folder, Path(sys.argv[1]), settings, sys.argv[1:], hardware, target.repo_id if target else None)
         print(f"The model is in {folder}: mac-caption --model {folder} FILE")
         if target:
-            print(f"Pushed: {publish(folder, target)}")
+            with input_errors():
+                print(f"Pushed: {publish(folder, target)}")
     state.destroy_process_group()
 
 

@@ -9,7 +9,7 @@ from training_mac.publishing import PushError
 
 @contextmanager
 def input_errors() -> Iterator[None]:
-    """Around whatever looks at recipe, data, folders and Hub before training: prints why it cannot be, and exits 2."""
+    """Around checks of recipe, data and folders before training, and pushes: prints why it cannot be, and exits 2."""
     try:
         yield
     except (OSError, ValueError, PushError) as error:

@@ -239,17 +239,22 @@ def test_a_training_ends_on_the_hub(hub: HubStandIn, write_recipe, tmp_path: Pat
     recipe = write_recipe(max_steps=1, stages=[{"encoder": "frozen"}])
     command = [sys.executable, "train.py", str(recipe), "--push_to_hub", "--hub_model_id", "user/trained"]
     environment = hub.environment(tmp_path / "home", None) | {"OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [*command, "--hub_token", TOKEN], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300
-    )
+
+    def run(*options: str) -> subprocess.CompletedProcess:
+        return subprocess.run(
+            [*command, *options], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300
+        )
+
+    hub.fail("POST", "/commit/", 500)
+    cut_off = run("--hub_token", TOKEN)
+    assert cut_off.returncode == 2 and "Traceback" not in cut_off.stderr and TOKEN not in cut_off.stderr
+    assert f"python -m training_mac.publishing {tmp_path / 'run'} user/trained" in cut_off.stderr
+    done = run("--hub_token", TOKEN)  # the training is finished; the push is what is left
     assert done.returncode == 0, done.stderr[-2000:]
     files = hub.repositories["user/trained"].at("main").files
     assert {"config.json", "model.safetensors", "README.md", "pipeline_mac.py"} <= set(files)
     assert TOKEN not in done.stdout + done.stderr
     assert not any(TOKEN.encode() in path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file())
-    wrong = subprocess.run(
-        [*command, "--output_dir", str(tmp_path / "other"), "--hub_token", "hf_wrong"], cwd=ROOT, env=environment,
-        capture_output=True, text=True, timeout=300,
-    )  # fmt: skip
+    wrong = run("--output_dir", str(tmp_path / "other"), "--hub_token", "hf_wrong")
     assert wrong.returncode == 2 and "Traceback" not in wrong.stderr and "Cannot push to user/trained" in wrong.stderr
     assert not list((tmp_path / "other").glob("stage-*"))
