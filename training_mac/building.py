@@ -104,8 +104,8 @@ def set_decay_rates(model: MacForConditionalGeneration, rates: Sequence[float]) 
     """
     Spread the heads' decay rates A evenly over the logarithm of a range.
 
-    A head keeps exp(-dt A) of its state from token to token. With Mamba-2's usual 1 and more, most heads forget within
-    some ten tokens, and a new model is slow to learn what was heard at the start of a window.
+    A head keeps exp(-dt A) of its state from token to token. With Mamba-2's usual 1 and more, half the heads forget
+    within some twenty tokens, and a new model is slow to learn what was heard at the start of a window.
 
     Args:
         model: With a Mamba-2 for language model.
