@@ -128,7 +128,7 @@ class SpanTagger(nn.Module):
         layer.bias[:sources] = self.head.bias - weight @ self.norm.running_mean + DOUBT
         connector.linear_2.weight[:, sources:] = 0
         usual = nn.functional.gelu(layer.bias.new_full((sources,), DOUBT))
-        connector.linear_2.bias -= connector.linear_2.weight[:, :sources] @ usual
+        connector.linear_2.bias.copy_(-connector.linear_2.weight[:, :sources] @ usual)  # set: a stage before may have, too
 
 
 class SpanCollator:

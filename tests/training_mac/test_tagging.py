@@ -63,6 +63,9 @@ def test_the_head_becomes_a_part_of_the_connector(connector_type: str) -> None:
     read = tokens.unflatten(1, (4, 8)).mean(2) if connector_type == "concat" else tokens
     expected = tagger.head(tagger.norm(read.flatten(0, 1))).unflatten(0, read.shape[:2])
     torch.testing.assert_close(scores, expected, atol=1e-5, rtol=1e-5)
+    first = {name: weight.clone() for name, weight in connector.state_dict().items()}
+    tagger.hand_over(connector)  # a recipe with several stages of tags does it after each
+    assert all(torch.equal(weight, first[name]) for name, weight in connector.state_dict().items())
 
 
 def test_spans_come_in_patch_rows() -> None:
