@@ -9,9 +9,9 @@ and licence of each recording. Those under CC0 and CC-BY are kept. A folder with
 `manifest.csv` with the columns file, fold, category, title, author, url, licence.
 
 Captions are our own wording, `esc50_captions.yaml`. Fold 5 becomes the validation set and `--folds` the training set,
-to which recordings of silence and of noise are added: 1 2 3 by default, as of the checkpoint that ships. `pairs.csv`
-lists windows made of two validation recordings, one after the other or both at once. `attribution.csv` names title,
-author and licence of what is learnt from.
+to which recordings of silence and of noise are added: 1 2 3 by default, as of the checkpoint that ships. `noise.csv`
+has more noise, loud, for the language model alone. `pairs.csv` lists windows made of two validation recordings, one
+after the other or both at once. `attribution.csv` names title, author and licence of what is learnt from.
 """
 
 import argparse
@@ -64,7 +64,7 @@ def write_manifests(recordings: list[dict[str, str]], audio: Path, folds: list[s
     """
     wording = yaml.safe_load(Path(__file__).with_name("esc50_captions.yaml").read_text(encoding="utf-8"))
     output.mkdir(parents=True, exist_ok=True)
-    rows: dict[str, list[dict]] = {"train": [], "validation": []}
+    rows: dict[str, list[dict]] = {"train": [], "validation": [], "noise": []}
     for recording in recordings:
         if recording["fold"] in (*folds, VALIDATION_FOLD):
             split = "validation" if recording["fold"] == VALIDATION_FOLD else "train"
@@ -72,6 +72,8 @@ def write_manifests(recordings: list[dict[str, str]], audio: Path, folds: list[s
             rows[split].append(make_row(audio.resolve() / recording["file"], category, wording["sources"][category]))
     for path, source in write_silence_and_noise(output.resolve()):
         rows["train"].append(make_row(path, source, wording["no_source"][source]))
+    for path in write_loud_noise(output.resolve()):
+        rows["noise"].append(make_row(path, "noise", wording["no_source"]["noise"]))
     pairs = write_pairs(output.resolve() / "pairs", rows["validation"])
     write_manifest(output / "pairs.csv", pairs)
     learnt_from = [one for one in recordings if one["fold"] in folds]
@@ -154,6 +156,16 @@ def write_silence_and_noise(folder: Path, count: int = 20) -> list[tuple[Path, s
             soundfile.write(path, np.clip(noise * level, -1, 1), SAMPLING_RATE, subtype="PCM_24")
             written.append((path, source))
     return written
+
+
+def write_loud_noise(folder: Path, count: int = 60) -> list[Path]:
+    """`count` recordings of white noise, 1 to 10 s, for a language model that must not take it for rain."""
+    rng = np.random.default_rng(1)
+    paths = [folder / f"loud-noise-{index}.flac" for index in range(count)]
+    for path in paths:
+        noise = rng.standard_normal(round(rng.uniform(1, 10) * SAMPLING_RATE)) * 10 ** (rng.uniform(-30, -8) / 20)
+        soundfile.write(path, np.clip(noise, -1, 1), SAMPLING_RATE, subtype="PCM_24")
+    return paths
 
 
 def write_pairs(folder: Path, rows: list[dict[str, str]]) -> list[dict[str, str]]:

@@ -1,4 +1,10 @@
-"""The outputs of a frozen encoder, computed once for several epochs of examples and read again in later ones."""
+"""
+The outputs of a frozen encoder, computed once for several epochs of examples and read again in later ones.
+
+An encoder is surer of the recordings that it has learnt from than of others. So that a language model does not come
+to rely on that, a share of another example may be mixed into each (as in manifold mixup, arXiv 1806.05236, but the
+caption stays that of the greater part).
+"""
 
 import os
 from collections.abc import Sequence
@@ -25,6 +31,8 @@ class EncodedExamples(Dataset):
         encoder: The frozen encoder.
         variants: Epochs to encode; epoch e of the training reads variant e modulo `variants`.
         file: Where this process keeps the float16 encodings while it needs them.
+        mix: Most of another example of the same epoch that is mixed into each, as a share of the two.
+        seed: Of the mixing, with epoch and row.
         device: What encodes; the encoder then goes back to where it was.
 
     Raises:
@@ -33,9 +41,17 @@ class EncodedExamples(Dataset):
     """
 
     def __init__(
-        self, examples: Any, encoder: EatModel, variants: int, file: Path, device: torch.device | str = "cpu"
+        self,
+        examples: Any,
+        encoder: EatModel,
+        variants: int,
+        file: Path,
+        mix: float = 0.0,
+        seed: int = 0,
+        device: torch.device | str = "cpu",
     ):
         self.examples, self.variants, self.epoch = examples, variants, 0
+        self.mix, self.seed = mix, seed
         rows, columns = encoder.config.grid
         shape = (variants * len(examples), 1 + rows * columns, encoder.config.hidden_size)
         self.encoded = map_file(file, shape)
@@ -78,11 +94,16 @@ class EncodedExamples(Dataset):
         return len(self.examples)
 
     def __getitem__(self, row: int) -> dict[str, Any]:
-        place = self.epoch % self.variants * len(self) + row
-        return {
-            "encoder_hidden_states": torch.from_numpy(self.encoded[place : place + 1]).float(),
-            **self.others[place],
-        }
+        variant = self.epoch % self.variants * len(self)
+        states = self.states(variant + row)
+        if self.mix:
+            rng = np.random.default_rng([self.seed, self.epoch, row])
+            states = states.lerp(self.states(variant + int(rng.integers(len(self)))), float(rng.uniform(0, self.mix)))
+        return {"encoder_hidden_states": states, **self.others[variant + row]}
+
+    def states(self, place: int) -> torch.Tensor:
+        """(1, 1 + patches, dim)"""
+        return torch.from_numpy(self.encoded[place : place + 1]).float()
 
 
 def map_file(file: Path, shape: tuple[int, ...]) -> np.memmap:

@@ -69,6 +69,10 @@ class Recipe:
             "help": "Epochs of examples that a frozen encoder encodes once, for all epochs to read; 0: each anew."
         },
     )
+    encoding_mix: float = field(
+        default=0.0,
+        metadata={"help": "With `cached_epochs`: mix up to this share of another example's encoding into each."},
+    )
 
     # What trains, and how fast
     encoder: Literal["frozen", "lora", "full"] = field(default="full", metadata={"help": "How the encoder trains."})

@@ -65,6 +65,10 @@ def check_fields(stage: Stage) -> None:
     recipe, training = stage.recipe, stage.training
     if recipe.cached_epochs and recipe.encoder != "frozen":
         raise ValueError("`cached_epochs` keeps what a frozen encoder says: it needs `encoder: frozen`.")
+    if not 0 <= recipe.encoding_mix <= 0.5:
+        raise ValueError(f"`encoding_mix` is {recipe.encoding_mix}; expected 0 to 0.5, the share of the lesser part.")
+    if recipe.encoding_mix and not recipe.cached_epochs:
+        raise ValueError("`encoding_mix` mixes encodings that are kept: it needs `cached_epochs`.")
     if recipe.objective == "captions" and all(getattr(recipe, part) == "frozen" for part in MODULES):
         raise ValueError("`encoder`, `connector` and `language_model` are all 'frozen': nothing would train.")
     if training.dataloader_persistent_workers:

@@ -2,10 +2,10 @@
 Teaching a new encoder to hear before it learns to speak: every span of a scene is named from its tokens.
 
 Captions alone teach a randomly initialised encoder slowly, since most of their words do not depend on the sound. Here
-each recording in a scene must be told from the mean of the tokens under it, so that the tokens that the connector
-reads carry it. As in EAT's own training only a random part of the patches enters the encoder (arXiv 2401.03497,
-section 3), which makes a step several times cheaper. The head then becomes a part of the
-connector, so that the language model starts from evidence for each source.
+each recording in a scene must be told from the mean of the tokens under it, and from a short part of them, so that the
+tokens that the connector reads carry it. As in EAT's own training only a random part of the patches enters the encoder
+(arXiv 2401.03497, section 3), which makes a step several times cheaper. The head then becomes a part of the connector,
+so that the language model starts from evidence for each source.
 """
 
 from typing import Any
@@ -22,6 +22,8 @@ from training_mac.teacher import ConvTagger
 # Added to the scores that the connector's GELU lets through: what speaks a little against a source must count, too,
 # when the language model weighs the tokens of a sound.
 DOUBT = 2.0
+
+PART = 4  # patch rows (0.64 s) of a span that must tell what it is, as the whole does
 
 
 class SpanTagger(nn.Module):
@@ -60,7 +62,7 @@ class SpanTagger(nn.Module):
             labels: (spans,) source ids.
 
         Returns:
-            `loss`; `logits` (spans, sources).
+            `loss`; `logits` (spans, sources), in training (2 * spans, sources): of each, then of a part of each.
         """
         rows, columns = self.audio_tower.config.grid
         patches = torch.arange(rows * columns, device=input_features.device).expand(len(input_features), -1)
@@ -68,13 +70,16 @@ class SpanTagger(nn.Module):
             patches = torch.rand(patches.shape, device=patches.device).argsort(dim=1)[:, : self.kept_patches]
         tokens = self.audio_tower(input_features, kept_patches=patches).last_hidden_state[:, 1:]
         row = patches // columns  # (windows, kept)
+        whole = spans
+        if self.training:
+            spans, labels = torch.cat([whole, draw_parts(whole)]), labels.repeat(2)
         window, first, end = spans.unbind(1)
         inside = (row[window] >= first.unsqueeze(1)) & (row[window] < end.unsqueeze(1))  # (spans, kept)
         means = torch.einsum("sk,skd->sd", inside.to(tokens.dtype), tokens[window])
         logits = self.head(self.norm(means / inside.sum(1, keepdim=True).clamp(min=1)))
         loss = self.loss(logits, labels)
         if self.teacher is not None and self.training:
-            loss = loss + self.imitation_loss(input_features, spans, logits, tokens, row)
+            loss = loss + self.imitation_loss(input_features, whole, logits, tokens, row)
         return {"loss": loss, "logits": logits}
 
     def imitation_loss(
@@ -89,7 +94,7 @@ class SpanTagger(nn.Module):
         How far the student is from the teacher.
 
         Args:
-            logits: (spans, sources) of the student.
+            logits: (2 * spans, sources) of the student.
             tokens: (windows, kept, dim) of the student.
             row: (windows, kept) the tokens' rows.
         """
@@ -100,7 +105,7 @@ class SpanTagger(nn.Module):
             heard = self.teacher_norm(features.flatten(0, 1)).view_as(features)
         heard = heard.gather(1, row.unsqueeze(-1).expand(-1, -1, heard.shape[2]))  # (windows, kept, width)
         return nn.functional.kl_div(
-            logits.log_softmax(dim=1), beliefs, reduction="batchmean", log_target=True
+            logits.log_softmax(dim=1), beliefs.repeat(2, 1), reduction="batchmean", log_target=True
         ) + nn.functional.mse_loss(self.imitate(tokens), heard)
 
     @torch.no_grad()
@@ -128,7 +133,21 @@ class SpanTagger(nn.Module):
         layer.bias[:sources] = self.head.bias - weight @ self.norm.running_mean + DOUBT
         connector.linear_2.weight[:, sources:] = 0
         usual = nn.functional.gelu(layer.bias.new_full((sources,), DOUBT))
-        connector.linear_2.bias.copy_(-connector.linear_2.weight[:, :sources] @ usual)  # set: a stage before may have, too
+        # Set, not lowered: a stage before may have done it, too.
+        connector.linear_2.bias.copy_(-connector.linear_2.weight[:, :sources] @ usual)
+
+
+def draw_parts(spans: torch.Tensor) -> torch.Tensor:
+    """
+    `PART` rows somewhere in each span (spans, 3), all of a shorter one.
+
+    A language model reads tokens one by one and forgets: what tells a sound apart must not lie in their mean alone. So
+    attention learns to bring it to each of them.
+    """
+    window, first, end = spans.unbind(1)
+    length = (end - first).clamp(max=PART)
+    start = first + (torch.rand(len(spans), device=spans.device) * (end - first - length + 1)).long()
+    return torch.stack([window, start, start + length], dim=1)
 
 
 class SpanCollator:

@@ -59,7 +59,7 @@ def prepare(folder: Path, *options: str) -> dict[str, list[dict[str, str]]]:
     output = folder.parent / "out"
     script.main(["--esc50", str(folder), "--output", str(output), *options])
     tables = {}
-    for table in ("train", "validation", "pairs", "attribution"):
+    for table in ("train", "validation", "noise", "pairs", "attribution"):
         with open(output / f"{table}.csv", encoding="utf-8", newline="") as file:
             tables[table] = list(csv.DictReader(file))
     return tables
@@ -77,6 +77,10 @@ def test_the_published_folder_gives_what_the_checkpoint_learnt_from(published: P
     assert {row["source"] for row in tables["train"]} == {"dog", "silence", "noise"}
     assert tables["validation"][1]["caption_1"] and tables["validation"][1]["source"] == "rain"
     assert len(tables["pairs"]) == 2
+    assert {row["source"] for row in tables["noise"]} == {"noise"}
+    for row in tables["noise"]:
+        samples, rate = soundfile.read(row["audio"])
+        assert 1 <= len(samples) / rate <= 10 and -31 < 20 * np.log10(samples.std()) < -7
     assert tables["attribution"] == [
         {
             "file": "1-100032-A-0.wav",

@@ -5,6 +5,7 @@ import os
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 
@@ -47,6 +48,21 @@ def test_each_variant_is_read_in_its_epochs(encoder: EatModel, scenes: TrainingS
             assert encoded[row]["caption"] == scenes[row]["caption"]
             expected = encoder(scenes[row]["input_features"]).last_hidden_state
             torch.testing.assert_close(encoded[row]["encoder_hidden_states"], expected, atol=3e-3, rtol=1e-2)
+
+
+def test_a_share_of_another_example_is_mixed_in(encoder: EatModel, scenes: TrainingSet, tmp_path: Path) -> None:
+    encoded = EncodedExamples(scenes, encoder, 2, tmp_path / "encoded", mix=0.4, seed=3)
+    encoded.encoded[:] = np.arange(6)[:, None, None]  # 0 to 2 in even epochs, 3 to 5 in odd ones
+    first_row = []
+    for epoch in range(40):
+        encoded.set_epoch(epoch)
+        states = [encoded[row]["encoder_hidden_states"] for row in range(3)]
+        assert all(torch.equal(encoded[row]["encoder_hidden_states"], states[row]) for row in range(3))
+        assert all((one == one[0, 0, 0]).all() for one in states)
+        moved = [float(one[0, 0, 0]) - row - 3 * (epoch % 2) for row, one in enumerate(states)]
+        assert 0 <= moved[0] <= 0.8 and -0.4 <= moved[1] <= 0.4 and -0.8 <= moved[2] <= 0
+        first_row.append(round(moved[0], 4))
+    assert max(first_row) > 0.5 and len(set(first_row)) > 20
 
 
 def test_the_encoder_works_where_training_will_and_goes_back(encoder, scenes, tmp_path, monkeypatch) -> None:

@@ -6,7 +6,7 @@ import torch
 from modeling_mac import EatConfig, EatModel, MacConfig
 from modeling_mac.connector_mac import CONNECTORS
 from processing_mac.dataset_mac import Clip
-from training_mac.tagging import DOUBT, SpanCollator, SpanTagger, list_sources
+from training_mac.tagging import DOUBT, PART, SpanCollator, SpanTagger, draw_parts, list_sources
 
 
 def make_tower() -> EatModel:
@@ -41,7 +41,16 @@ def test_it_learns_from_a_part_of_the_patches() -> None:
         loss.backward()
         optimizer.step()
         losses.append(loss.item())
-    assert losses[-1] < losses[0] and torch.equal(outputs["logits"].argmax(1), labels)
+    of_wholes, of_parts = outputs["logits"].argmax(1).chunk(2)
+    assert losses[-1] < losses[0] and torch.equal(of_wholes, labels) and torch.equal(of_parts, labels)
+
+
+def test_parts_lie_anywhere_in_their_spans() -> None:
+    torch.manual_seed(0)
+    spans = torch.tensor([[0, 0, 10], [3, 10, 20], [5, 7, 9]]).repeat(200, 1)
+    window, first, end = draw_parts(spans).view(200, 3, 3).unbind(2)
+    assert (window == torch.tensor([0, 3, 5])).all() and (end - first == torch.tensor([PART, PART, 2])).all()
+    assert first.amin(0).tolist() == [0, 10, 7] and end.amax(0).tolist() == [10, 20, 9]
 
 
 @pytest.mark.parametrize("connector_type", ["concat", "time_major"])
