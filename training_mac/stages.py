@@ -87,9 +87,14 @@ def make_caption_trainer(run: Run, stage: Stage, model: Any, processor: Any) -> 
     if recipe.cached_epochs:
         tower = next(module for name, module in model.named_modules() if name.split(".")[-1] == "audio_tower")
         file = run.stage_folder(stage.number) / f"encoded-{stage.training.process_index}.npy"
-        mixing = {"mix": recipe.encoding_mix, "seed": stage.training.seed}
         train_dataset = EncodedExamples(
-            train_dataset, tower, recipe.cached_epochs, file, **mixing, device=stage.training.device
+            train_dataset,
+            tower,
+            recipe.cached_epochs,
+            file,
+            mix=recipe.encoding_mix,
+            seed=stage.training.seed,
+            device=stage.training.device,
         )
     patience = recipe.early_stopping_patience
     return CaptionTrainer(
