@@ -57,8 +57,9 @@ def test_the_shipped_recipes_name_their_data(name: str, formats: set[str]) -> No
     found = set()
     for stage in stages:
         for value in (stage.data.train_data, stage.data.eval_data):
-            [source] = parse_sources(value, stage.data)
-            found.add(source.format)
+            sources = parse_sources(value, stage.data)
+            assert sources
+            found |= {source.format for source in sources}
     assert found == formats
 
 
