@@ -77,14 +77,15 @@ def chunk_decays(
         seq_idx: (batch, length) packed sequence of each token; nothing is left in another one.
 
     Returns:
-        between: (batch, heads, token, later token), 0 below the diagonal; from_start: (batch, heads, chunk).
+        between: (batch, heads, token, later token), without meaning below the diagonal; from_start: (batch, heads,
+        chunk).
     """
     # Differences of running sums, and of what rounding took from these: else the small decays that follow a large one
     # would be forgotten.
     running = log_decay.cumsum(-1)
     rounded = (log_decay - running.diff(dim=-1, prepend=torch.zeros_like(running[..., :1]))).cumsum(-1)
-    between = (running.unsqueeze(-2) - running.unsqueeze(-1)).add_(rounded.unsqueeze(-2) - rounded.unsqueeze(-1))
-    between = between.clamp_(LEAST_EXPONENT, 0.0).exp_().triu_()
+    between = (running.unsqueeze(-2) - running.unsqueeze(-1)).add_(rounded.unsqueeze(-2)).sub_(rounded.unsqueeze(-1))
+    between = between.clamp_(LEAST_EXPONENT, 0.0).exp_()
     from_start = running.exp()
     if seq_idx is not None:
         sequence = seq_idx[:, None, chunk]
@@ -114,7 +115,7 @@ class ChunkedScan(torch.autograd.Function):
         groups = B.shape[2]
         state = None if initial_state is None else initial_state.float().unflatten(1, (groups, -1)).flatten(2, 3).mT
         states: list[torch.Tensor | None] = []
-        y = torch.empty_like(x, dtype=torch.float32, memory_format=torch.contiguous_format)
+        outputs = []
         for chunk in chunks_of(x):
             states.append(state)
             inputs, step = x[:, chunk].float(), dt[:, chunk].transpose(1, 2)  # (b, q, h, p), (b, h, q)
@@ -124,22 +125,21 @@ class ChunkedScan(torch.autograd.Function):
 
             weighted = inputs * weights[..., -1].transpose(1, 2).unsqueeze(-1)  # what remains at the chunk's end
             update = B_chunk.mT @ group_heads(weighted, groups)  # (b, g, n, r p)
-            scores = B_chunk @ C_chunk.transpose(-1, -2)  # (b, g, q, later q)
+            scores = (B_chunk @ C_chunk.mT).triu_()  # (b, g, q, later q)
             mix = weights.unflatten(1, (groups, -1)).mul_(scores.unsqueeze(2)).flatten(1, 2)
             if D is not None:
                 mix.diagonal(dim1=-2, dim2=-1).add_(D.float().unsqueeze(-1))  # what a token adds to its own output
             output = (mix.transpose(-1, -2) @ inputs.transpose(1, 2)).transpose(1, 2)  # (b, q, h, p)
             if state is not None:
                 carried = ungroup_heads(C_chunk @ state, x.shape[3])
-                torch.addcmul(output, carried, from_start.transpose(1, 2).unsqueeze(-1), out=y[:, chunk])
+                output = torch.addcmul(output, carried, from_start.transpose(1, 2).unsqueeze(-1))
                 update.addcmul_(state, per_state_column(from_start[..., -1], groups, x.shape[3]))
-            else:
-                y[:, chunk] = output
+            outputs.append(output)
             state = update
         ctx.save_for_backward(x, dt, A, B, C, D, seq_idx, *(states if any(ctx.needs_input_grad) else []))
         ctx.has_initial_state = initial_state is not None
         final_state = update.mT.unflatten(2, (-1, x.shape[3])).flatten(1, 2)
-        return y.to(x.dtype), final_state
+        return torch.cat(outputs, dim=1).to(x.dtype), final_state
 
     @staticmethod
     def backward(ctx: Any, dy: torch.Tensor, d_final_state: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
@@ -156,10 +156,10 @@ class ChunkedScan(torch.autograd.Function):
             between, from_start = chunk_decays(step * A.float()[:, None], seq_idx, chunk)
 
             # Inside the chunk: y = (between * scores)^T inputs.
-            scores = (B_chunk @ C_chunk.transpose(-1, -2)).unsqueeze(2)  # (b, g, 1, q, later q)
+            scores = (B_chunk @ C_chunk.mT).triu_().unsqueeze(2)  # (b, g, 1, q, later q)
             dmix = inputs.transpose(1, 2) @ dy_chunk.permute(0, 2, 3, 1)  # (b, h, q, later q)
             dmix = dmix.mul_(between).unflatten(1, (groups, -1))
-            dscores = dmix.sum(2)
+            dscores = dmix.sum(2).triu_()
             dlog = dmix.mul_(scores).flatten(1, 2)  # gradient of the logarithm of `between`
             mix = (between.unflatten(1, (groups, -1)) * scores).flatten(1, 2)
             dinputs = (mix @ dy_chunk.transpose(1, 2)).transpose(1, 2)

@@ -205,6 +205,18 @@ def test_compiles_into_one_graph(packed):
     assert_close(with_gradients(compiled, inputs, torch.float32, seq_idx=seq_idx), expected)
 
 
+@pytest.mark.parametrize("length", [20, 100])
+def test_a_compiled_graph_reads_on_from_a_state(length):
+    """What follows in the graph must find `y` in the layout that was promised while it was traced."""
+    inputs = {name: tensor.float() for name, tensor in make_inputs(length, heads=4).items()}
+
+    def flat(**tensors: torch.Tensor) -> torch.Tensor:
+        return ssd_scan(**tensors)[0].flatten(2)
+
+    compiled = torch.compile(flat, fullgraph=True, backend="aot_eager")
+    torch.testing.assert_close(compiled(**inputs), flat(**inputs))
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs g++ on a CPU")
 def test_compiles_to_machine_code(tmp_path, monkeypatch):
