@@ -1,4 +1,4 @@
-"""The plot of the speed table: bars, a panel a size, time over ours."""
+"""The plot of the speed table: bars, time over ours."""
 
 from pathlib import Path
 from typing import Any
@@ -8,28 +8,29 @@ import matplotlib
 
 matplotlib.use("Agg")
 from matplotlib import pyplot
+from matplotlib.patches import Patch
 
 
 COLOURS = {"ours": "#1b7837", "compiled": "#7fbf7b", "stock": "#b2182b", "gpt_neox": "#2166ac", "floor": "#999999"}
+WIDTH = 0.17  # of a bar; five stand at one place
 
 
 def draw(results: dict[str, dict[str, Any]], path: Path) -> None:
     """Write the PNG; machine, versions and commit stand under it."""
-    figure, axes = pyplot.subplots(len(results), 1, figsize=(11, 4.5 * len(results)), squeeze=False)
-    for axis, (size, columns) in zip(axes[:, 0], results.items(), strict=True):
-        width = 0.8 / len(COLOURS)
-        for place, (variant, colour) in enumerate(COLOURS.items()):
-            bars = {
-                index: record["seconds"][variant] / record["seconds"]["ours"]
-                for index, record in enumerate(columns.values())
-                if variant in record["seconds"] and "ours" in record["seconds"]
-            }
-            positions = [index + (place - (len(COLOURS) - 1) / 2) * width for index in bars]
-            if bars:
-                axis.bar(positions, list(bars.values()), width, color=colour, label=variant)
-        axis.set_xticks(range(len(columns)), list(columns), rotation=40, ha="right")
-        axis.set(title=size, ylabel="time over ours")
-        axis.legend(ncols=len(COLOURS))
+    rows = [
+        (size, column, record["seconds"]) for size, columns in results.items() for column, record in columns.items()
+    ]
+    rows = [row for row in rows if "ours" in row[2]]
+    figure, axis = pyplot.subplots(figsize=(4 + len(rows) / 2.2, 5))
+    for place, (_, _, seconds) in enumerate(rows):
+        variants = [variant for variant in COLOURS if variant in seconds]
+        for number, variant in enumerate(variants):
+            left = place + (number - len(variants) / 2) * WIDTH
+            axis.bar(left, seconds[variant] / seconds["ours"], WIDTH, align="edge", color=COLOURS[variant])
+    axis.set_xticks(range(len(rows)), [f"{column}, {size}" for size, column, _ in rows], rotation=40, ha="right")
+    axis.set(ylabel="time over ours", xlim=(-1, len(rows)))
+    handles = [Patch(color=colour, label=variant) for variant, colour in COLOURS.items()]
+    axis.legend(handles=handles, ncols=len(COLOURS), loc="lower right", bbox_to_anchor=(1, 1), frameon=False)
     last = [record for columns in results.values() for record in columns.values()][-1]
     versions = ", ".join(f"{name} {version}" for name, version in last["versions"].items())
     commits = sorted({record["commit"] for columns in results.values() for record in columns.values()})
