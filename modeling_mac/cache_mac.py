@@ -18,14 +18,17 @@ class StateLayer(LinearAttentionLayer):
         super().lazy_initialization(conv_states, *args, state_idx=state_idx, **kwargs)
         if conv_states is not None:
             states = self.conv_states[state_idx]
-            self.conv_states[state_idx] = torch.zeros_like(states.mT, memory_format=torch.contiguous_format).mT
+            channels, kernel = states.shape[1:]
+            # Not the view `.mT`: one that is made without gradients cannot be written with them.
+            states = states.new_empty_strided(states.shape, (channels * kernel, 1, channels)).zero_()
+            self.conv_states[state_idx] = states
             if not torch.compiler.is_compiling():
                 torch._dynamo.mark_static_address(self.conv_states[state_idx])
 
     def update_recurrent_state(self, recurrent_states: torch.Tensor, state_idx: int = 0, **kwargs) -> torch.Tensor:
-        if self.is_recurrent_states_initialized[state_idx] or recurrent_states.requires_grad:
+        if self.is_recurrent_states_initialized[state_idx] and not recurrent_states.requires_grad:
             return super().update_recurrent_state(recurrent_states, state_idx, **kwargs)
-        self.recurrent_states[state_idx] = recurrent_states  # fresh from the scan: kept, not copied
+        self.recurrent_states[state_idx] = recurrent_states  # fresh from the scan, and of its graph: kept, not copied
         self.is_recurrent_states_initialized[state_idx] = True
         if not torch.compiler.is_compiling():
             torch._dynamo.mark_static_address(recurrent_states)

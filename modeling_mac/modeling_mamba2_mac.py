@@ -26,7 +26,7 @@ from transformers.models.mamba2.modeling_mamba2 import (
 from .cache_mac import Mamba2MacCache
 from .causal_conv_mac import causal_conv
 from .linear_mac import FewRowsLinear
-from .ssd_mac import ssd_scan, ssd_step
+from .ssd_mac import ssd_scan, ssd_step, step_size
 
 
 # Tokens that go through a layer at a time on a CPU, where nothing is kept for training: small tensors stay in caches.
@@ -144,7 +144,8 @@ class Mamba2MacMixer(Mamba2Mixer):
         x, B, C = conv_output.split([self.intermediate_size, state_width, state_width], dim=-1)
         x = x.unflatten(-1, (self.num_heads, self.head_dim))
         B, C = (projection.unflatten(-1, (self.n_groups, self.ssm_state_size)) for projection in (B, C))
-        if state is not None and x.shape[1] == 1:
+        in_place = not (x.requires_grad or (state is not None and state.requires_grad))
+        if state is not None and x.shape[1] == 1 and in_place:
             y = self.step(state, x[:, 0], dt[:, 0], B[:, 0], C[:, 0]).unsqueeze(1)
         else:
             y, final_state = self.scan(x, dt, B, C, state, seq_idx)
@@ -220,6 +221,8 @@ class Mamba2MacMixer(Mamba2Mixer):
         if kernels is None:
             return ssd_step(state, x, dt, A, B, C, D=self.D, dt_bias=self.dt_bias, dt_limit=self.time_step_limit)
         head_dim, state_size = self.head_dim, self.ssm_state_size
+        limited = tuple(self.time_step_limit) != (0.0, math.inf)  # of limits the kernel knows nothing
+        dt = step_size(dt, self.dt_bias, self.time_step_limit) if limited else dt
         return kernels.state_update(
             state,
             x,
@@ -228,8 +231,8 @@ class Mamba2MacMixer(Mamba2Mixer):
             B,
             C,
             D=self.D[:, None].expand(-1, head_dim),
-            dt_bias=self.dt_bias[:, None].expand(-1, head_dim),
-            dt_softplus=True,
+            dt_bias=None if limited else self.dt_bias[:, None].expand(-1, head_dim),
+            dt_softplus=not limited,
         )
 
 

@@ -11,6 +11,7 @@ for the heads. The backward pass is written out: it computes the decays again in
 """
 
 import math
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -56,7 +57,15 @@ def ssd_scan(
     Returns:
         y: (batch, length, heads, head_dim) in the dtype of `x`; final state: (batch, heads, head_dim, state) float32.
     """
-    return ChunkedScan.apply(x, step_size(dt, dt_bias, dt_limit), A, B, C, D, initial_state, seq_idx)
+    with no_autocast(x):
+        return ChunkedScan.apply(x, step_size(dt, dt_bias, dt_limit), A, B, C, D, initial_state, seq_idx)
+
+
+def no_autocast(tensor: torch.Tensor) -> AbstractContextManager:
+    """The recurrence stays in float32: autocast would round the state with every product."""
+    kind = tensor.device.type
+    active = torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
+    return torch.autocast(kind, enabled=False) if active else nullcontext()
 
 
 def chunks_of(x: torch.Tensor) -> list[slice]:
@@ -84,7 +93,7 @@ def chunk_decays(
     # would be forgotten.
     running = log_decay.cumsum(-1)
     rounded = (log_decay - running.diff(dim=-1, prepend=torch.zeros_like(running[..., :1]))).cumsum(-1)
-    between = (running.unsqueeze(-2) - running.unsqueeze(-1)).add_(rounded.unsqueeze(-2)).sub_(rounded.unsqueeze(-1))
+    between = (running.unsqueeze(-2) - running.unsqueeze(-1)).add_(rounded.unsqueeze(-2) - rounded.unsqueeze(-1))
     between = between.clamp_(LEAST_EXPONENT, 0.0).exp_()
     from_start = running.exp()
     if seq_idx is not None:
@@ -143,6 +152,11 @@ class ChunkedScan(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, dy: torch.Tensor, d_final_state: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        with no_autocast(dy):
+            return ChunkedScan.gradients(ctx, dy, d_final_state)
+
+    @staticmethod
+    def gradients(ctx: Any, dy: torch.Tensor, d_final_state: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         x, dt, A, B, C, D, seq_idx, *states = ctx.saved_tensors
         groups, head_dim = B.shape[2], x.shape[3]
         dx, ddt, dB, dC = (torch.empty_like(tensor, dtype=torch.float32) for tensor in (x, dt, B, C))
@@ -255,7 +269,8 @@ def ssd_step(
     inputs = (x.float() * dt).view(batch, groups, 1, -1)  # (batch, groups, 1, heads a group * head_dim)
     entries = state.view(batch, groups, -1, state_size).mT  # (batch, groups, state, heads a group * head_dim)
     entries.mul_(decay).addcmul_(B.float().unsqueeze(-1), inputs)
-    y = torch.bmm(C.float().reshape(batch * groups, 1, state_size), entries.flatten(0, 1)).view(x.shape)
+    with no_autocast(x):
+        y = torch.bmm(C.float().reshape(batch * groups, 1, state_size), entries.flatten(0, 1)).view(x.shape)
     if D is not None:
         y = torch.addcmul(y, x.float(), D.float().unsqueeze(-1))
     return y.to(x.dtype)

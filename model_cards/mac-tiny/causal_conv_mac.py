@@ -36,9 +36,8 @@ class CausalConv(torch.autograd.Function):
         ctx.has_bias = bias is not None
         dtype = torch.promote_types(padded.dtype, torch.float32)  # of half precision the sum is rounded once
         tokens, taps = padded.to(dtype), weight.to(dtype).t().contiguous()  # the channels of a tap lie together
-        output = tokens[:, weight.shape[1] - 1 :] * taps[-1]
-        if bias is not None:
-            output += bias
+        here = tokens[:, weight.shape[1] - 1 :]
+        output = here * taps[-1] if bias is None else torch.addcmul(bias.to(dtype), here, taps[-1])
         for tap in range(weight.shape[1] - 1):
             output.addcmul_(same_sequence(tokens[:, tap : tap + output.shape[1]], seq_idx, tap), taps[tap])
         return output.to(padded.dtype)

@@ -11,6 +11,7 @@ for the heads. The backward pass is written out: it computes the decays again in
 """
 
 import math
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -56,7 +57,15 @@ def ssd_scan(
     Returns:
         y: (batch, length, heads, head_dim) in the dtype of `x`; final state: (batch, heads, head_dim, state) float32.
     """
-    return ChunkedScan.apply(x, step_size(dt, dt_bias, dt_limit), A, B, C, D, initial_state, seq_idx)
+    with no_autocast(x):
+        return ChunkedScan.apply(x, step_size(dt, dt_bias, dt_limit), A, B, C, D, initial_state, seq_idx)
+
+
+def no_autocast(tensor: torch.Tensor) -> AbstractContextManager:
+    """The recurrence stays in float32: autocast would round the state with every product."""
+    kind = tensor.device.type
+    active = torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
+    return torch.autocast(kind, enabled=False) if active else nullcontext()
 
 
 def chunks_of(x: torch.Tensor) -> list[slice]:
@@ -77,14 +86,15 @@ def chunk_decays(
         seq_idx: (batch, length) packed sequence of each token; nothing is left in another one.
 
     Returns:
-        between: (batch, heads, token, later token), 0 below the diagonal; from_start: (batch, heads, chunk).
+        between: (batch, heads, token, later token), without meaning below the diagonal; from_start: (batch, heads,
+        chunk).
     """
     # Differences of running sums, and of what rounding took from these: else the small decays that follow a large one
     # would be forgotten.
     running = log_decay.cumsum(-1)
     rounded = (log_decay - running.diff(dim=-1, prepend=torch.zeros_like(running[..., :1]))).cumsum(-1)
     between = (running.unsqueeze(-2) - running.unsqueeze(-1)).add_(rounded.unsqueeze(-2) - rounded.unsqueeze(-1))
-    between = between.clamp_(LEAST_EXPONENT, 0.0).exp_().triu_()
+    between = between.clamp_(LEAST_EXPONENT, 0.0).exp_()
     from_start = running.exp()
     if seq_idx is not None:
         sequence = seq_idx[:, None, chunk]
@@ -114,7 +124,7 @@ class ChunkedScan(torch.autograd.Function):
         groups = B.shape[2]
         state = None if initial_state is None else initial_state.float().unflatten(1, (groups, -1)).flatten(2, 3).mT
         states: list[torch.Tensor | None] = []
-        y = torch.empty_like(x, dtype=torch.float32, memory_format=torch.contiguous_format)
+        outputs = []
         for chunk in chunks_of(x):
             states.append(state)
             inputs, step = x[:, chunk].float(), dt[:, chunk].transpose(1, 2)  # (b, q, h, p), (b, h, q)
@@ -124,25 +134,29 @@ class ChunkedScan(torch.autograd.Function):
 
             weighted = inputs * weights[..., -1].transpose(1, 2).unsqueeze(-1)  # what remains at the chunk's end
             update = B_chunk.mT @ group_heads(weighted, groups)  # (b, g, n, r p)
-            scores = B_chunk @ C_chunk.transpose(-1, -2)  # (b, g, q, later q)
+            scores = (B_chunk @ C_chunk.mT).triu_()  # (b, g, q, later q)
             mix = weights.unflatten(1, (groups, -1)).mul_(scores.unsqueeze(2)).flatten(1, 2)
             if D is not None:
                 mix.diagonal(dim1=-2, dim2=-1).add_(D.float().unsqueeze(-1))  # what a token adds to its own output
             output = (mix.transpose(-1, -2) @ inputs.transpose(1, 2)).transpose(1, 2)  # (b, q, h, p)
             if state is not None:
                 carried = ungroup_heads(C_chunk @ state, x.shape[3])
-                torch.addcmul(output, carried, from_start.transpose(1, 2).unsqueeze(-1), out=y[:, chunk])
+                output = torch.addcmul(output, carried, from_start.transpose(1, 2).unsqueeze(-1))
                 update.addcmul_(state, per_state_column(from_start[..., -1], groups, x.shape[3]))
-            else:
-                y[:, chunk] = output
+            outputs.append(output)
             state = update
         ctx.save_for_backward(x, dt, A, B, C, D, seq_idx, *(states if any(ctx.needs_input_grad) else []))
         ctx.has_initial_state = initial_state is not None
         final_state = update.mT.unflatten(2, (-1, x.shape[3])).flatten(1, 2)
-        return y.to(x.dtype), final_state
+        return torch.cat(outputs, dim=1).to(x.dtype), final_state
 
     @staticmethod
     def backward(ctx: Any, dy: torch.Tensor, d_final_state: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        with no_autocast(dy):
+            return ChunkedScan.gradients(ctx, dy, d_final_state)
+
+    @staticmethod
+    def gradients(ctx: Any, dy: torch.Tensor, d_final_state: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         x, dt, A, B, C, D, seq_idx, *states = ctx.saved_tensors
         groups, head_dim = B.shape[2], x.shape[3]
         dx, ddt, dB, dC = (torch.empty_like(tensor, dtype=torch.float32) for tensor in (x, dt, B, C))
@@ -156,10 +170,10 @@ class ChunkedScan(torch.autograd.Function):
             between, from_start = chunk_decays(step * A.float()[:, None], seq_idx, chunk)
 
             # Inside the chunk: y = (between * scores)^T inputs.
-            scores = (B_chunk @ C_chunk.transpose(-1, -2)).unsqueeze(2)  # (b, g, 1, q, later q)
+            scores = (B_chunk @ C_chunk.mT).triu_().unsqueeze(2)  # (b, g, 1, q, later q)
             dmix = inputs.transpose(1, 2) @ dy_chunk.permute(0, 2, 3, 1)  # (b, h, q, later q)
             dmix = dmix.mul_(between).unflatten(1, (groups, -1))
-            dscores = dmix.sum(2)
+            dscores = dmix.sum(2).triu_()
             dlog = dmix.mul_(scores).flatten(1, 2)  # gradient of the logarithm of `between`
             mix = (between.unflatten(1, (groups, -1)) * scores).flatten(1, 2)
             dinputs = (mix @ dy_chunk.transpose(1, 2)).transpose(1, 2)
@@ -255,7 +269,8 @@ def ssd_step(
     inputs = (x.float() * dt).view(batch, groups, 1, -1)  # (batch, groups, 1, heads a group * head_dim)
     entries = state.view(batch, groups, -1, state_size).mT  # (batch, groups, state, heads a group * head_dim)
     entries.mul_(decay).addcmul_(B.float().unsqueeze(-1), inputs)
-    y = torch.bmm(C.float().reshape(batch * groups, 1, state_size), entries.flatten(0, 1)).view(x.shape)
+    with no_autocast(x):
+        y = torch.bmm(C.float().reshape(batch * groups, 1, state_size), entries.flatten(0, 1)).view(x.shape)
     if D is not None:
         y = torch.addcmul(y, x.float(), D.float().unsqueeze(-1))
     return y.to(x.dtype)

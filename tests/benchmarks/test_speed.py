@@ -62,6 +62,16 @@ def test_a_second_run_keeps_the_other_columns(speed, tmp_path):
     assert caches["gpt_neox"] > 3776 * 64 * 4 > caches["ours"]
 
 
+def test_what_batches_beams_and_bf16_cost(speed, tmp_path, capsys):
+    arguments = ["--size", "toy", "--repeats", "1", "--threads", "1", "--results", str(tmp_path)]
+    importlib.import_module("ratios").main(arguments)
+    seconds = json.loads((tmp_path / "ratios-cpu.json").read_text())["seconds"]
+    assert list(seconds["30 tokens"]) == ["greedy", "batch of 8", "4 beams"]
+    assert all(list(seconds[name]) == ["float32", "bfloat16"] for name in ("decode", "prefill 96", "eat"))
+    ratio = seconds["decode"]["bfloat16"] / seconds["decode"]["float32"]
+    assert f"{ratio:.2f} times" in capsys.readouterr().out
+
+
 def test_the_models_have_the_sizes_they_are_named_after(speed):
     speed_models = sys.modules["speed_models"]
     import torch

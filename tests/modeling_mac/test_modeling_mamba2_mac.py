@@ -208,6 +208,34 @@ def test_packing_continues_from_a_cache(pair, ids):
     assert_same(tail, ours(ids, seq_idx=seq_idx).last_hidden_state[:, 20:])
 
 
+def grads_of(model: torch.nn.Module, output: torch.Tensor) -> list[torch.Tensor]:
+    return list(torch.autograd.grad(output.pow(3).mean(), list(model.parameters())))
+
+
+def test_gradients_pass_through_a_cache(pair, ids):
+    stock, ours = pair
+    cache, outputs = None, []
+    for piece in ids.split([20, 29, 1, 20], dim=1):
+        result = ours(piece, cache_params=cache, use_cache=True)
+        cache = result.cache_params
+        outputs.append(result.last_hidden_state)
+    expected = grads_of(stock, stock(ids, use_cache=False).last_hidden_state)
+    for actual, reference in zip(grads_of(ours, torch.cat(outputs, dim=1)), expected, strict=True):
+        torch.testing.assert_close(actual, reference, rtol=1e-3, atol=1e-6)
+
+
+@pytest.mark.parametrize("length", [1, 40])
+def test_training_goes_on_from_a_prompt_that_was_only_read(pair, ids, length):
+    found = []
+    for model, extra in zip(pair, (1, 0), strict=True):  # stock loses the gradient of a single token
+        with torch.no_grad():
+            cache = model(ids[:, :20], use_cache=True).cache_params
+        output = model(ids[:, 20 : 20 + length + extra], cache_params=cache, use_cache=True).last_hidden_state
+        found.append(grads_of(model, output[:, :length]))
+    for expected, actual in zip(*found, strict=True):
+        torch.testing.assert_close(actual, expected, rtol=1e-3, atol=1e-6)
+
+
 @torch.no_grad()
 def test_half_precision_keeps_the_state_in_float32(pair, ids):
     _, ours = pair
@@ -299,24 +327,28 @@ def emulated_kernels(monkeypatch) -> None:
         )
 
     def state_update(state, x, dt, A, B, C, D, dt_bias, dt_softplus):
-        assert state.shape[:3] == x.shape == dt.shape and A.shape == state.shape[1:] and dt_softplus
-        assert D.shape == dt_bias.shape == x.shape[1:]
-        return ssd_step(state, x, dt[..., 0], A[:, 0, 0], B, C, D=D[:, 0], dt_bias=dt_bias[:, 0])
+        assert state.shape[:3] == x.shape == dt.shape and A.shape == state.shape[1:]
+        assert D.shape == x.shape[1:] and dt_softplus == (dt_bias is not None)
+        if dt_softplus:
+            assert dt_bias.shape == D.shape
+            dt = torch.nn.functional.softplus(dt + dt_bias)
+        before_softplus = dt[..., 0].expm1().log()
+        return ssd_step(state, x, before_softplus, A[:, 0, 0], B, C, D=D[:, 0])
 
     kernels = modeling_mamba2_mac.CudaKernels(chunk_scan, state_update, conv, conv_update)
     monkeypatch.setattr(modeling_mamba2_mac, "kernels_for", lambda tensor: kernels)
 
 
+@pytest.mark.parametrize("changes", [{}, {"time_step_limit": (0.1, 0.5)}], ids=str)
 @torch.no_grad()
-def test_kernels_path_is_equal(emulated_kernels, pair, ids):
-    stock, ours = pair
-    expected, actual = (model(ids, use_cache=True) for model in pair)
+def test_kernels_path_is_equal(emulated_kernels, changes, ids):
+    """Also of one more token, where stock forgets the limits: it reads all at once."""
+    stock, ours = make_pair(**changes)
+    expected, actual = (model(ids[:, :-1], use_cache=True) for model in (stock, ours))
     assert_same(actual.last_hidden_state, expected.last_hidden_state)
-    expected, actual = (
-        model(ids[:, :1], cache_params=outputs.cache_params, use_cache=True)
-        for model, outputs in ((stock, expected), (ours, actual))
-    )
-    assert_same(actual.last_hidden_state, expected.last_hidden_state)
+    expected = stock(ids, use_cache=True)
+    actual = ours(ids[:, -1:], cache_params=actual.cache_params, use_cache=True)
+    assert_same(actual.last_hidden_state, expected.last_hidden_state[:, -1:])
     assert_same_cache(actual.cache_params, expected.cache_params)
 
 

@@ -205,6 +205,24 @@ def test_compiles_into_one_graph(packed):
     assert_close(with_gradients(compiled, inputs, torch.float32, seq_idx=seq_idx), expected)
 
 
+@pytest.mark.parametrize("packed", [False, True])
+def test_autocast_rounds_nothing(packed):
+    """Several chunks, so that states pass from one to the next; gradients inside and outside of autocast."""
+    inputs = {name: tensor.float() for name, tensor in make_inputs(250, groups=2, heads=4).items()}
+    seq_idx = torch.arange(250)[None] // 110 if packed else None
+    expected = with_gradients(ssd_scan, inputs, torch.float32, seq_idx=seq_idx)
+
+    def scan(**tensors: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        with torch.autocast("cpu", torch.bfloat16):
+            return ssd_scan(**tensors)
+
+    assert_close(with_gradients(scan, inputs, torch.float32, seq_idx=seq_idx), expected)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert_close(with_gradients(ssd_scan, inputs, torch.float32, seq_idx=seq_idx), expected)
+        stepped = step_through(inputs)
+    torch.testing.assert_close(stepped, step_through(inputs))
+
+
 @pytest.mark.parametrize("length", [20, 100])
 def test_a_compiled_graph_reads_on_from_a_state(length):
     """What follows in the graph must find `y` in the layout that was promised while it was traced."""
