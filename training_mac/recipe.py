@@ -45,8 +45,9 @@ class Recipe:
     teacher_width: int = field(
         default=32, metadata={"help": "Channels of the teacher's first block; its last has four times as many."}
     )
-    imitate_teacher: bool = field(
-        default=False, metadata={"help": "While it learns tags, the encoder also imitates an earlier stage's teacher."}
+    imitate_teachers: bool = field(
+        default=False,
+        metadata={"help": "While it learns tags, the encoder also imitates the teachers of all earlier stages."},
     )
     whiten: bool = field(
         default=False,

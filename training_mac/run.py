@@ -158,10 +158,10 @@ class Run:
                 raise ValueError(f"{self.result(after)} holds weights of another model: {', '.join(unexpected[:5])}.")
         return model, processor
 
-    def teacher(self, before: int) -> dict[str, torch.Tensor]:
-        """The weights of the teacher that the nearest stage before this one trained; `check_stages` has seen to it."""
-        files = [self.result(number) / TEACHER for number in range(before - 1, 0, -1)]
-        return load_file(next(file for file in files if file.is_file()))
+    def teachers(self, before: int) -> list[dict[str, torch.Tensor]]:
+        """The weights of the teachers that the stages before this one trained; `check_stages` has seen to it."""
+        files = [self.result(number) / TEACHER for number in range(1, before)]
+        return [load_file(file) for file in files if file.is_file()]
 
     def last_checkpoint(self, stage: Stage) -> Path | None:
         """Where a stage goes on; what was half written is removed."""

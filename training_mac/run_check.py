@@ -35,7 +35,7 @@ def check_stages(stages: Sequence[Stage]) -> None:
     for stage in stages:
         with naming(stage, stages):
             check_fields(stage)
-            check_teacher(stage, stages)
+            check_teachers(stage, stages)
             check_streams(stage)
     check_data([stage.data for stage in stages], *load_front(recipes[0].base_model))
     for stage in stages:
@@ -83,11 +83,11 @@ def check_fields(stage: Stage) -> None:
         raise ValueError("`eval_strategy` asks for validation, but no data to validate on is given.")
 
 
-def check_teacher(stage: Stage, stages: Sequence[Stage]) -> None:
-    """Refuse to imitate a teacher that no stage before has trained."""
+def check_teachers(stage: Stage, stages: Sequence[Stage]) -> None:
+    """Refuse to imitate teachers where no stage before has trained one."""
     before = [other for other in stages if other.number < stage.number]
-    if stage.recipe.imitate_teacher and not any(other.recipe.objective == "teacher" for other in before):
-        raise ValueError("`imitate_teacher`: there is no teacher; a stage with `objective: teacher` must come first.")
+    if stage.recipe.imitate_teachers and not any(other.recipe.objective == "teacher" for other in before):
+        raise ValueError("`imitate_teachers`: there is no teacher; a stage with `objective: teacher` must come first.")
 
 
 def check_streams(stage: Stage) -> None:

@@ -61,12 +61,10 @@ def make_tag_trainer(run: Run, stage: Stage, model: MacForConditionalGeneration,
         log_mels = (scenes.log_mels[row][:480].float() for row in islice(scenes.readable_rows(), 500))
         sample = [(log_mel - extractor.mean) / extractor.scale for log_mel in log_mels]
         whiten_patches(tower.embeddings, sample)
-    teacher = None
-    if stage.recipe.imitate_teacher:
-        teacher = ConvTagger(len(sources), stage.recipe.teacher_width)
-        teacher.load_state_dict(run.teacher(before=stage.number))
+    weights = run.teachers(before=stage.number) if stage.recipe.imitate_teachers else []
+    teachers = [ConvTagger.from_weights(each) for each in weights]
     return MacTrainer(
-        SpanTagger(tower, len(sources), stage.recipe.kept_patches, teacher),
+        SpanTagger(tower, len(sources), stage.recipe.kept_patches, teachers),
         stage.training,
         recipe=stage.recipe,
         train_dataset=scenes,

@@ -8,6 +8,8 @@ tokens that the connector reads carry it. As in EAT's own training only a random
 so that the language model starts from evidence for each source.
 """
 
+import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -34,16 +36,18 @@ class SpanTagger(nn.Module):
         audio_tower: An `EatModel`, trained in place.
         num_sources: Sources to tell apart.
         kept_patches: Patches of a window that enter the encoder in training; all in evaluation.
-        teacher: A trained tagger to imitate, if any: what it says of each span, and what it hears at each row.
+        teachers: Trained taggers to imitate, if any: what they say of each span, and what they hear at each row.
     """
 
-    def __init__(self, audio_tower: EatModel, num_sources: int, kept_patches: int, teacher: ConvTagger | None = None):
+    def __init__(
+        self, audio_tower: EatModel, num_sources: int, kept_patches: int, teachers: Sequence[ConvTagger] = ()
+    ):
         super().__init__()
         self.audio_tower = audio_tower
         self.kept_patches = kept_patches
-        self.teacher = None if teacher is None else teacher.requires_grad_(False)
-        if teacher is not None:
-            width = teacher.head.in_features
+        self.teachers: Any = nn.ModuleList(teachers).requires_grad_(False)
+        if teachers:
+            width = sum(teacher.head.in_features for teacher in teachers)
             self.imitate = nn.Linear(audio_tower.config.hidden_size, width)
             self.teacher_norm = nn.BatchNorm1d(width, affine=False)
         hidden_size = audio_tower.config.hidden_size
@@ -78,7 +82,7 @@ class SpanTagger(nn.Module):
         means = torch.einsum("sk,skd->sd", inside.to(tokens.dtype), tokens[window])
         logits = self.head(self.norm(means / inside.sum(1, keepdim=True).clamp(min=1)))
         loss = self.loss(logits, labels)
-        if self.teacher is not None and self.training:
+        if self.teachers and self.training:
             loss = loss + self.imitation_loss(input_features, whole, logits, tokens, row)
         return {"loss": loss, "logits": logits}
 
@@ -91,17 +95,18 @@ class SpanTagger(nn.Module):
         row: torch.Tensor,
     ) -> torch.Tensor:
         """
-        How far the student is from the teacher.
+        How far the student is from the teachers.
 
         Args:
             logits: (2 * spans, sources) of the student.
             tokens: (windows, kept, dim) of the student.
             row: (windows, kept) the tokens' rows.
         """
-        assert self.teacher is not None
         with torch.no_grad():
-            features = self.teacher.eval().features(input_features)  # (windows, rows, width)
-            beliefs = self.teacher.classify(features, spans).log_softmax(dim=1)
+            taught = [(teacher, teacher.eval().features(input_features)) for teacher in self.teachers]
+            said = torch.stack([teacher.classify(features, spans).log_softmax(dim=1) for teacher, features in taught])
+            beliefs = said.logsumexp(dim=0) - math.log(len(said))  # of their mean probability
+            features = torch.cat([features for _, features in taught], dim=2)  # (windows, rows, width)
             heard = self.teacher_norm(features.flatten(0, 1)).view_as(features)
         heard = heard.gather(1, row.unsqueeze(-1).expand(-1, -1, heard.shape[2]))  # (windows, kept, width)
         return nn.functional.kl_div(

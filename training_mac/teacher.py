@@ -1,14 +1,16 @@
 """
-A convolutional tagger that teaches the encoder.
+Convolutional taggers that teach the encoder.
 
 With a thousand recordings a convolutional network learns to tell sounds apart better than a transformer, which must
 first find out that neighbouring patches belong together. The encoder then imitates it (`SpanTagger`): what the teacher
-says of a scene, made anew each time, tells more than the labels do. The teacher itself is not shipped.
+says of a scene, made anew each time, tells more than the labels do; two teachers together tell more than each, since
+they err on different recordings. The teachers themselves are not shipped.
 
 It learns from mixtures of two recordings with their shares as targets (between-class learning, arXiv 1711.10282).
 """
 
 from collections.abc import Sequence
+from typing import Self
 
 import numpy as np
 import torch
@@ -48,6 +50,14 @@ class ConvTagger(nn.Module):
         self.dropout = nn.Dropout(0.3)
         self.head = nn.Linear(4 * width, num_sources)
         self.loss = nn.CrossEntropyLoss(label_smoothing=0.1)
+
+    @classmethod
+    def from_weights(cls, weights: dict[str, torch.Tensor]) -> Self:
+        """A trained one, as wide as its weights."""
+        num_sources, features = weights["head.weight"].shape
+        tagger = cls(num_sources, features // 4)
+        tagger.load_state_dict(weights)
+        return tagger
 
     def forward(self, input_features: torch.Tensor, labels: torch.Tensor) -> dict[str, torch.Tensor]:
         """

@@ -29,7 +29,7 @@ SHARDS = {"train_data": "sounds-{000..009}.tar", "eval_data": None}
         ({"encoder": "frozen", "connector": "frozen", "language_model": "frozen"}, "nothing would train"),
         ({"stages": [{"encoder": "lora"}, {"encoder": "full"}]}, "'lora' in one stage and 'full' in another"),
         (
-            {"stages": [{"objective": "tags", "imitate_teacher": True}, {"objective": "teacher"}]},
+            {"stages": [{"objective": "tags", "imitate_teachers": True}, {"objective": "teacher"}]},
             "Stage 1: .*must come first",
         ),
         ({"encoding_mix": 0.6}, "`encoding_mix` is 0.6; expected 0 to 0.5"),

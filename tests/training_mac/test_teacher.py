@@ -79,25 +79,49 @@ def test_a_span_is_judged_by_its_own_rows_alone() -> None:
     )
 
 
-def test_the_student_comes_to_agree_with_its_teacher() -> None:
+def test_the_student_comes_to_agree_with_its_teachers() -> None:
     torch.manual_seed(0)
     config = EatConfig(
         hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=64, window_frames=64
     )
-    teacher = ConvTagger(3, width=4)
-    teacher.head.weight.data.mul_(20)
-    tagger = SpanTagger(EatModel(config), num_sources=3, kept_patches=32, teacher=teacher).train()
-    frozen = {name: weight.clone() for name, weight in teacher.named_parameters()}
+    teachers = [ConvTagger(3, width=4), ConvTagger(3, width=8)]
+    for teacher in teachers:
+        teacher.head.weight.data.mul_(20)
+    tagger = SpanTagger(EatModel(config), num_sources=3, kept_patches=32, teachers=teachers).train()
+    frozen = [weight.clone() for teacher in teachers for weight in teacher.parameters()]
     features = torch.randn(6, 64, 128)
     spans = torch.tensor([[window, 0, 4] for window in range(6)])
     optimizer = torch.optim.AdamW([weight for weight in tagger.parameters() if weight.requires_grad], 1e-2)
     losses = []
     for _ in range(20):
-        beliefs = teacher.eval().classify(teacher.features(features), spans)
+        beliefs = torch.stack([one.eval().classify(one.features(features), spans) for one in teachers]).mean(0)
         loss = tagger(features, spans, beliefs.argmax(1))["loss"]
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         losses.append(loss.item())
     assert losses[-1] < 0.8 * losses[0]
-    assert all(torch.equal(weight, frozen[name]) for name, weight in teacher.named_parameters())
+    weights = [weight for teacher in teachers for weight in teacher.parameters()]
+    assert all(torch.equal(weight, before) for weight, before in zip(weights, frozen, strict=True))
+
+
+def test_two_teachers_say_the_mean_of_what_they_believe() -> None:
+    """A student that says it, and hears nothing, is only as far off as what it should hear is large."""
+    torch.manual_seed(0)
+    config = EatConfig(
+        hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=64, window_frames=64
+    )
+    teachers = [ConvTagger(3, width=4).eval(), ConvTagger(3, width=8).eval()]
+    for teacher in teachers:
+        teacher.head.weight.data.mul_(20)
+    tagger = SpanTagger(EatModel(config), num_sources=3, kept_patches=32, teachers=teachers).eval()
+    torch.nn.init.zeros_(tagger.imitate.weight)
+    torch.nn.init.zeros_(tagger.imitate.bias)
+    windows, spans = torch.randn(2, 64, 128), torch.tensor([[0, 0, 4], [1, 0, 4]])
+    tokens, row = torch.randn(2, 4, 32), torch.arange(4).expand(2, -1)
+    features = [teacher.features(windows) for teacher in teachers]
+    said = [teacher.classify(each, spans).softmax(1) for teacher, each in zip(teachers, features, strict=True)]
+    heard = tagger.teacher_norm(torch.cat(features, 2).flatten(0, 1)).square().mean()
+    mean = ((said[0] + said[1]) / 2).log().repeat(2, 1)
+    torch.testing.assert_close(tagger.imitation_loss(windows, spans, mean, tokens, row), heard)
+    assert tagger.imitation_loss(windows, spans, said[0].log().repeat(2, 1), tokens, row) > heard + 1e-3

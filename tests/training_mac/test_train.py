@@ -53,12 +53,14 @@ def test_a_new_language_model_may_start_with_a_long_memory(write_recipe, train, 
 def test_an_encoder_may_be_taught_and_its_outputs_kept(write_recipe, train, weights_after) -> None:
     stages = [
         {"objective": "teacher", "teacher_width": 4},
-        {"objective": "tags", "kept_patches": 32, "imitate_teacher": True, "teacher_width": 4},
+        {"objective": "teacher", "teacher_width": 6},
+        {"objective": "tags", "kept_patches": 32, "imitate_teachers": True},
         {"objective": "captions", "encoder": "frozen", "connector": "frozen", "cached_epochs": 2, "encoding_mix": 0.3},
     ]
     folder = train(write_recipe(stages=stages, save_strategy="epoch", save_total_limit=1))
     assert (folder / "stage-1" / "result" / "teacher.safetensors").is_file()
-    before, after = weights_after(folder, 2), weights_after(folder, 3)
+    assert (folder / "stage-2" / "result" / "teacher.safetensors").is_file()
+    before, after = weights_after(folder, 3), weights_after(folder, 4)
     changed = {name for name in before if not torch.equal(before[name], after[name])}
     assert changed and all("language_model" in name for name in changed)
 
@@ -66,7 +68,7 @@ def test_an_encoder_may_be_taught_and_its_outputs_kept(write_recipe, train, weig
 @pytest.mark.parametrize(
     ("stage", "message"),
     [
-        ({"objective": "tags", "imitate_teacher": True}, "a stage with `objective: teacher` must come first"),
+        ({"objective": "tags", "imitate_teachers": True}, "a stage with `objective: teacher` must come first"),
         ({"encoder": "full", "cached_epochs": 2}, "needs `encoder: frozen`"),
     ],
 )
@@ -92,7 +94,7 @@ def half_bad(manifest: Path, tmp_path: Path) -> str:
 def test_bad_audio_is_skipped_in_every_kind_of_stage_and_in_validation(write_recipe, train, half_bad, capsys) -> None:
     stages = [
         {"objective": "teacher", "teacher_width": 4, "max_steps": 6},
-        {"objective": "tags", "whiten": True, "kept_patches": 32, "imitate_teacher": True, "teacher_width": 4},
+        {"objective": "tags", "whiten": True, "kept_patches": 32, "imitate_teachers": True},
         {"objective": "captions", "eval_strategy": "steps", "eval_steps": 3},
     ]
     fields = {"train_data": half_bad, "eval_data": half_bad, "per_device_train_batch_size": 2}
