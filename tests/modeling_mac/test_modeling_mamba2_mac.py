@@ -208,6 +208,23 @@ def test_packing_continues_from_a_cache(pair, ids):
     assert_same(tail, ours(ids, seq_idx=seq_idx).last_hidden_state[:, 20:])
 
 
+@torch.no_grad()
+def test_a_compiled_model_reads_on_and_decodes(pair, ids):
+    _, ours = pair
+    compiled = torch.compile(ours, fullgraph=True, backend="aot_eager")
+    found = []
+    for model in (ours, compiled):
+        cache, outputs = None, []
+        for piece in ids.split([20, 48, 1, 1], dim=1):
+            result = model(piece, cache_params=cache, use_cache=True)
+            cache = result.cache_params
+            outputs.append(result.last_hidden_state)
+        found.append((torch.cat(outputs, dim=1), cache))
+    (expected, expected_cache), (actual, actual_cache) = found
+    assert_same(actual, expected)
+    assert_same_cache(actual_cache, expected_cache)
+
+
 def grads_of(model: torch.nn.Module, output: torch.Tensor) -> list[torch.Tensor]:
     return list(torch.autograd.grad(output.pow(3).mean(), list(model.parameters())))
 

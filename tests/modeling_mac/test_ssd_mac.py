@@ -266,6 +266,15 @@ def test_steps_equal_the_scan(groups, dt_limit):
     torch.testing.assert_close(step_state, final_state, rtol=1e-5, atol=1e-5)
 
 
+def test_the_step_compiles_into_one_graph():
+    inputs = {name: tensor.float() for name, tensor in make_inputs(1, groups=2, heads=4).items()}
+    token = {name: inputs.pop(name)[:, 0] for name in PER_TOKEN}
+    state, other = inputs.pop("initial_state"), make_inputs(1, groups=2, heads=4)["initial_state"].float()
+    compiled = torch.compile(ssd_step, fullgraph=True, backend="aot_eager")
+    torch.testing.assert_close(compiled(other, **token, **inputs), ssd_step(state, **token, **inputs))
+    torch.testing.assert_close(other, state)
+
+
 def test_step_without_optional_arguments():
     inputs = make_inputs(1)
     token = {name: inputs[name][:, 0].float() for name in PER_TOKEN}
