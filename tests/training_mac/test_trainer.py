@@ -8,6 +8,7 @@ import torch
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from modeling_mac import ssd_mac
 from training_mac.building import load_base
 from training_mac.recipe_file import load_stages
 from training_mac.sampling import EpochSampler
@@ -54,10 +55,13 @@ def test_it_learns(base, write_recipe, train) -> None:
     assert found[-1] < 0.3 * found[0]
 
 
-def test_bf16_is_close(base, write_recipe, train) -> None:
-    fields = {"base_model": str(base), "save_strategy": "steps", "save_steps": 3}
-    exact = losses(train(write_recipe(**fields, output_dir=str(base.parent / "float32"))))
-    close = losses(train(write_recipe(**fields, bf16=True, output_dir=str(base.parent / "bf16"))))
+@pytest.mark.parametrize("packing", [False, True])
+def test_bf16_is_close(base, write_recipe, train, monkeypatch, packing: bool) -> None:
+    """With rows of several chunks, from one to the next of which a state passes."""
+    monkeypatch.setattr(ssd_mac, "CPU_CHUNK", 16)
+    fields = {"base_model": str(base), "save_strategy": "steps", "save_steps": 3, "packing": packing}
+    exact = losses(train(write_recipe(**fields, output_dir=str(base.parent / f"float32-{packing}"))))
+    close = losses(train(write_recipe(**fields, bf16=True, output_dir=str(base.parent / f"bf16-{packing}"))))
     assert close == pytest.approx(exact, rel=0.02) and close != exact
 
 
