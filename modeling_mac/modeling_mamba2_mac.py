@@ -144,8 +144,8 @@ class Mamba2MacMixer(Mamba2Mixer):
         x, B, C = conv_output.split([self.intermediate_size, state_width, state_width], dim=-1)
         x = x.unflatten(-1, (self.num_heads, self.head_dim))
         B, C = (projection.unflatten(-1, (self.n_groups, self.ssm_state_size)) for projection in (B, C))
-        in_place = not (x.requires_grad or (state is not None and state.requires_grad))
-        if state is not None and x.shape[1] == 1 and in_place:
+        learns = x.requires_grad or (state is not None and state.requires_grad)
+        if state is not None and x.shape[1] == 1 and not learns:
             y = self.step(state, x[:, 0], dt[:, 0], B[:, 0], C[:, 0]).unsqueeze(1)
         else:
             y, final_state = self.scan(x, dt, B, C, state, seq_idx)

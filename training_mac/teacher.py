@@ -10,7 +10,6 @@ It learns from mixtures of two recordings with their shares as targets (between-
 """
 
 from collections.abc import Sequence
-from typing import Self
 
 import numpy as np
 import torch
@@ -52,7 +51,7 @@ class ConvTagger(nn.Module):
         self.loss = nn.CrossEntropyLoss(label_smoothing=0.1)
 
     @classmethod
-    def from_weights(cls, weights: dict[str, torch.Tensor]) -> Self:
+    def from_weights(cls, weights: dict[str, torch.Tensor]) -> "ConvTagger":
         """A trained one, as wide as its weights."""
         num_sources, features = weights["head.weight"].shape
         tagger = cls(num_sources, features // 4)
