@@ -18,7 +18,7 @@ from training_mac.input_errors import input_errors
 from training_mac.publishing import prepare, publish, read_target
 from training_mac.recipe_file import load_stages
 from training_mac.run import Run
-from training_mac.run_check import check_stages
+from training_mac.run_check import check_packing, check_stages
 from training_mac.saving import save_model
 from training_mac.stages import train_stage
 
@@ -32,6 +32,7 @@ def main() -> None:
         if target and run.is_main:
             prepare(target)
         run.begin()
+        check_packing(run.stages, run.base)
     has_card = run.is_finished and (run.folder / "README.md").is_file()
     for stage in run.unfinished():
         train_stage(run, stage)

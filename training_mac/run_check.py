@@ -6,6 +6,7 @@ from typing import Any
 
 from evaluation_mac.scoring import METRICS
 from evaluation_mac.source_naming import is_scored
+from modeling_mac import MacConfig
 from processing_mac.dataset_mac import Clip
 from training_mac.adapters import MODULES, check_lora
 from training_mac.building import load_front
@@ -114,6 +115,26 @@ def check_streams(stage: Stage) -> None:
     }
     if needing := [f"`{name}`" for name, needed in listed.items() if needed]:
         raise ValueError(f"{', '.join(needing)}: {STREAMED}")
+
+
+def check_packing(stages: Sequence[Stage], base: str) -> None:
+    """
+    Refuse packing with a language model that would read packed clips as one.
+
+    Args:
+        stages: Of the run.
+        base: Folder or Hub id of the model that it starts from, made by now.
+
+    Raises:
+        ValueError: the language model is no Mamba-2.
+    """
+    packed = any(stage.recipe.packing and stage.recipe.objective == "captions" for stage in stages)
+    language_model = MacConfig.from_pretrained(base).text_config.model_type if packed else "mamba2"
+    if language_model != "mamba2":
+        raise ValueError(
+            f"`packing` needs a language model that keeps packed clips apart by `seq_idx`: 'mamba2'; this one is "
+            f"{language_model!r}."
+        )
 
 
 def check_metrics(stage: Stage, clips: Sequence[Clip]) -> None:

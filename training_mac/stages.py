@@ -75,11 +75,6 @@ def make_tag_trainer(run: Run, stage: Stage, model: MacForConditionalGeneration,
 def make_caption_trainer(run: Run, stage: Stage, model: Any, processor: Any) -> CaptionTrainer:
     """Trains the parts that the stage names, on captions or on answers to questions."""
     recipe = stage.recipe
-    if recipe.packing and model.config.text_config.model_type != "mamba2":
-        raise ValueError(
-            f"`packing` needs a language model that keeps packed clips apart by `seq_idx`: 'mamba2'; this one is "
-            f"{model.config.text_config.model_type!r}."
-        )
     set_trainable(model, recipe)
     train_dataset: Any = make_training_set(stage.data, processor, stage.training.seed)
     if recipe.cached_epochs:

@@ -77,6 +77,17 @@ def test_what_cannot_be_is_refused(write_recipe, train, stage, message) -> None:
         train(write_recipe(stages=[stage]))
 
 
+def test_packing_with_a_transformer_is_refused(write_recipe, train) -> None:
+    text = {"model_type": "gpt_neox", "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2,
+            "intermediate_size": 64}  # fmt: skip
+    audio = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
+    recipe = write_recipe(model={"audio_config": {**audio, "window_frames": 512}, "text_config": text})
+    with pytest.raises(ValueError, match=r"`packing` needs .* 'mamba2'; this one is 'gpt_neox'"):
+        train(recipe, "--packing")
+    assert not list((recipe.parent / "run").glob("stage-*"))
+    train(recipe)
+
+
 @pytest.fixture
 def half_bad(manifest: Path, tmp_path: Path) -> str:
     """A manifest whose first and third of six recordings are no audio."""
