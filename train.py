@@ -2,8 +2,8 @@
 Train MAC from a recipe. The same command again goes on where a run was stopped.
 
     python train.py recipes/tiny.yaml
-    accelerate launch train.py recipes/audiocaps.yaml --learning_rate 5e-5 --stages.2.num_train_epochs 3
-    python train.py recipes/own-data.yaml --push_to_hub --hub_model_id user/name
+    accelerate launch train.py recipes/openaqa.yaml --learning_rate 5e-5 --stages.2.num_train_epochs 3
+    python train.py recipes/own-data.yaml --merge_adapter true --push_to_hub --hub_model_id user/name
     python train.py --help        # every field
 """
 
@@ -29,8 +29,7 @@ def main() -> None:
         check_stages(run.stages)
         state = PartialState()
         target = read_target(run.stages[-1].settings, run.folder, run.adapter_base)
-        if target and run.is_main:
-            prepare(target)
+        repo_id = prepare(target) if target and run.is_main else None
         run.begin()
         check_packing(run.stages, run.base)
     has_card = run.is_finished and (run.folder / "README.md").is_file()
@@ -43,7 +42,7 @@ def main() -> None:
         else:
             settings = [stage.settings for stage in run.stages]
             hardware = hardware_in_use(run.stages[0].training.device, state.num_processes)
-            write_card(folder, Path(sys.argv[1]), settings, sys.argv[1:], hardware, target.repo_id if target else None)
+            write_card(folder, Path(sys.argv[1]), settings, sys.argv[1:], hardware, repo_id)
         print(f"The model is in {folder}: mac-caption --model {folder} FILE")
         if target:
             with input_errors():

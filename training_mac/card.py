@@ -49,7 +49,7 @@ def write_card(
         stages: Each stage's fields as the recipe and the command line gave them.
         arguments: Of the command line.
         hardware: What it was trained on.
-        model_id: Name on the Hub; None if it stays here.
+        model_id: Full name on the Hub; None if it has none yet: the card then names no folder, as it may be pushed later.
     """
     facts, settings = read_facts(recipe_file), stages[-1]
     states = read_states(folder)
@@ -65,8 +65,8 @@ def write_card(
         template_path=str(CARDS / "card.md"),
         **{field: facts[field] for field in ("summary", "use", "data", "limits")},
         name=name,
-        model_id=model_id or without_machine(str(folder)),
-        adapter=adapter_base(folder),
+        model_id=model_id or "PATH_OR_HUB_ID",
+        adapter=without_machine(adapter_base(folder) or ""),
         base_models=[link(base) for base in bases],
         parameters=count_parameters(folder),
         megabytes=sum(file.stat().st_size for file in folder.glob("*.safetensors")) / 1e6,
@@ -134,7 +134,7 @@ def metadata(
 def base_models(folder: Path, settings: Mapping[str, Any]) -> list[str]:
     """The models that the training started from."""
     named = [settings.get(field) for field in ("base_model", "base_audio_tower", "base_language_model")]
-    return list(dict.fromkeys(str(one) for one in (adapter_base(folder), *named) if one))
+    return list(dict.fromkeys(without_machine(str(one)) for one in (adapter_base(folder), *named) if one))
 
 
 def adapter_base(folder: Path) -> str | None:

@@ -61,7 +61,7 @@ def test_every_recipe_has_a_card_that_the_hub_reads(folder: Path, recipe: Path) 
     card, text = read(folder)
     data = card.data
     assert (data.language, data.library_name, data.pipeline_tag) == ("en", "transformers", "audio-text-to-text")
-    assert "audio-captioning" in data.tags and (data.license is None) == (recipe.stem == "another")
+    assert "audio-captioning" in data.tags and (data.license is None) == (recipe.stem in ("another", "audiocaps"))
     titles = [line for line in text.splitlines() if line.startswith("## ")]
     parts = ["What it is for, and what not", "Model", "Data", "Training", "Results", "Carbon", "Limits"]
     assert titles == [f"## {part}" for part in parts]
@@ -170,7 +170,19 @@ def test_base_models_and_adapters(folder: Path) -> None:
     write_card(folder, RECIPES[0], [{"base_model": "user/base"}], ARGUMENTS, HARDWARE)
     card, text = read(folder)
     assert (card.data.library_name, card.data.base_model) == ("peft", ["user/base"])
-    assert 'PeftModel.from_pretrained(base, "my-mac")' in text
+    assert 'PeftModel.from_pretrained(base, "PATH_OR_HUB_ID")' in text
+
+
+def test_an_adapter_names_its_base_once_and_as_it_is_from_here(folder: Path, tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "model_cards" / "base").mkdir(parents=True)
+    settings = {"base_model_name_or_path": str(tmp_path / "model_cards" / "base")}
+    (folder / "adapter_config.json").write_text(json.dumps(settings))
+    write_card(folder, RECIPES[0], [{"base_model": "model_cards/base"}], ARGUMENTS, HARDWARE)
+    card, text = read(folder)
+    assert "adapter for `model_cards/base`" in text and 'from_pretrained("model_cards/base"' in text
+    assert "| starts from | base |" in text and str(tmp_path) not in text
+    assert card.data.base_model is None
 
 
 def test_every_facts_file_is_of_a_recipe() -> None:
@@ -207,7 +219,7 @@ def test_commands_run_where_they_are_read(folder: Path, tmp_path: Path, monkeypa
     monkeypatch.chdir(tmp_path)
     write_card(folder, RECIPES[0], [{}], ARGUMENTS, HARDWARE)
     text = read(folder)[1]
-    assert 'model="my-mac"' in text
+    assert 'model="PATH_OR_HUB_ID"' in text  # it may be pushed later
     [command] = re.findall(r"^mac-eval .*$", text, re.MULTILINE)
     options = build_parser().parse_args(shlex.split(command)[1:])
     assert (options.model, options.dataset_id, options.dataset_split) == (".", "d0rj/audiocaps", "test")

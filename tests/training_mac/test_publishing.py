@@ -237,7 +237,14 @@ def test_a_base_that_is_yet_to_be_made_is_of_this_machine_too(write_recipe, monk
 
 def test_a_training_ends_on_the_hub(hub: HubStandIn, write_recipe, tmp_path: Path) -> None:
     recipe = write_recipe(max_steps=1, stages=[{"encoder": "frozen"}])
-    command = [sys.executable, "train.py", str(recipe), "--push_to_hub", "--hub_model_id", "user/trained"]
+    command = [
+        sys.executable,
+        "train.py",
+        str(recipe),
+        "--push_to_hub",
+        "--hub_model_id",
+        "trained",
+    ]  # below the token's user
     environment = hub.environment(tmp_path / "home", None) | {"OMP_NUM_THREADS": "1"}
 
     def run(*options: str) -> subprocess.CompletedProcess:
@@ -248,13 +255,14 @@ def test_a_training_ends_on_the_hub(hub: HubStandIn, write_recipe, tmp_path: Pat
     hub.fail("POST", "/commit/", 500)
     cut_off = run("--hub_token", TOKEN)
     assert cut_off.returncode == 2 and "Traceback" not in cut_off.stderr and TOKEN not in cut_off.stderr
-    assert f"python -m training_mac.publishing {tmp_path / 'run'} user/trained" in cut_off.stderr
+    assert f"python -m training_mac.publishing {tmp_path / 'run'} trained" in cut_off.stderr
     done = run("--hub_token", TOKEN)  # the training is finished; the push is what is left
     assert done.returncode == 0, done.stderr[-2000:]
     files = hub.repositories["user/trained"].at("main").files
+    assert 'model="user/trained"' in (tmp_path / "run" / "README.md").read_text()
     assert {"config.json", "model.safetensors", "README.md", "pipeline_mac.py"} <= set(files)
     assert TOKEN not in done.stdout + done.stderr
     assert not any(TOKEN.encode() in path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file())
     wrong = run("--output_dir", str(tmp_path / "other"), "--hub_token", "hf_wrong")
-    assert wrong.returncode == 2 and "Traceback" not in wrong.stderr and "Cannot push to user/trained" in wrong.stderr
+    assert wrong.returncode == 2 and "Traceback" not in wrong.stderr and "Cannot push to trained" in wrong.stderr
     assert not list((tmp_path / "other").glob("stage-*"))
