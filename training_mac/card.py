@@ -49,7 +49,7 @@ def write_card(
         stages: Each stage's fields as the recipe and the command line gave them.
         arguments: Of the command line.
         hardware: What it was trained on.
-        model_id: Full name on the Hub; None if it has none yet: the card then names no folder, as it may be pushed later.
+        model_id: Full name on the Hub; None if it has none, and the card names no folder: it may be pushed later.
     """
     facts, settings = read_facts(recipe_file), stages[-1]
     states = read_states(folder)
