@@ -77,9 +77,14 @@ def list_checkpoints(folder: Path) -> list[Path]:
     return sorted(found, key=lambda path: int(path.name.split("-")[1]), reverse=True)
 
 
+def whole_checkpoints(folder: Path) -> list[Path]:
+    """The checkpoints that are whole, the latest first."""
+    return [path for path in list_checkpoints(folder) if is_whole(path)]
+
+
 def last_whole_checkpoint(folder: Path) -> Path | None:
     """The latest checkpoint that is whole."""
-    return next((path for path in list_checkpoints(folder) if is_whole(path)), None)
+    return next(iter(whole_checkpoints(folder)), None)
 
 
 def remove_partial_checkpoints(folder: Path) -> None:

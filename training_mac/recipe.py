@@ -49,6 +49,10 @@ class Recipe:
         default=False,
         metadata={"help": "While it learns tags, the encoder also imitates the teachers of all earlier stages."},
     )
+    average_checkpoints: int = field(
+        default=0,
+        metadata={"help": "End a stage on tags with the mean of its last so many checkpoints; 0: with the last."},
+    )
     whiten: bool = field(
         default=False,
         metadata={"help": "Before tags, start the patch embedding from the principal components of the recordings."},

@@ -1,5 +1,6 @@
 """What a run is refused for before anything is made, trained or pushed: better now than in the night."""
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -12,7 +13,7 @@ from training_mac.adapters import MODULES, check_lora
 from training_mac.building import load_front
 from training_mac.data_check import check_data
 from training_mac.data_recipe import parse_sources
-from training_mac.recipe import Recipe
+from training_mac.recipe import MacTrainingArguments, Recipe
 from training_mac.recipe_file import Stage
 from training_mac.stage_data import load_eval_clips
 from training_mac.validation import score
@@ -70,6 +71,8 @@ def check_fields(stage: Stage) -> None:
         raise ValueError(f"`encoding_mix` is {recipe.encoding_mix}; expected 0 to 0.5, the share of the lesser part.")
     if recipe.encoding_mix and not recipe.cached_epochs:
         raise ValueError("`encoding_mix` mixes encodings that are kept: it needs `cached_epochs`.")
+    if recipe.average_checkpoints:
+        check_averaging(recipe, training)
     if recipe.objective == "captions" and all(getattr(recipe, part) == "frozen" for part in MODULES):
         raise ValueError("`encoder`, `connector` and `language_model` are all 'frozen': nothing would train.")
     if training.dataloader_persistent_workers:
@@ -82,6 +85,18 @@ def check_fields(stage: Stage) -> None:
         raise ValueError(f"`eval_strategy` validates captions; of `objective: {recipe.objective}` there are none.")
     if training.eval_strategy != "no" and not stage.data.eval_data:
         raise ValueError("`eval_strategy` asks for validation, but no data to validate on is given.")
+
+
+def check_averaging(recipe: Recipe, training: MacTrainingArguments) -> None:
+    """Refuse a mean of checkpoints that are not written or not kept."""
+    if recipe.objective != "tags":
+        raise ValueError(f"`average_checkpoints` is for `objective: tags`, not for {recipe.objective!r}.")
+    kept = 0 if training.save_strategy == "no" else training.save_total_limit or math.inf
+    if kept < recipe.average_checkpoints:
+        raise ValueError(
+            f"`average_checkpoints` is {recipe.average_checkpoints}, but `save_strategy` and `save_total_limit` keep "
+            f"{kept}."
+        )
 
 
 def check_teachers(stage: Stage, stages: Sequence[Stage]) -> None:

@@ -3,11 +3,14 @@
 from itertools import islice
 from typing import Any
 
+from accelerate import PartialState
 from torch.utils.data import Subset, default_collate
 from transformers import EarlyStoppingCallback, set_seed
 
 from modeling_mac import MacForConditionalGeneration
 from training_mac.adapters import learns_whole, module_to_train, set_trainable
+from training_mac.averaging import mean_weights
+from training_mac.checkpoints import whole_checkpoints
 from training_mac.collating import TrainingCollator
 from training_mac.encoded import EncodedExamples
 from training_mac.recipe_file import Stage
@@ -29,6 +32,10 @@ def train_stage(run: Run, stage: Stage) -> None:
     trainer = TRAINERS[stage.recipe.objective](run, stage, model, processor)
     trainer.train(resume_from_checkpoint=stage.training.resume_from_checkpoint or run.last_checkpoint(stage))
     trainer.save_state()
+    if stage.recipe.average_checkpoints:
+        latest = whole_checkpoints(run.stage_folder(stage.number))[: stage.recipe.average_checkpoints]
+        trainer.model.load_state_dict(mean_weights(latest))
+        PartialState().print(f"Stage {stage.number} ends with the mean of {', '.join(path.name for path in latest)}.")
     if stage.recipe.objective == "tags":
         trainer.model.hand_over(model.model.connector)
     teacher = learnt_weights(trainer.model.state_dict(), True) if stage.recipe.objective == "teacher" else None

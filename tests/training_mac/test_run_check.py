@@ -32,6 +32,12 @@ SHARDS = {"train_data": "sounds-{000..009}.tar", "eval_data": None}
             {"stages": [{"objective": "tags", "imitate_teachers": True}, {"objective": "teacher"}]},
             "Stage 1: .*must come first",
         ),
+        ({"average_checkpoints": 2}, "is for `objective: tags`, not for 'captions'"),
+        ({"objective": "tags", "average_checkpoints": 2}, "is 2, but `save_strategy` and `save_total_limit` keep 0"),
+        (
+            {"objective": "tags", "average_checkpoints": 2, "save_strategy": "epoch", "save_total_limit": 1},
+            "is 2, but `save_strategy` and `save_total_limit` keep 1",
+        ),
         ({"encoding_mix": 0.6}, "`encoding_mix` is 0.6; expected 0 to 0.5"),
         ({"encoding_mix": 0.3}, "needs `cached_epochs`"),
         ({"A_init_range": [0.1, 1.0]}, "`A_init_range` is for a new language model; .* has learnt"),

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from transformers import AutoModelForMultimodalLM, AutoProcessor
 
 from processing_mac import AudioCaptioningPipeline
@@ -63,6 +64,17 @@ def test_an_encoder_may_be_taught_and_its_outputs_kept(write_recipe, train, weig
     before, after = weights_after(folder, 3), weights_after(folder, 4)
     changed = {name for name in before if not torch.equal(before[name], after[name])}
     assert changed and all("language_model" in name for name in changed)
+
+
+def test_a_stage_may_end_with_the_mean_of_its_last_checkpoints(write_recipe, train, weights_after, capsys) -> None:
+    stages = [{"objective": "tags", "kept_patches": 32, "average_checkpoints": 2}]
+    folder = train(write_recipe(stages=stages, save_strategy="steps", save_steps=1, eval_data=None))
+    assert "Stage 1 ends with the mean of checkpoint-3, checkpoint-2." in capsys.readouterr().out
+    second, third = (load_file(folder / "stage-1" / f"checkpoint-{step}" / "model.safetensors") for step in (2, 3))
+    result = weights_after(folder)
+    name = "audio_tower.layers.0.mlp.fc1.weight"
+    assert not torch.equal(second[name], third[name])
+    torch.testing.assert_close(result[f"model.{name}"], (second[name] + third[name]) / 2)
 
 
 @pytest.mark.parametrize(
