@@ -99,7 +99,7 @@ def test_nothing_is_called_nothing(captioner, seconds: float) -> None:
 
 
 @pytest.mark.parametrize("seconds", [1, 5, 10])
-@pytest.mark.parametrize("decibels", [-15, -40, -70])
+@pytest.mark.parametrize("decibels", [0, -15, -40, -70])
 def test_white_noise_is_called_noise(captioner, seconds: float, decibels: float) -> None:
     noise = np.random.default_rng(7).standard_normal(seconds * 16_000) * 10 ** (decibels / 20)
     caption = captioner(noise)
