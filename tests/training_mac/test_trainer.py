@@ -9,10 +9,7 @@ from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from modeling_mac import ssd_mac
-from training_mac.building import load_base
-from training_mac.recipe_file import load_stages
 from training_mac.sampling import EpochSampler
-from training_mac.stages import make_caption_trainer
 from training_mac.throughput import Throughput
 from training_mac.training_set import TrainingSet
 
@@ -70,14 +67,6 @@ def test_loss_on_all_counts_the_prompt(base, write_recipe, train) -> None:
     runs = [losses(train(write_recipe(**fields, loss_on=on, output_dir=str(base.parent / on))))
             for on in ("answer", "all")]  # fmt: skip
     assert abs(runs[0][0] - runs[1][0]) > 1e-3
-
-
-def test_packing_is_refused_where_clips_would_mix(base, write_recipe, monkeypatch) -> None:
-    [stage] = load_stages([str(write_recipe(base_model=str(base), packing=True))])
-    model, processor = load_base(str(base))
-    monkeypatch.setattr(model.config.text_config, "model_type", "llama")
-    with pytest.raises(ValueError, match=r"`packing` needs .* 'mamba2'; this one is 'llama'"):
-        make_caption_trainer(None, stage, model, processor)
 
 
 def test_the_best_checkpoint_by_any_metric_and_early_stopping(base, write_recipe, train, capsys) -> None:
