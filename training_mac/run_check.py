@@ -143,8 +143,9 @@ def check_packing(stages: Sequence[Stage], base: str) -> None:
     Raises:
         ValueError: the language model is no Mamba-2.
     """
-    packed = any(stage.recipe.packing and stage.recipe.objective == "captions" for stage in stages)
-    language_model = MacConfig.from_pretrained(base).text_config.model_type if packed else "mamba2"
+    if not any(stage.recipe.packing and stage.recipe.objective == "captions" for stage in stages):
+        return
+    language_model = MacConfig.from_pretrained(base).text_config.model_type
     if language_model != "mamba2":
         raise ValueError(
             f"`packing` needs a language model that keeps packed clips apart by `seq_idx`: 'mamba2'; this one is "

@@ -33,6 +33,7 @@ def train_stage(run: Run, stage: Stage) -> None:
     trainer.train(resume_from_checkpoint=stage.training.resume_from_checkpoint or run.last_checkpoint(stage))
     trainer.save_state()
     if stage.recipe.average_checkpoints:
+        PartialState().wait_for_everyone()  # until the last one is written
         latest = whole_checkpoints(run.stage_folder(stage.number))[: stage.recipe.average_checkpoints]
         trainer.model.load_state_dict(mean_weights(latest))
         PartialState().print(f"Stage {stage.number} ends with the mean of {', '.join(path.name for path in latest)}.")
