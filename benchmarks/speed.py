@@ -96,7 +96,7 @@ def peak_bytes(run: Callable[[], object], device: str) -> int:
 
 def cache_bytes(outputs: Any) -> int:
     """Size of the tensors in the cache that a forward returned."""
-    layers = outputs.cache_params.layers
+    layers = outputs.cache.layers
     values = [value for layer in layers for value in vars(layer).values()]
     tensors = [item for value in values for item in (value.values() if isinstance(value, dict) else [value])]
     return sum(tensor.nbytes for tensor in tensors if isinstance(tensor, torch.Tensor))

@@ -58,8 +58,8 @@ def decode(models: Models) -> dict[str, Run]:
     """One token from a cache of 96."""
     runs: dict[str, Run] = {}
     for name, model in models.items():
-        cache = model(input_ids=ids_of(model, 1, AUDIO + PROMPT), use_cache=True).cache_params
-        runs[name] = partial(model, input_ids=ids_of(model, 1, 1), cache_params=cache, use_cache=True)
+        cache = model(input_ids=ids_of(model, 1, AUDIO + PROMPT), use_cache=True).cache
+        runs[name] = partial(model, input_ids=ids_of(model, 1, 1), cache=cache, use_cache=True)
     return runs | {"floor": speed_models.floor(models["ours"], 1, 1)}
 
 

@@ -57,7 +57,7 @@ def score_by_likelihood(
             batch = processor.tokenizer.pad(
                 {"input_ids": [token_ids[index] for index in captions_at]}, padding_side="right", return_tensors="pt"
             )
-            losses[-1][captions_at] = score_batch(model, outputs.logits, outputs.cache_params, batch.to(model.device))
+            losses[-1][captions_at] = score_batch(model, outputs.logits, outputs.cache, batch.to(model.device))
     return torch.stack(losses)
 
 
@@ -93,7 +93,7 @@ def score_batch(model: PreTrainedModel, first_logits: torch.Tensor, cache: Any, 
     fork = copy.deepcopy(cache)
     fork.reorder_cache(torch.zeros(len(tokens), dtype=torch.long))
     # No mask for the model: it is causal, so nothing that counts comes after padding.
-    logits = model(input_ids=tokens[:, :-1], cache_params=fork, use_cache=True).logits
+    logits = model(input_ids=tokens[:, :-1], cache=fork, use_cache=True).logits
     logits = torch.cat([first_logits.expand(len(tokens), -1, -1), logits], dim=1).float()
     losses = cross_entropy(logits.flatten(0, 1), tokens.flatten(), reduction="none").view_as(tokens)
     return ((losses * mask).sum(dim=1) / mask.sum(dim=1)).cpu()

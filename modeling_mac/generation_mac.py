@@ -15,7 +15,7 @@ class MacGenerationMixin(GenerationMixin):
 
     @classmethod
     def _supports_default_dynamic_cache(cls) -> bool:
-        # `generate` would make a cache named `past_key_values`; the language model makes the kind it needs instead.
+        # `generate` would make a plain `DynamicCache`; the language model makes the kind that it reads fastest.
         return False
 
     def _expand_inputs_for_generation(
@@ -44,7 +44,7 @@ class MacGenerationMixin(GenerationMixin):
         }
         outputs = super()._prefill(input_ids[::copies], generation_config, single, **kwargs)
         rows = torch.arange(len(input_ids) // copies, device=input_ids.device).repeat_interleave(copies)
-        outputs.cache_params.reorder_cache(rows)
+        outputs.cache.reorder_cache(rows)
         outputs.logits = outputs.logits[rows]
         for name in ("hidden_states", "attentions"):
             if outputs.get(name) is not None:

@@ -55,13 +55,13 @@ class MacModelOutput(ModelOutput):
     """
     Args:
         last_hidden_state: (batch, length, width) of the language model.
-        cache_params: The language model's cache, whatever its kind.
+        cache: The language model's cache, whatever its kind.
         hidden_states, attentions: Of the language model's layers, where asked for and supported.
         audio_hidden_states: (windows * audio tokens a window, width) what the connector gave.
     """
 
     last_hidden_state: torch.Tensor | None = None
-    cache_params: Cache | None = None
+    cache: Cache | None = None
     hidden_states: tuple[torch.Tensor] | None = None
     attentions: tuple[torch.Tensor] | None = None
     audio_hidden_states: torch.Tensor | None = None
@@ -73,12 +73,12 @@ class MacCausalLMOutput(ModelOutput):
     Args:
         loss: Mean cross-entropy of the labelled tokens.
         logits: (batch, length, vocabulary); in training with labels only those of the labels, (labels, vocabulary).
-        cache_params, hidden_states, attentions, audio_hidden_states: As in `MacModelOutput`.
+        cache, hidden_states, attentions, audio_hidden_states: As in `MacModelOutput`.
     """
 
     loss: torch.Tensor | None = None
     logits: torch.Tensor | None = None
-    cache_params: Cache | None = None
+    cache: Cache | None = None
     hidden_states: tuple[torch.Tensor] | None = None
     attentions: tuple[torch.Tensor] | None = None
     audio_hidden_states: torch.Tensor | None = None
@@ -90,7 +90,7 @@ class MacPreTrainedModel(PreTrainedModel):
     input_modalities = ("audio", "text")
     supports_gradient_checkpointing = True
     _no_split_modules = ["EatEmbeddings", "EatLayer", "Mamba2Block"]
-    _skip_keys_device_placement = ["cache_params"]
+    _skip_keys_device_placement = ["cache"]
     _is_stateful = True
     _supports_sdpa = True
     _supports_flash_attn = True
@@ -114,7 +114,6 @@ class MacModel(MacPreTrainedModel):
         self.connector = CONNECTORS[config.connector_type](config)
         self.language_model = build_language_model(config.text_config)
         parameters = inspect.signature(self.language_model.forward).parameters
-        self.cache_name = "cache_params" if "cache_params" in parameters else "past_key_values"
         self.takes_position_ids = "position_ids" in parameters
         self.post_init()
 
@@ -187,7 +186,7 @@ class MacModel(MacPreTrainedModel):
         audio_num_windows: torch.Tensor | None = None,
         attention_mask: torch.Tensor | None = None,
         position_ids: torch.Tensor | None = None,
-        cache_params: Cache | None = None,
+        cache: Cache | None = None,
         inputs_embeds: torch.Tensor | None = None,
         encoder_hidden_states: torch.Tensor | None = None,
         use_cache: bool | None = None,
@@ -200,7 +199,7 @@ class MacModel(MacPreTrainedModel):
             audio_num_windows: (clips,) windows of each clip; one each if None.
             attention_mask: (batch, length), 0 at padding.
             position_ids: For language models that have positions.
-            cache_params: Cache of a previous call.
+            cache: Cache of a previous call.
             inputs_embeds: (batch, length, width) instead of `input_ids`.
             encoder_hidden_states: (windows, 1 + patches, dim) the encoder's output, if computed earlier, instead of
                 `input_features`.
@@ -223,18 +222,22 @@ class MacModel(MacPreTrainedModel):
             audio_embeds = self.connector(encoder_hidden_states[:, 1:])
         if audio_embeds is not None:
             inputs_embeds = self.insert_audio(input_ids, inputs_embeds, audio_embeds)
-        elif input_ids is not None and cache_params is None:
+        elif input_ids is not None and cache is None:
             self.check_no_audio(input_ids)
 
         if self.takes_position_ids and position_ids is not None:
             kwargs["position_ids"] = position_ids
-        kwargs[self.cache_name] = cache_params
         outputs = self.language_model(
-            inputs_embeds=inputs_embeds, attention_mask=attention_mask, use_cache=use_cache, return_dict=True, **kwargs
+            inputs_embeds=inputs_embeds,
+            attention_mask=attention_mask,
+            cache=cache,
+            use_cache=use_cache,
+            return_dict=True,
+            **kwargs,
         )
         return MacModelOutput(
             last_hidden_state=outputs.last_hidden_state,
-            cache_params=getattr(outputs, self.cache_name, None),
+            cache=getattr(outputs, "cache", None),
             hidden_states=outputs.hidden_states,
             attentions=getattr(outputs, "attentions", None),
             audio_hidden_states=audio_embeds,
@@ -332,7 +335,7 @@ class MacForConditionalGeneration(MacPreTrainedModel, MacGenerationMixin):
         audio_num_windows: torch.Tensor | None = None,
         attention_mask: torch.Tensor | None = None,
         position_ids: torch.Tensor | None = None,
-        cache_params: Cache | None = None,
+        cache: Cache | None = None,
         inputs_embeds: torch.Tensor | None = None,
         encoder_hidden_states: torch.Tensor | None = None,
         labels: torch.Tensor | None = None,
@@ -357,7 +360,7 @@ class MacForConditionalGeneration(MacPreTrainedModel, MacGenerationMixin):
             audio_num_windows=audio_num_windows,
             attention_mask=attention_mask,
             position_ids=position_ids,
-            cache_params=cache_params,
+            cache=cache,
             inputs_embeds=inputs_embeds,
             encoder_hidden_states=encoder_hidden_states,
             use_cache=use_cache,
@@ -382,7 +385,7 @@ class MacForConditionalGeneration(MacPreTrainedModel, MacGenerationMixin):
         return MacCausalLMOutput(
             loss=loss,
             logits=logits,
-            cache_params=outputs.cache_params,
+            cache=outputs.cache,
             hidden_states=outputs.hidden_states,
             attentions=outputs.attentions,
             audio_hidden_states=outputs.audio_hidden_states,

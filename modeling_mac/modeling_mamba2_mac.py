@@ -105,7 +105,7 @@ class Mamba2MacMixer(Mamba2Mixer):
     def forward(
         self,
         hidden_states: torch.Tensor,
-        cache_params: Cache | None = None,
+        cache: Cache | None = None,
         attention_mask: torch.Tensor | None = None,
         seq_idx: torch.Tensor | None = None,
         **kwargs,
@@ -113,32 +113,32 @@ class Mamba2MacMixer(Mamba2Mixer):
         """
         Args:
             hidden_states: (batch, length, hidden_size).
-            cache_params: The convolution and state-space states of the layers, read and updated.
+            cache: The convolution and state-space states of the layers, read and updated.
             attention_mask: (batch, length), 0 at padding.
             seq_idx: (batch, length) int32, which packed sequence a token belongs to.
         """
         length = hidden_states.shape[1]
-        in_pieces = cache_params is not None and seq_idx is None and not torch.is_grad_enabled()
+        in_pieces = cache is not None and seq_idx is None and not torch.is_grad_enabled()
         if not (in_pieces and length > PIECE and hidden_states.device.type == "cpu"):
-            return self.mix(hidden_states, cache_params, attention_mask, seq_idx)
+            return self.mix(hidden_states, cache, attention_mask, seq_idx)
         number = math.ceil(length / PIECE)
         pieces = hidden_states.tensor_split(number, dim=1)
         masks = [None] * number if attention_mask is None else attention_mask.tensor_split(number, dim=1)
-        mixed = [self.mix(piece, cache_params, mask, None) for piece, mask in zip(pieces, masks, strict=True)]
+        mixed = [self.mix(piece, cache, mask, None) for piece, mask in zip(pieces, masks, strict=True)]
         return torch.cat(mixed, dim=1)
 
     def mix(
         self,
         hidden_states: torch.Tensor,
-        cache_params: Cache | None,
+        cache: Cache | None,
         attention_mask: torch.Tensor | None,
         seq_idx: torch.Tensor | None,
     ) -> torch.Tensor:
         """`forward` on tokens that follow those in the cache."""
-        state = cache_params.get_recurrent_state(self.layer_idx, state_idx=0) if cache_params is not None else None
+        state = cache.get_recurrent_state(self.layer_idx, state_idx=0) if cache is not None else None
         projected = self.in_proj(mask_padding(hidden_states, attention_mask))
         gate, conv_input, dt = projected.split([self.intermediate_size, self.conv_dim, self.num_heads], dim=-1)
-        conv_output = self.convolve(conv_input, cache_params, seq_idx)
+        conv_output = self.convolve(conv_input, cache, seq_idx)
         conv_output = mask_padding(conv_output, attention_mask)
         state_width = self.n_groups * self.ssm_state_size
         x, B, C = conv_output.split([self.intermediate_size, state_width, state_width], dim=-1)
@@ -149,33 +149,31 @@ class Mamba2MacMixer(Mamba2Mixer):
             y = self.step(state, x[:, 0], dt[:, 0], B[:, 0], C[:, 0]).unsqueeze(1)
         else:
             y, final_state = self.scan(x, dt, B, C, state, seq_idx)
-            if cache_params is not None:
-                cache_params.update_recurrent_state(final_state, layer_idx=self.layer_idx)
+            if cache is not None:
+                cache.update_recurrent_state(final_state, layer_idx=self.layer_idx)
         y = self.norm(y.flatten(2), gate)
         return self.out_proj(y.to(hidden_states.dtype))
 
-    def convolve(
-        self, conv_input: torch.Tensor, cache_params: Cache | None, seq_idx: torch.Tensor | None
-    ) -> torch.Tensor:
+    def convolve(self, conv_input: torch.Tensor, cache: Cache | None, seq_idx: torch.Tensor | None) -> torch.Tensor:
         """Depthwise causal convolution over time and SiLU, (batch, length, channels) -> same."""
         length, kernel = conv_input.shape[1], self.conv_kernel_size
         kernels, weight, bias = kernels_for(conv_input), self.conv1d.weight.squeeze(1), self.conv1d.bias
         decoding = (
-            cache_params is not None
+            cache is not None
             and length == 1
-            and cache_params.has_previous_state(self.layer_idx)
-            and not cache_params.is_recording_past(self.layer_idx)
+            and cache.has_previous_state(self.layer_idx)
+            and not cache.is_recording_past(self.layer_idx)
         )
-        if cache_params is not None and decoding:
-            conv_state = cache_params.get_conv_state(self.layer_idx, state_idx=0)
+        if cache is not None and decoding:
+            conv_state = cache.get_conv_state(self.layer_idx, state_idx=0)
             if kernels is not None:
                 return kernels.conv_update(conv_input.mT, conv_state, weight, bias, self.activation).mT
             window = torch.cat([conv_state.mT[:, 1:], conv_input], dim=1)  # (batch, kernel, channels)
             conv_state.copy_(window.mT)
             output = (window * weight.t()).sum(1, keepdim=True)
             return self.act(output if bias is None else output + bias)
-        if cache_params is not None:
-            conv_input = cache_params.update_conv_state(
+        if cache is not None:
+            conv_input = cache.update_conv_state(
                 conv_input.mT, self.layer_idx, conv_kernel_size=kernel
             ).mT  # what lies before it in the cache has been put in front
         if seq_idx is not None:  # the cache's tokens belong to the first sequence
@@ -253,15 +251,15 @@ class Mamba2MacModel(Mamba2Model):
         self,
         input_ids: torch.Tensor | None = None,
         inputs_embeds: torch.Tensor | None = None,
-        cache_params: Cache | None = None,
+        cache: Cache | None = None,
         use_cache: bool | None = None,
         **kwargs,
     ) -> tuple | Mamba2Output:
         """As `Mamba2Model.forward`; a cache that it makes is a `Mamba2MacCache`."""
         use_cache = use_cache if use_cache is not None else self.config.use_cache and not self.training
-        if use_cache and cache_params is None and not (self.gradient_checkpointing and self.training):
-            cache_params = Mamba2MacCache(self.config)
-        return super().forward(input_ids, inputs_embeds, cache_params, use_cache, **kwargs)
+        if use_cache and cache is None and not (self.gradient_checkpointing and self.training):
+            cache = Mamba2MacCache(self.config)
+        return super().forward(input_ids, inputs_embeds, cache, use_cache, **kwargs)
 
 
 __all__ = ["Mamba2MacModel"]

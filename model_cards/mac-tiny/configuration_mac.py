@@ -96,7 +96,7 @@ class MacConfig(PreTrainedConfig):
         "text_config": SubConfigSpec(config_class=AutoConfig, model_type="mamba2", init_kwargs=MAMBA2_130M),
     }
     # A Cache cannot be gathered across evaluation batches.
-    keys_to_ignore_at_inference = ["cache_params", "audio_hidden_states"]
+    keys_to_ignore_at_inference = ["cache", "audio_hidden_states"]
 
     audio_config: Any = None
     text_config: Any = None

@@ -21,7 +21,7 @@ def language_model(mac) -> Mamba2Model:
 def states_after(model: nn.Module, batch: int = 4, length: int = 20) -> Mamba2MacCache:
     generator = torch.Generator().manual_seed(0)
     ids = torch.randint(1, 40, (batch, length), generator=generator)
-    return model(input_ids=ids, use_cache=True).cache_params
+    return model(input_ids=ids, use_cache=True).cache
 
 
 def tensors_of(cache: DynamicCache) -> list[torch.Tensor]:
@@ -66,7 +66,7 @@ def test_its_size_does_not_grow(language_model):
     assert [states.shape for states in tensors_of(short)] == [states.shape for states in tensors_of(long)]
     places = [states.data_ptr() for states in tensors_of(long)]
     with torch.no_grad():
-        language_model(torch.ones(1, 1, dtype=torch.long), cache_params=long, use_cache=True)
+        language_model(torch.ones(1, 1, dtype=torch.long), cache=long, use_cache=True)
     assert [states.data_ptr() for states in tensors_of(long)] == places
 
 
@@ -77,7 +77,7 @@ def test_a_decoding_step_allocates_nothing_of_the_size_of_a_state():
     ).eval()
     cache = states_after(model, 2)
     with torch.profiler.profile(profile_memory=True) as profile:
-        model(torch.ones(2, 1, dtype=torch.long), cache_params=cache, use_cache=True)
+        model(torch.ones(2, 1, dtype=torch.long), cache=cache, use_cache=True)
     largest = max(event.self_cpu_memory_usage for event in profile.events())
     assert 0 < largest < cache.layers[0].recurrent_states[0].nbytes / 4
 
@@ -106,5 +106,5 @@ def test_transformers_own_cache_serves_too(language_model):
     ids = torch.randint(1, 40, (2, 12), generator=torch.Generator().manual_seed(2))
     theirs = DynamicCache(config=language_model.config)
     for piece in (ids[:, :8], ids[:, 8:9], ids[:, 9:]):
-        output = language_model(piece, cache_params=theirs, use_cache=True).last_hidden_state
+        output = language_model(piece, cache=theirs, use_cache=True).last_hidden_state
     torch.testing.assert_close(output, language_model(ids).last_hidden_state[:, 9:], rtol=0, atol=1e-4)

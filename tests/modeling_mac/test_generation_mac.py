@@ -144,12 +144,12 @@ def test_one_encoded_clip_answers_many_prompts(make_mac, make_inputs, model_type
     prompts = torch.tensor([[5, 6, 7], [8, 9, 10], [11, 12, 13]])
     audio = make_inputs(2, prompt=())
     with torch.no_grad():
-        cache = model(**audio, use_cache=True).cache_params
+        cache = model(**audio, use_cache=True).cache
     original = copy.deepcopy(cache)
     forked = copy.deepcopy(cache)
     forked.reorder_cache(torch.zeros(3, dtype=torch.long))
     mask = torch.ones(3, audio["input_ids"].shape[1] + 3, dtype=torch.long)
-    answers = generate(model, {"input_ids": prompts}, cache_params=forked, attention_mask=mask, **chosen)
+    answers = generate(model, {"input_ids": prompts}, cache=forked, attention_mask=mask, **chosen)
     for prompt, answer in zip(prompts, answers, strict=True):
         expected = generate(model, make_inputs(2, prompt=tuple(prompt.tolist())), **chosen)
         assert torch.equal(answer[None], expected)

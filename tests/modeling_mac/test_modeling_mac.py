@@ -150,7 +150,7 @@ def test_outputs(make_mac, make_inputs, model_type):
     model, inputs = make_mac(model_type), make_inputs(1, 2)
     outputs = model(**inputs, output_hidden_states=True)
     assert len(outputs.hidden_states) == 3
-    assert outputs.cache_params is not None
+    assert outputs.cache is not None
     as_tuple = model(**inputs, return_dict=False)
     assert torch.equal(as_tuple[0], outputs.logits)
     assert torch.equal(model(**inputs, logits_to_keep=2).logits, outputs.logits[:, -2:])

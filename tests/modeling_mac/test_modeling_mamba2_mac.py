@@ -80,7 +80,7 @@ def test_outputs_are_equal(changes, ids):
     actual = ours(ids, output_hidden_states=True)
     assert_same(actual.last_hidden_state, expected.last_hidden_state)
     assert_same(torch.stack(actual.hidden_states), torch.stack(expected.hidden_states))
-    assert_same_cache(actual.cache_params, expected.cache_params)
+    assert_same_cache(actual.cache, expected.cache)
 
 
 @pytest.mark.parametrize("prompt", [1, 2, 3, 4, 5, 69])
@@ -89,10 +89,10 @@ def test_cached_steps_are_equal(pair, ids, prompt):
     """Prompts shorter than the convolution's reach too."""
     _, ours = pair
     whole = ours(ids).last_hidden_state
-    caches = [model(ids[:, :prompt], use_cache=True).cache_params for model in pair]
+    caches = [model(ids[:, :prompt], use_cache=True).cache for model in pair]
     for t in range(prompt, min(prompt + 4, 70)):
         expected, actual = (
-            model(ids[:, t : t + 1], cache_params=cache, use_cache=True).last_hidden_state
+            model(ids[:, t : t + 1], cache=cache, use_cache=True).last_hidden_state
             for model, cache in zip(pair, caches, strict=True)
         )
         assert_same(actual, expected)
@@ -106,12 +106,12 @@ def test_several_tokens_continue_from_a_cache(pair, ids, pieces):
     stock, ours = pair
     cache, outputs = None, []
     for piece in ids.split(pieces, dim=1):
-        output = ours(piece, cache_params=cache, use_cache=True)
-        cache = output.cache_params
+        output = ours(piece, cache=cache, use_cache=True)
+        cache = output.cache
         outputs.append(output.last_hidden_state)
     expected = stock(ids, use_cache=True)
     assert_same(torch.cat(outputs, dim=1), expected.last_hidden_state)
-    assert_same_cache(cache, expected.cache_params)
+    assert_same_cache(cache, expected.cache)
 
 
 @torch.no_grad()
@@ -125,7 +125,7 @@ def test_left_padding_is_invisible(pair, ids):
         alone = ours(ids[row : row + 1, start:]).last_hidden_state[0]
         assert_same(actual.last_hidden_state[row, start:], alone)
         assert_same(actual.last_hidden_state[row, start:], expected.last_hidden_state[row, start:])
-    assert_same_cache(actual.cache_params, expected.cache_params)
+    assert_same_cache(actual.cache, expected.cache)
 
 
 @pytest.mark.parametrize("padded", [False, True])
@@ -143,7 +143,7 @@ def test_long_prompts_go_through_in_pieces(pair, ids, padded, monkeypatch):
     expected, actual = (model(ids, attention_mask=mask, use_cache=True) for model in (stock, ours))
     assert lengths == 2 * [14] * 5
     assert_same(actual.last_hidden_state[mask.bool()], expected.last_hidden_state[mask.bool()])
-    assert_same_cache(actual.cache_params, expected.cache_params)
+    assert_same_cache(actual.cache, expected.cache)
 
 
 @torch.no_grad()
@@ -203,8 +203,8 @@ def test_packing_continues_from_a_cache(pair, ids):
     """The cached tokens belong to the first of the packed sequences."""
     _, ours = pair
     seq_idx = torch.tensor([4] * 30 + [6] * 40).expand(3, -1)
-    cache = ours(ids[:, :20], use_cache=True).cache_params
-    tail = ours(ids[:, 20:], cache_params=cache, seq_idx=seq_idx[:, 20:], use_cache=True).last_hidden_state
+    cache = ours(ids[:, :20], use_cache=True).cache
+    tail = ours(ids[:, 20:], cache=cache, seq_idx=seq_idx[:, 20:], use_cache=True).last_hidden_state
     assert_same(tail, ours(ids, seq_idx=seq_idx).last_hidden_state[:, 20:])
 
 
@@ -216,8 +216,8 @@ def test_a_compiled_model_reads_on_and_decodes(pair, ids):
     for model in (ours, compiled):
         cache, outputs = None, []
         for piece in ids.split([20, 48, 1, 1], dim=1):
-            result = model(piece, cache_params=cache, use_cache=True)
-            cache = result.cache_params
+            result = model(piece, cache=cache, use_cache=True)
+            cache = result.cache
             outputs.append(result.last_hidden_state)
         found.append((torch.cat(outputs, dim=1), cache))
     (expected, expected_cache), (actual, actual_cache) = found
@@ -233,8 +233,8 @@ def test_gradients_pass_through_a_cache(pair, ids):
     stock, ours = pair
     cache, outputs = None, []
     for piece in ids.split([20, 29, 1, 20], dim=1):
-        result = ours(piece, cache_params=cache, use_cache=True)
-        cache = result.cache_params
+        result = ours(piece, cache=cache, use_cache=True)
+        cache = result.cache
         outputs.append(result.last_hidden_state)
     expected = grads_of(stock, stock(ids, use_cache=False).last_hidden_state)
     for actual, reference in zip(grads_of(ours, torch.cat(outputs, dim=1)), expected, strict=True):
@@ -246,8 +246,8 @@ def test_training_goes_on_from_a_prompt_that_was_only_read(pair, ids, length):
     found = []
     for model, extra in zip(pair, (1, 0), strict=True):  # stock loses the gradient of a single token
         with torch.no_grad():
-            cache = model(ids[:, :20], use_cache=True).cache_params
-        output = model(ids[:, 20 : 20 + length + extra], cache_params=cache, use_cache=True).last_hidden_state
+            cache = model(ids[:, :20], use_cache=True).cache
+        output = model(ids[:, 20 : 20 + length + extra], cache=cache, use_cache=True).last_hidden_state
         found.append(grads_of(model, output[:, :length]))
     for expected, actual in zip(*found, strict=True):
         torch.testing.assert_close(actual, expected, rtol=1e-3, atol=1e-6)
@@ -259,16 +259,16 @@ def test_half_precision_keeps_the_state_in_float32(pair, ids):
     expected = ours(ids).last_hidden_state
     output = ours.bfloat16()(ids, use_cache=True)
     torch.testing.assert_close(output.last_hidden_state.float(), expected, rtol=0.1, atol=0.1)
-    assert all(layer.recurrent_states[0].dtype == torch.float32 for layer in output.cache_params.layers)
+    assert all(layer.recurrent_states[0].dtype == torch.float32 for layer in output.cache.layers)
 
 
 @torch.no_grad()
 def test_decoding_keeps_the_cache_where_it_is(pair, ids):
     _, ours = pair
-    cache = ours(ids, use_cache=True).cache_params
+    cache = ours(ids, use_cache=True).cache
     addresses = [layer.recurrent_states[0].data_ptr() for layer in cache.layers]
     before = copy.deepcopy(cache)
-    ours(ids[:, :1], cache_params=cache, use_cache=True)
+    ours(ids[:, :1], cache=cache, use_cache=True)
     assert [layer.recurrent_states[0].data_ptr() for layer in cache.layers] == addresses
     assert not torch.equal(cache.layers[0].recurrent_states[0], before.layers[0].recurrent_states[0])
 
@@ -307,8 +307,8 @@ def test_installed_kernels_never_see_cpu_tensors(recorded_kernels, pair, ids):
     kernels.chunk_scan()
     assert recorded_kernels == ["causal_conv1d_fn", "mamba_chunk_scan_combined"], "the stand-ins are in place"
     recorded_kernels.clear()
-    cache = ours(ids, use_cache=True).cache_params
-    ours(ids[:, :1], cache_params=cache, use_cache=True)
+    cache = ours(ids, use_cache=True).cache
+    ours(ids[:, :1], cache=cache, use_cache=True)
     with torch.enable_grad():
         gradients(ours.train(), ids)
     assert recorded_kernels == []
@@ -364,9 +364,9 @@ def test_kernels_path_is_equal(emulated_kernels, changes, ids):
     expected, actual = (model(ids[:, :-1], use_cache=True) for model in (stock, ours))
     assert_same(actual.last_hidden_state, expected.last_hidden_state)
     expected = stock(ids, use_cache=True)
-    actual = ours(ids[:, -1:], cache_params=actual.cache_params, use_cache=True)
+    actual = ours(ids[:, -1:], cache=actual.cache, use_cache=True)
     assert_same(actual.last_hidden_state, expected.last_hidden_state[:, -1:])
-    assert_same_cache(actual.cache_params, expected.cache_params)
+    assert_same_cache(actual.cache, expected.cache)
 
 
 @pytest.mark.parametrize("checkpointing", [False, True])
