@@ -12,15 +12,15 @@ from pathlib import Path
 
 from accelerate import PartialState
 
-from training_mac.card import write_card
-from training_mac.emissions import hardware_in_use
-from training_mac.input_errors import input_errors
-from training_mac.publishing import prepare, publish, read_target
-from training_mac.recipe_file import load_stages
-from training_mac.run import Run
-from training_mac.run_check import check_packing, check_stages
-from training_mac.saving import save_model
-from training_mac.stages import train_stage
+from training_mac.recipe.file import load_stages
+from training_mac.release.card import write_card
+from training_mac.release.emissions import hardware_in_use
+from training_mac.release.hub import prepare, publish, read_target
+from training_mac.run.check import check_packing, check_stages
+from training_mac.run.folder import Run
+from training_mac.run.input_errors import input_errors
+from training_mac.run.saving import save_model
+from training_mac.run.stage import train_stage
 
 
 def main() -> None:

@@ -17,9 +17,9 @@ from torch.utils.data import DataLoader
 import modeling_mac  # noqa: F401 (registers the checkpoint's classes)
 from processing_mac import MacProcessor
 from processing_mac.dataset_mac import CaptionCollator, Clip
-from training_mac.audiocaps import AUDIO_SUFFIXES
-from training_mac.data_recipe import DataRecipe
-from training_mac.training_set import TrainingSet
+from training_mac.data.audiocaps import AUDIO_SUFFIXES
+from training_mac.examples.training_set import TrainingSet
+from training_mac.recipe.data_fields import DataRecipe
 
 
 def main() -> None:

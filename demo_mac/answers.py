@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from evaluation_mac.likelihood import score_by_likelihood, tokenize_captions
+from evaluation_mac.protocols.likelihood import score_by_likelihood, tokenize_captions
 from processing_mac import AudioCaptioningPipeline
 from processing_mac.cli_mac import NOTHING_SAID
 

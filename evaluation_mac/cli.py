@@ -22,13 +22,10 @@ from accelerate.utils import parse_flag_from_env
 
 # The command is an application on top of all packages; importing the models has them registered.
 import modeling_mac  # noqa: F401
-from processing_mac import AudioCaptioningPipeline
-from processing_mac.cli_mac import load_captioner, positive
-from processing_mac.dataset_mac import Clip, read_manifest
-
-from .captioning_protocol import caption_asker, evaluate_captions
-from .clap_refine import Clap
-from .classification_protocol import (
+from evaluation_mac.metrics.text_encoder import CLAP, TextEncoder
+from evaluation_mac.protocols.captioning import caption_asker, evaluate_captions
+from evaluation_mac.protocols.clap_refine import Clap
+from evaluation_mac.protocols.classification import (
     LabelledClip,
     evaluate_classes,
     label_names,
@@ -37,13 +34,15 @@ from .classification_protocol import (
     similarity_by_caption,
     similarity_by_likelihood,
 )
-from .clip_records import collect_records, keep_settings
-from .evaluation import Evaluation
-from .model_card import find_card, update_card
-from .plots import draw_plots
-from .report import format_report, write_report
-from .retrieval_protocol import caption_texts, evaluate_retrieval, likelihood_asker, read_losses
-from .text_encoder import CLAP, TextEncoder
+from evaluation_mac.protocols.clip_records import collect_records, keep_settings
+from evaluation_mac.protocols.retrieval import caption_texts, evaluate_retrieval, likelihood_asker, read_losses
+from evaluation_mac.reports.evaluation import Evaluation
+from evaluation_mac.reports.model_card import find_card, update_card
+from evaluation_mac.reports.plots import draw_plots
+from evaluation_mac.reports.report import format_report, write_report
+from processing_mac import AudioCaptioningPipeline
+from processing_mac.cli_mac import load_captioner, positive
+from processing_mac.dataset_mac import Clip, read_manifest
 
 
 class Collector:

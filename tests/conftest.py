@@ -17,7 +17,7 @@ from transformers import PreTrainedTokenizerFast
 
 from modeling_mac import EatConfig, MacConfig, MacForConditionalGeneration
 from processing_mac import MacFeatureExtractor, MacProcessor
-from training_mac.building import train_tokenizer
+from training_mac.run.building import train_tokenizer
 
 
 SENTENCES = ["a dog barks in the yard", "rain falls on a roof", "a bell rings twice", "Describe the audio you hear."]

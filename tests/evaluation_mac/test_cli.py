@@ -14,7 +14,7 @@ from huggingface_hub import ModelCard
 
 from evaluation_mac import score_captions
 from evaluation_mac.cli import main
-from evaluation_mac.likelihood import score_by_likelihood
+from evaluation_mac.protocols.likelihood import score_by_likelihood
 from processing_mac import AudioCaptioningPipeline
 
 
@@ -90,7 +90,7 @@ def test_naming_accuracy_counts_known_sources(folder, monkeypatch):
     (folder / "d.wav").write_bytes((folder / "a.wav").read_bytes())
     write_manifest(folder / "data.csv", [*ROWS, ("d.wav", "silence", "nothing is heard", "")])
     monkeypatch.setattr(
-        "evaluation_mac.captioning_protocol.caption_files",
+        "evaluation_mac.protocols.captioning.caption_files",
         lambda captioner, files, batch_size: iter([(file, {"caption": said[file]}) for file in files]),
     )
     assert run("captioning") == 0
@@ -110,7 +110,7 @@ def test_naming_accuracy_by_relation(folder, monkeypatch):
     said = {"a.wav": "a dog barks, followed by rain", "b.wav": "rain falls while a dog barks", "c.wav": "rain falls"}
     write_manifest(folder / "data.csv", rows)
     monkeypatch.setattr(
-        "evaluation_mac.captioning_protocol.caption_files",
+        "evaluation_mac.protocols.captioning.caption_files",
         lambda captioner, files, batch_size: iter([(file, {"caption": said[file]}) for file in files]),
     )
     assert run("captioning") == 0
@@ -162,7 +162,7 @@ def test_goes_on_where_it_stopped(folder, monkeypatch):
         asked.append(file)
         return score_by_likelihood(model, processor, file, texts, prompt=prompt)
 
-    monkeypatch.setattr("evaluation_mac.retrieval_protocol.score_by_likelihood", score)
+    monkeypatch.setattr("evaluation_mac.protocols.retrieval.score_by_likelihood", score)
     assert run("retrieval", "--dataset", "another name") == 0
     assert asked == ["c.wav"] and Path("out/losses.csv").read_bytes() == whole
 
@@ -197,7 +197,7 @@ def test_updates_the_card(folder):
 
 
 def test_without_matplotlib(folder, monkeypatch, capsys):
-    monkeypatch.setattr("evaluation_mac.plots.find_spec", lambda name: None)
+    monkeypatch.setattr("evaluation_mac.reports.plots.find_spec", lambda name: None)
     assert run("captioning") == 0
     assert "plots were skipped" in capsys.readouterr().err
 

@@ -108,8 +108,8 @@ def train(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]:
 @pytest.fixture(scope="session")
 def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny model from nothing, as `base_model`."""
-    from training_mac.building import make_base
-    from training_mac.recipe import Recipe
+    from training_mac.recipe.fields import Recipe
+    from training_mac.run.building import make_base
 
     torch.manual_seed(0)
     folder = tmp_path_factory.mktemp("models") / "base"

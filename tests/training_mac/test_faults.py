@@ -8,10 +8,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from training_mac.checkpoints import is_whole, last_whole_checkpoint, mark_whole, remove_partial_checkpoints
-from training_mac.nan_guard import NanGuard
-from training_mac.recipe_file import load_stages
-from training_mac.run import Run
+from training_mac.loop.checkpoints import is_whole, last_whole_checkpoint, mark_whole, remove_partial_checkpoints
+from training_mac.loop.nan_guard import NanGuard
+from training_mac.recipe.file import load_stages
+from training_mac.run.folder import Run
 
 
 # train.py in a process that kills itself at the nth call of a function: in the middle of whatever that does.
@@ -56,12 +56,12 @@ def test_a_killed_run_ends_with_the_same_bits(recipe, train, in_process, tmp_pat
     killed = tmp_path / "killed"
     # First while the second stage's second checkpoint is half written: its weights are there, its list is not.
     # (Marks before it: two results and checkpoints of stage 1, the first checkpoint of stage 2.)
-    first = in_process("-c", KILLED.format(module="training_mac.trainer", name="mark_whole", calls=3), *command)
+    first = in_process("-c", KILLED.format(module="training_mac.loop.trainer", name="mark_whole", calls=3), *command)
     assert first.returncode == -9, first.stderr
     assert not is_whole(killed / "stage-2" / "checkpoint-4") and is_whole(killed / "stage-2" / "checkpoint-2")
     assert (killed / "stage-2" / "checkpoint-4" / "model.safetensors").exists()
     # Then between the last checkpoint and the stage's result; evaluation and the last step must not run again.
-    second = in_process("-c", KILLED.format(module="training_mac.run", name="save_file", calls=1), *command)
+    second = in_process("-c", KILLED.format(module="training_mac.run.folder", name="save_file", calls=1), *command)
     assert second.returncode == -9, second.stderr
     assert "Stage 1 is finished already" in second.stdout and "checkpoint-4 is not whole" in second.stdout
     assert last_whole_checkpoint(killed / "stage-2").name == "checkpoint-6"
@@ -145,7 +145,7 @@ def poisoned(scene_class, rows: int = 4):
 
 
 def test_nan_changes_no_weight_and_names_its_files(base, write_recipe, train, monkeypatch, capsys) -> None:
-    from training_mac.training_set import TrainingSet
+    from training_mac.examples.training_set import TrainingSet
 
     monkeypatch.setattr(TrainingSet, "__getitem__", poisoned(TrainingSet))
     fields = {"base_model": str(base), "per_device_train_batch_size": 1, "gradient_accumulation_steps": 2}

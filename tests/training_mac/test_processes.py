@@ -16,8 +16,8 @@ from accelerate.utils.launch import (
 )
 
 from processing_mac.dataset_mac import read_manifest
-from training_mac.building import load_base
-from training_mac.validation import caption_batch, rows_of_process
+from training_mac.loop.validation import caption_batch, rows_of_process
+from training_mac.run.building import load_base
 
 
 CONFIGS = Path(__file__).parents[2] / "recipes" / "accelerate"

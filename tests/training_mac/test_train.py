@@ -9,9 +9,9 @@ from safetensors.torch import load_file
 from transformers import AutoModelForMultimodalLM, AutoProcessor
 
 from processing_mac import AudioCaptioningPipeline
-from training_mac.building import train_tokenizer
-from training_mac.data_recipe import DataRecipe
-from training_mac.stage_data import read_eval_clips
+from training_mac.data.stage_data import read_eval_clips
+from training_mac.recipe.data_fields import DataRecipe
+from training_mac.run.building import train_tokenizer
 
 
 def test_a_recipe_becomes_a_folder_that_captions(recipe_file, manifest, train, capsys) -> None:

@@ -1,0 +1,81 @@
+"""Captioning: a caption for every clip of a manifest, scored against its references."""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+
+from evaluation_mac.metrics.bootstrap import bootstrap_intervals
+from evaluation_mac.metrics.caption_scores import averaged
+from evaluation_mac.metrics.esc50_naming import is_scored, names_source, read_scene
+from evaluation_mac.metrics.scoring import METRICS, score_captions
+from evaluation_mac.protocols.clap_refine import Clap, caption_refined
+from evaluation_mac.protocols.clip_records import Answer, Ask
+from evaluation_mac.reports.evaluation import RESAMPLES, Evaluation
+from processing_mac import AudioCaptioningPipeline
+from processing_mac.cli_mac import caption_files
+from processing_mac.dataset_mac import Clip
+
+
+def caption_asker(captioner: AudioCaptioningPipeline, batch_size: int, clap: Clap | None = None) -> Ask:
+    """Recordings -> each with `{"caption"}` or its error; with `clap`, by CLAP-Refine."""
+
+    def ask(files: list[str]) -> Iterator[tuple[str, Answer]]:
+        if clap is None:
+            yield from caption_files(captioner, files, batch_size)
+            return
+        for file in files:
+            try:
+                yield file, {"caption": caption_refined(captioner, clap, file)}
+            except ValueError as error:
+                yield file, error
+
+    return ask
+
+
+def evaluate_captions(
+    clips: Sequence[Clip], captions: Sequence[str], sentence_encoder: str | None = None
+) -> Evaluation:
+    """
+    All captioning metrics that can run here, with intervals, and whether a caption names its source.
+
+    `naming_accuracy` is the share of captions that name the `source` of their clip and none of the other 49 sources of
+    `source_naming`; of a scene of two ("dog followed by rain", "dog while rain") it must name both and how they
+    relate. It counts the clips whose sources are among those 50, if there are any; where some are scenes of two, each
+    relation is counted alone, too: `naming_accuracy_followed_by`, `naming_accuracy_while`.
+
+    Args:
+        clips: with references and maybe sources.
+        captions: the candidate of each clip.
+        sentence_encoder: folder or Hub name of the encoder for "sentence_similarity".
+    """
+    metrics = [name for name in METRICS if name != "sentence_similarity" or sentence_encoder]
+    references = [clip.captions for clip in clips]
+    result = score_captions(captions, references, metrics, sentence_encoder=sentence_encoder, resamples=RESAMPLES)
+    rows = [
+        {"audio": clip.audio, "caption": caption, "references": " | ".join(clip.captions), **scores}
+        for clip, caption, scores in zip(clips, captions, result["per_caption"], strict=True)
+    ]
+    evaluation = Evaluation(result["corpus"], result["intervals"], rows, result["skipped"])
+    add_naming(evaluation, [clip.source for clip in clips])
+    return evaluation
+
+
+def add_naming(evaluation: Evaluation, sources: Sequence[str | None]) -> None:
+    """Add the naming accuracy, and a column for each clip, where sources are known."""
+    known = [is_scored(source) for source in sources]
+    if not any(known):
+        return
+    groups: dict[str, list[float]] = {"naming_accuracy": []}
+    for row, source, is_known in zip(evaluation.clips, sources, known, strict=True):
+        row["source"] = source or ""
+        row["naming_accuracy"] = int(names_source(row["caption"], str(source))) if is_known else ""
+        if is_known:
+            groups["naming_accuracy"].append(row["naming_accuracy"])
+            if scene := read_scene(str(source)):
+                relation = scene[2].replace(" ", "_")
+                groups.setdefault(f"naming_accuracy_{relation}", []).append(row["naming_accuracy"])
+    for name, hits in groups.items():
+        naming = averaged(name, hits)
+        evaluation.scores[name] = float(naming.corpus()[0])
+        evaluation.intervals |= bootstrap_intervals([naming], RESAMPLES)
+    missed = Counter(row["source"] for row in evaluation.clips if row["naming_accuracy"] == 0)
+    evaluation.missed = dict(missed.most_common())

@@ -1,0 +1,55 @@
+"""
+CLAP-Refine (SLAM-AAC, Chen et al., 2024): decode with several numbers of beams, keep what fits the recording best.
+
+The judge is a CLAP model, which embeds sounds and sentences in one space.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from transformers import AutoFeatureExtractor
+
+from evaluation_mac.metrics.text_encoder import CLAP, TextEncoder
+from processing_mac import AudioCaptioningPipeline
+from processing_mac.audio_mac import load_waveform
+
+
+BEAMS = range(2, 9)
+
+
+class Clap(TextEncoder):
+    """
+    Sounds and sentences -> vectors of length 1 in one space.
+
+    Args:
+        name: folder or Hub name of a checkpoint of transformers' `ClapModel`.
+
+    Raises:
+        ValueError: it cannot be loaded, or does not hear.
+    """
+
+    def __init__(self, name: str = CLAP):
+        super().__init__(name)
+        if not hasattr(self.model, "get_audio_features"):
+            raise ValueError(f"{name} is a {self.model.config.model_type!r} model; expected a CLAP, which hears too")
+        self.extractor = AutoFeatureExtractor.from_pretrained(name)
+
+    @torch.inference_mode()
+    def embed_audio(self, audio: str) -> np.ndarray:
+        """(width,) of one recording. CLAP hears 10 s, drawn at random from more: a longer one is a mean of pieces."""
+        waveform = load_waveform(audio, target_rate=self.extractor.sampling_rate)
+        pieces = np.array_split(waveform, -(-len(waveform) // self.extractor.nb_max_samples))
+        features = self.extractor(pieces, sampling_rate=self.extractor.sampling_rate, return_tensors="pt")
+        embeddings = self.model.get_audio_features(**features.to(self.device)).pooler_output.float()
+        return torch.nn.functional.normalize(embeddings.mean(dim=0), dim=-1).cpu().numpy()
+
+
+def refine(clap: Clap, audio: str, candidates: Sequence[str]) -> str:
+    """The candidate whose embedding is closest to the recording's; of equals the first."""
+    return candidates[int(np.argmax(clap.embed_text(candidates) @ clap.embed_audio(audio)))]
+
+
+def caption_refined(captioner: AudioCaptioningPipeline, clap: Clap, audio: str) -> str:
+    """One recording's caption: decoded with 2 to 8 beams, chosen by CLAP."""
+    return refine(clap, audio, [captioner(audio, num_beams=beams)[0]["caption"] for beams in BEAMS])

@@ -1,0 +1,83 @@
+"""An evaluation as files: `results.json`, `clips.csv`, `report.md`. Each is written whole or not at all."""
+
+import csv
+import io
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from evaluation_mac.reports.evaluation import Evaluation
+
+
+def write_report(folder: Path, settings: dict[str, Any], evaluation: Evaluation, failed: dict[str, str]) -> None:
+    """
+    Write all three.
+
+    Args:
+        folder: where to; it exists.
+        settings: what was evaluated and how.
+        evaluation: the figures.
+        failed: {recording: error} of those that could not be read.
+    """
+    results = {
+        "settings": settings,
+        "clips": len(evaluation.clips),
+        "failed": failed,
+        "scores": {
+            name: {"value": value, "interval_95": evaluation.intervals.get(name)}
+            for name, value in evaluation.scores.items()
+        },
+        "skipped": evaluation.skipped,
+        "missed": evaluation.missed,
+        "labels": evaluation.labels,
+        "confusion": evaluation.confusion,
+        "ranks": evaluation.ranks,
+    }
+    write_text_whole(folder / "results.json", json.dumps(results, indent=2, ensure_ascii=False) + "\n")
+    text = io.StringIO()
+    writer = csv.DictWriter(text, evaluation.clips[0].keys(), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(evaluation.clips)
+    write_text_whole(folder / "clips.csv", text.getvalue())
+    write_text_whole(folder / "report.md", format_report(settings, evaluation, failed))
+
+
+def format_report(settings: dict[str, Any], evaluation: Evaluation, failed: dict[str, str]) -> str:
+    """A title, the table of scores and what else a reader must know, in Markdown."""
+    lines = [
+        f"# {settings['task'].capitalize()} on {settings['dataset']}",
+        "",
+        f"Model `{settings['model']}`, {len(evaluation.clips)} clips. Intervals: 95 %, bootstrap.",
+        "",
+        "| score | value | interval |",
+        "|---|---|---|",
+        *(
+            f"| {name} | {format_number(value)} | {format_interval(evaluation.intervals.get(name))} |"
+            for name, value in evaluation.scores.items()
+        ),
+    ]
+    if evaluation.missed:
+        most = list(evaluation.missed.items())[:8]
+        lines += ["", "Most missed: " + ", ".join(f"{name} {count}" for name, count in most) + "."]
+    lines += [line for name, reason in evaluation.skipped.items() for line in ("", f"Skipped {name}: {reason}.")]
+    if failed:
+        lines += ["", f"Not counted, {len(failed)} that could not be read:", "", *(f"* {e}" for e in failed.values())]
+    return "\n".join(lines) + "\n"
+
+
+def format_number(value: float) -> str:
+    """Four significant digits."""
+    return f"{value:.4g}"
+
+
+def format_interval(interval: tuple[float, float] | None) -> str:
+    """`low to high`, or nothing where there is none."""
+    return " to ".join(map(format_number, interval)) if interval else ""
+
+
+def write_text_whole(path: Path, text: str) -> None:
+    """Write under another name first, so that no reader meets half a file. A recording's name may be any bytes."""
+    temporary = path.with_name(f"{path.name}.part")
+    temporary.write_bytes(text.encode("utf-8", "surrogateescape"))
+    os.replace(temporary, path)

@@ -1,0 +1,77 @@
+"""Likelihoods of captions are those of scoring each pair from scratch, and much cheaper."""
+
+import time
+
+import pytest
+import torch
+from transformers import AutoConfig
+
+from evaluation_mac.protocols.likelihood import score_by_likelihood
+from modeling_mac import MacForConditionalGeneration
+
+
+CAPTIONS = ["a dog barks in the yard", "rain", "a bell rings twice", "a", "rain falls on a roof and a bell rings"]
+
+
+@pytest.fixture
+def transformer(make_config, tokenizer) -> MacForConditionalGeneration:
+    """A tiny random MAC on a language model with attention."""
+    torch.manual_seed(0)
+    text_config = AutoConfig.for_model(
+        "gpt_neox", vocab_size=len(tokenizer), hidden_size=32, num_hidden_layers=2, num_attention_heads=4,
+        intermediate_size=64, initializer_range=0.3,
+    )  # fmt: skip
+    config = make_config(text_config=text_config, initializer_range=1.0, tie_word_embeddings=False)
+    return MacForConditionalGeneration(config).eval()
+
+
+@torch.inference_mode()
+def from_scratch(model, processor, clip, caption: str, prompt: str | None = None) -> float:
+    """The loss of training, of one pair without any padding."""
+    return model(**processor(clip, prompt, answer=caption, sampling_rate=16_000)).loss.item()
+
+
+@pytest.mark.parametrize("kind", ["model", "transformer"])
+def test_equals_each_pair_from_scratch(kind, request, processor, sound):
+    model = request.getfixturevalue(kind)
+    clips = [{"array": sound(seconds, seed), "sampling_rate": 16_000} for seconds, seed in [(2, 1), (11, 2), (2, 3)]]
+    losses = score_by_likelihood(model, processor, clips, CAPTIONS, prompt="What is it?", batch_size=2)
+    expected = [[from_scratch(model, processor, clip, text, "What is it?") for text in CAPTIONS] for clip in clips]
+    torch.testing.assert_close(losses, torch.tensor(expected), rtol=0, atol=1e-4)
+    assert losses.std(dim=0).min() > 1e-3  # the clip matters
+
+
+def test_padding_that_is_the_end_token_counts_once(model, processor, sound):
+    processor.tokenizer.pad_token = processor.tokenizer.eos_token
+    clip = {"array": sound(2), "sampling_rate": 16_000}
+    losses = score_by_likelihood(model, processor, clip, CAPTIONS)
+    expected = [[from_scratch(model, processor, clip, text) for text in CAPTIONS]]
+    torch.testing.assert_close(losses, torch.tensor(expected), rtol=0, atol=1e-4)
+
+
+def test_fifty_captions_five_times_faster_than_from_scratch(model, processor, sound):
+    clip = {"array": sound(10), "sampling_rate": 16_000}
+    captions = [f"{text} {count}" for text in CAPTIONS for count in range(10)]
+    score_by_likelihood(model, processor, clip, captions[:1])
+    start = time.process_time()
+    score_by_likelihood(model, processor, clip, captions)
+    forked = time.process_time() - start
+    start = time.process_time()
+    for caption in captions[:25]:  # half of them are enough to show it
+        from_scratch(model, processor, clip, caption)
+    assert time.process_time() - start > 5 * forked
+
+
+@pytest.mark.parametrize(
+    ("captions", "message"),
+    [
+        (["a dog", " ", "", "rain"], "expected a text, which is not so in rows 1, 2"),
+        (["a dog", None], "row 1"),
+        (["a <|audio|> dog"], r"expected no <\|audio\|>.* row 0"),
+        ([], "at least one"),
+        ("a dog", "expected a list"),
+    ],
+)
+def test_bad_captions(captions, message, model, processor, sound):
+    with pytest.raises(ValueError, match=message):
+        score_by_likelihood(model, processor, {"array": sound(1), "sampling_rate": 16_000}, captions)

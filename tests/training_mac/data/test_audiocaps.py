@@ -1,0 +1,30 @@
+"""Recordings of AudioCaps are found under the names that people give them."""
+
+from pathlib import Path
+
+import pytest
+
+from training_mac.data.audiocaps import Recordings
+
+
+ROW = {"audiocap_id": "91139", "youtube_id": "r1nicOVtvkQ", "start_time": "130", "caption": "A woman talks"}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "Yr1nicOVtvkQ.wav", "r1nicOVtvkQ.flac", "train/r1nicOVtvkQ_130.wav", "r1nicOVtvkQ_130_140.MP3", "91139.wav",
+        "r1nicOVtvkQ_130000_140000.flac", "r1nicOVtvkQ_130.000_140.000.m4a", "r1nicOVtvkQ_000130.wav",
+    ],
+)  # fmt: skip
+def test_a_recording_is_found(name: str, tmp_path: Path) -> None:
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).touch()
+    (tmp_path / "r1nicOVtvkQ.json").touch()
+    assert Recordings(tmp_path).add_audio(ROW)["youtube_id"] == str(tmp_path / name)
+
+
+def test_a_recording_that_is_not_there_tells_what_was_tried(tmp_path: Path) -> None:
+    (tmp_path / "r1nicOVtvkQ_140.wav").touch()
+    audio = Recordings(tmp_path).add_audio(ROW)["youtube_id"]
+    assert "Yr1nicOVtvkQ.wav (or r1nicOVtvkQ, r1nicOVtvkQ_130, " in audio

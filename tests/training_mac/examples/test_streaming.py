@@ -1,0 +1,121 @@
+"""Shards are read once a pass by everybody together."""
+
+import io
+import json
+import math
+import tarfile
+from collections import Counter
+from itertools import islice
+from pathlib import Path
+
+import pytest
+import torch
+from torch.utils.data import DataLoader
+
+from training_mac.examples.streaming import StreamingTrainingSet, expand_braces
+from training_mac.examples.training_set import make_training_set
+from training_mac.recipe.data_fields import DataRecipe
+
+
+@pytest.fixture
+def shards(manifest: Path, tmp_path: Path) -> str:
+    """Four shards of two samples: captions in JSON; shard 3 has text files instead."""
+    for shard in range(4):
+        with tarfile.open(tmp_path / f"sounds-{shard:03d}.tar", "w") as tar:
+            for sample in range(2):
+                text = {"json": json.dumps({"caption": [f"{shard}-{sample}"]}), "txt": f"{shard}-{sample}"}
+                kind = "txt" if shard == 3 else "json"
+                sound = (manifest.parent / f"{sample}.wav").read_bytes()
+                for suffix, content in (("wav", sound), (kind, text[kind].encode())):
+                    entry = tarfile.TarInfo(f"clip{sample}.{suffix}")
+                    entry.size = len(content)
+                    tar.addfile(entry, io.BytesIO(content))
+    return str(tmp_path / "sounds-{000..002}.tar")
+
+
+def draw(training_set: StreamingTrainingSet, count: int, workers: int = 0) -> list[dict]:
+    return list(islice(DataLoader(training_set, batch_size=None, num_workers=workers), count))
+
+
+def test_braces_are_the_shells() -> None:
+    assert expand_braces("a-{08..10}.tar") == ["a-08.tar", "a-09.tar", "a-10.tar"]
+    assert expand_braces("{x,y}/{0..1}.tar") == ["x/0.tar", "x/1.tar", "y/0.tar", "y/1.tar"]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_pass_has_every_sample_once(shards: str, processor, workers: int) -> None:
+    training_set = make_training_set(DataRecipe(shards), processor, seed=0)
+    drawn = Counter(example["caption"] for example in draw(training_set, 12, workers))
+    expected = {f"{shard}-{sample}" for shard in range(3) for sample in range(2)}
+    assert set(drawn) == expected if workers else drawn == dict.fromkeys(expected, 2)
+
+
+def test_processes_share_the_samples(shards: str, processor) -> None:
+    drawn: list[str] = []
+    for process in range(2):
+        training_set = make_training_set(DataRecipe(shards), processor, seed=0)
+        training_set.process, training_set.num_processes = process, 2
+        drawn += [example["caption"] for example in draw(training_set, 3)]
+    assert len(set(drawn)) == 6
+
+
+def test_a_sample_varies_by_seed_and_pass_only(shards: str, processor) -> None:
+    drawn = []
+    for workers in (0, 2):
+        training_set = make_training_set(DataRecipe(shards, gain_db=6.0, spec_augment=True), processor, seed=1)
+        drawn.append({example["audio"]: example["input_features"] for example in draw(training_set, 6, workers)})
+    assert any(torch.equal(drawn[0][name], drawn[1][name]) for name in drawn[1])
+    training_set.set_epoch(1)
+    later = {example["audio"]: example["input_features"] for example in draw(training_set, 6)}
+    assert not any(torch.equal(drawn[0][name], later[name]) for name in later)
+
+
+def test_two_recordings_of_a_stream_are_joined(shards: str, processor) -> None:
+    training_set = make_training_set(DataRecipe(shards, join_probability=1.0), processor, seed=0)
+    first, second, *_ = draw(training_set, 3)
+    assert " then " not in first["caption"] and second["caption"].endswith(f", then {first['caption']}")
+
+
+def test_captions_may_be_text_files(shards: str, processor) -> None:
+    training_set = make_training_set(DataRecipe(shards.replace("{000..002}", "003")), processor, seed=0)
+    assert {example["caption"] for example in draw(training_set, 2)} == {"3-0", "3-1"}
+
+
+def add_bad_sample(shards: str) -> str:
+    """A shard in which the second sample is no audio."""
+    path = Path(shards.replace("{000..002}", "bad"))
+    with tarfile.open(path, "w") as tar:
+        for sample, content in enumerate(
+            (Path(path.parent / "sounds-000.tar").read_bytes()[512 : 512 + 96044], b"noise")
+        ):
+            for suffix, data in (("wav", content), ("json", b'{"caption": "x"}')):
+                entry = tarfile.TarInfo(f"clip{sample}.{suffix}")
+                entry.size = len(data)
+                tar.addfile(entry, io.BytesIO(data))
+    return str(path)
+
+
+def test_unreadable_samples_are_named_or_counted(shards: str, processor) -> None:
+    path = add_bad_sample(shards)
+    with pytest.raises(ValueError, match=r"sounds-bad.tar, clip1.*cannot be read as audio.*`skip_bad_audio: true`"):
+        draw(make_training_set(DataRecipe(path), processor, seed=0), 2)
+    training_set = make_training_set(DataRecipe(path, skip_bad_audio=True), processor, seed=0)
+    assert {example["audio"] for example in draw(training_set, 3, workers=1)} == {f"{path}, clip0"}
+    assert training_set.num_skipped >= 2
+
+
+def test_wrong_shards_are_named(shards: str, processor, tmp_path: Path, manifest: Path) -> None:
+    with pytest.raises(ValueError, match=r"sounds-004.tar: no such shard"):
+        make_training_set(DataRecipe(shards.replace("002", "004")), processor, seed=0)
+    with pytest.raises(ValueError, match="no audio 'flac' in its samples; they hold"):
+        make_training_set(DataRecipe({"path": shards, "columns": {"audio": "flac"}}), processor, seed=0)
+    with pytest.raises(ValueError, match="cannot be mixed"):
+        make_training_set(DataRecipe([{"path": shards}, {"path": str(manifest)}]), processor, seed=0)
+
+
+def test_a_stream_trains(shards: str, base: Path, write_recipe, train) -> None:
+    folder = train(write_recipe(base_model=str(base), train_data=shards, eval_data=None, dataloader_num_workers=2))
+    state = json.loads(next(folder.glob("stage-1/**/trainer_state.json")).read_text())
+    assert state["global_step"] == 3 and all(
+        math.isfinite(row["loss"]) for row in state["log_history"] if "loss" in row
+    )

@@ -1,0 +1,190 @@
+"""What trains is what the recipe says, and an adapter is one small folder that fits its base."""
+
+import itertools
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from peft import PeftModel
+from torch import nn
+from transformers import AutoModelForMultimodalLM
+
+from modeling_mac import MacForConditionalGeneration
+from processing_mac.cli_mac import main as mac_caption
+from training_mac.loop.adapters import attach_adapter, module_to_train, parameter_groups, part_of, set_trainable
+from training_mac.recipe.fields import Recipe
+from training_mac.run.building import load_base
+
+
+def batch_for(model: nn.Module) -> dict[str, torch.Tensor]:
+    torch.manual_seed(1)
+    config = model.config
+    audio = [config.audio_token_id] * config.audio_tokens_per_window
+    ids = torch.tensor([[*audio, 5, 6, 7, 8]] * 2)
+    return {"input_ids": ids, "labels": ids.masked_fill(ids == config.audio_token_id, -100),
+            "input_features": torch.randn(2, 512, 128)}  # fmt: skip
+
+
+def disturb(model: nn.Module) -> None:
+    """Give everything that learns another value: a new LoRA does nothing yet."""
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter.add_(0.05 * torch.randn_like(parameter))
+
+
+WAYS = list(itertools.product(["frozen", "lora", "full"], ["frozen", "full"], ["frozen", "lora", "full"]))[1:]
+
+
+@pytest.mark.parametrize(("encoder", "connector", "language_model"), WAYS)
+def test_every_combination_trains_what_it_says(base, encoder, connector, language_model) -> None:
+    recipe = Recipe(encoder=encoder, connector=connector, language_model=language_model, lora_rank=2)
+    model = module_to_train(attach_adapter(load_base(str(base))[0], [recipe]), [recipe])
+    set_trainable(model, recipe)
+    model.train()(**batch_for(model)).loss.backward()
+    for name, parameter in model.named_parameters():
+        way, is_lora = getattr(recipe, part_of(name)), "lora_" in name
+        learns = way == ("lora" if is_lora else "full") and "original_module" not in name
+        # What only CLS has a say in has no effect here, and B = 0 keeps A's first gradient at zero.
+        assert (parameter.grad is not None) == learns, name
+    matrices = [name for name, _ in model.named_parameters() if "lora_B" in name]
+    expected = {"language_model": 2 * 2, "encoder": 2 * 2}  # targets * layers
+    assert len(matrices) == sum(n for part, n in expected.items() if getattr(recipe, part) == "lora")
+
+
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_every_lora_matrix_gets_a_gradient(base, packed: bool, checkpointing: bool) -> None:
+    recipe = Recipe(encoder="lora", connector="full", language_model="lora", lora_rank=2)
+    model = attach_adapter(load_base(str(base))[0], [recipe])
+    set_trainable(model, recipe)
+    disturb(model)
+    if checkpointing:
+        model.activation_checkpointing_enable()
+    batch = batch_for(model)
+    if packed:
+        clip = torch.arange(2, dtype=torch.int32).repeat_interleave(batch["input_ids"].shape[1])[None]
+        batch = {**batch, **{name: batch[name].view(1, -1) for name in ("input_ids", "labels")}, "seq_idx": clip}
+    model.train()(**batch).loss.backward()
+    gradients = {name: parameter.grad for name, parameter in model.named_parameters() if "lora_" in name}
+    assert len(gradients) == 16 and all(gradient.abs().sum() > 0 for gradient in gradients.values())
+
+
+def test_activation_checkpointing_changes_no_gradient(base) -> None:
+    recipe = Recipe(encoder="full", language_model="lora")
+    gradients = []
+    for checkpointing in (False, True):
+        torch.manual_seed(0)
+        model = attach_adapter(load_base(str(base))[0], [recipe])
+        set_trainable(model, recipe)
+        if checkpointing:
+            model.activation_checkpointing_enable()
+        model.train()(**batch_for(model)).loss.backward()
+        gradients.append({name: p.grad for name, p in model.named_parameters() if p.grad is not None})
+    assert gradients[0].keys() == gradients[1].keys()
+    for name, gradient in gradients[0].items():
+        torch.testing.assert_close(gradient, gradients[1][name], msg=name)
+
+
+def test_a_frozen_encoder_keeps_no_activations(base) -> None:
+    """Activation checkpointing asks for gradients of every embedding: the frozen encoder's must not be among them."""
+    model, _ = load_base(str(base))
+    set_trainable(model, Recipe(encoder="frozen"))
+    model.activation_checkpointing_enable()
+    tokens = model.train().get_audio_features(torch.randn(1, 512, 128), return_dict=True)
+    assert not tokens.last_hidden_state.requires_grad and tokens.pooler_output.requires_grad
+
+
+def test_learning_rates_by_part_and_depth() -> None:
+    recipe = Recipe(encoder_learning_rate=1.0, connector_learning_rate=3.0, encoder_layer_decay=0.5)
+    model = nn.ModuleDict({
+        "audio_tower": nn.ModuleDict({"embeddings": nn.Linear(1, 1),
+                                      "layers": nn.ModuleList([nn.Linear(1, 1), nn.Linear(1, 1)])}),
+        "connector": nn.Linear(1, 1), "language_model": nn.Linear(1, 1), "lm_head": nn.Linear(1, 1),
+    })  # fmt: skip
+    groups = parameter_groups(model, recipe, 2.0, 0.1, {name for name, _ in model.named_parameters() if "w" in name})
+    found = {id(p): (group["lr"], group["weight_decay"]) for group in groups for p in group["params"]}
+    rates = {name: found[id(parameter)] for name, parameter in model.named_parameters()}
+    assert rates["audio_tower.embeddings.weight"][0] == 0.25 and rates["audio_tower.layers.0.weight"][0] == 0.5
+    assert rates["audio_tower.layers.1.weight"] == (1.0, 0.1) and rates["connector.bias"] == (3.0, 0.0)
+    assert rates["language_model.weight"][0] == rates["lm_head.weight"][0] == 2.0
+
+
+def test_an_adapter_folder_loads_captions_and_merges(base, write_recipe, train, manifest, tmp_path, capsys) -> None:
+    recipe = write_recipe(base_model=str(base), encoder="full", language_model="lora", lora_rank=4, learning_rate=0.02,
+                          loss_on="all")  # fmt: skip
+    folder = train(recipe)
+    assert not (folder / "config.json").exists() and not (folder / "base").exists()
+    settings = json.loads((folder / "adapter_config.json").read_text())
+    assert settings["lora_alpha"] == 8 and settings["base_model_name_or_path"] == str(base)
+
+    bare, _ = load_base(str(base))
+    wrapped = PeftModel.from_pretrained(load_base(str(base))[0], folder).eval()
+    batch = batch_for(bare)
+    logits = wrapped(**batch).logits
+    assert (bare.eval()(**batch).logits - logits).abs().max() > 1e-2
+    for loaded in (MacForConditionalGeneration.from_pretrained(folder),
+                   AutoModelForMultimodalLM.from_pretrained(folder)):  # fmt: skip
+        assert torch.equal(loaded.eval()(**batch).logits, logits)
+    merged = wrapped.merge_and_unload()
+    torch.testing.assert_close(merged(**batch).logits, logits, atol=1e-5, rtol=1e-5)
+
+    whole = train(recipe, "--output_dir", str(tmp_path / "merged"), "--merge_adapter", "true")
+    loaded = MacForConditionalGeneration.from_pretrained(whole).eval()
+    torch.testing.assert_close(loaded(**batch).logits, logits, atol=1e-5, rtol=1e-5)
+    capsys.readouterr()
+    for model in (folder, whole):
+        assert mac_caption(["--model", str(model), str(manifest.parent / "0.wav")]) == 0
+    first, second = capsys.readouterr().out.splitlines()
+    assert first == second
+
+
+def test_frozen_parts_stay_bit_identical(base, write_recipe, train) -> None:
+    recipe = write_recipe(base_model=str(base), encoder="frozen", connector="frozen", max_steps=2)
+    after = MacForConditionalGeneration.from_pretrained(train(recipe)).state_dict()
+    before = load_base(str(base))[0].state_dict()
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert changed and all("language_model" in name or "lm_head" in name for name in changed)
+    assert any("in_proj" in name for name in changed) and any("out_proj" in name for name in changed)
+
+
+def test_stages_share_one_adapter(base, write_recipe, train, weights_after) -> None:
+    """LTU's way: the connector alone, then everything; the outcome is one folder."""
+    recipe = write_recipe(
+        base_model=str(base), encoder="full", language_model="lora", lora_rank=2, max_steps=2,
+        stages=[{"encoder": "frozen", "language_model": "frozen"}, {}],
+    )  # fmt: skip
+    folder = train(recipe)
+    first, second = weights_after(folder, 1), weights_after(folder, 2)
+    assert first.keys() == second.keys()
+    moved = {name for name in first if not torch.equal(first[name], second[name])}
+    assert any("audio_tower" in name for name in moved) and any("lora_B" in name for name in moved)
+    untouched = load_base(str(base))[0].state_dict()
+    for name, tensor in first.items():
+        if "audio_tower" in name:
+            plain = name.replace("base_model.model.", "").replace("modules_to_save.default.", "")
+            assert torch.equal(tensor, untouched[plain]), name
+        if "lora_B" in name:
+            assert not tensor.any()
+    assert (Path(folder) / "adapter_model.safetensors").stat().st_size < sum(
+        file.stat().st_size for file in base.glob("*.safetensors")
+    )
+
+
+@pytest.mark.parametrize(
+    ("stages", "message"),
+    [
+        ([{"encoder": "lora"}, {"encoder": "full"}], "`encoder` is 'lora' in one stage and 'full' in another"),
+        ([{"encoder": "lora"}, {"encoder": "lora", "lora_rank": 4}], "`lora_rank` differs between the stages"),
+        ([{"encoder": "lora"}, {"encoder": "lora", "objective": "tags"}], "cannot learn tags"),
+    ],
+)
+def test_stages_that_do_not_fit_are_refused(base, stages: list[dict], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        attach_adapter(load_base(str(base))[0], [Recipe(**stage) for stage in stages])
+
+
+def test_nothing_to_train_is_refused(base) -> None:
+    with pytest.raises(ValueError, match="nothing would train"):
+        set_trainable(load_base(str(base))[0], Recipe(encoder="frozen", connector="frozen", language_model="frozen"))

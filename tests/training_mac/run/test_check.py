@@ -1,0 +1,112 @@
+"""What a run cannot do is told before anything is made, in a line."""
+
+from pathlib import Path
+
+import pytest
+
+from training_mac.recipe.file import load_stages
+from training_mac.run.check import EVAL_METRICS, check_stages
+from training_mac.run.folder import Run
+
+
+VALIDATES = {"eval_strategy": "steps", "eval_steps": 1, "save_strategy": "steps", "save_steps": 1}
+BEST = {**VALIDATES, "load_best_model_at_end": True}
+SHARDS = {"train_data": "sounds-{000..009}.tar", "eval_data": None}
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({**VALIDATES, "eval_metrics": ["bleu", "cidre"]}, r"`eval_metrics`: no cidre; possible are bleu, .*spider"),
+        ({**VALIDATES, "eval_metrics": ["sentence_similarity"]}, "`eval_metrics`: no sentence_similarity; possible"),
+        ({**VALIDATES, "eval_metrics": ["meteor"]}, r"`eval_metrics`: meteor: METEOR needs"),
+        (
+            {**BEST, "metric_for_best_model": "cider"},
+            r"no 'cider' with .*; possible are loss, bleu_1, .*cider_d, naming",
+        ),
+        ({**BEST, "eval_metrics": ["rouge_l"], "metric_for_best_model": "eval_bleu_4"}, "are loss, rouge_l, naming"),
+        ({"objective": "tags", **VALIDATES}, "`eval_strategy` validates captions"),
+        ({"encoder": "frozen", "connector": "frozen", "language_model": "frozen"}, "nothing would train"),
+        ({"stages": [{"encoder": "lora"}, {"encoder": "full"}]}, "'lora' in one stage and 'full' in another"),
+        (
+            {"stages": [{"objective": "tags", "imitate_teachers": True}, {"objective": "teacher"}]},
+            "Stage 1: .*must come first",
+        ),
+        ({"average_checkpoints": 2}, "is for `objective: tags`, not for 'captions'"),
+        ({"objective": "tags", "average_checkpoints": 2}, "is 2, but `save_strategy` and `save_total_limit` keep 0"),
+        (
+            {"objective": "tags", "average_checkpoints": 2, "save_strategy": "epoch", "save_total_limit": 1},
+            "is 2, but `save_strategy` and `save_total_limit` keep 1",
+        ),
+        ({"encoding_mix": 0.6}, "`encoding_mix` is 0.6; expected 0 to 0.5"),
+        ({"encoding_mix": 0.3}, "needs `cached_epochs`"),
+        ({"A_init_range": [0.1, 1.0]}, "`A_init_range` is for a new language model; .* has learnt"),
+        ({"eval_data": "sounds-{000..009}.tar"}, "`eval_data`: Shards are streamed"),
+        ({**SHARDS, "objective": "teacher"}, "`objective`: Shards are streamed"),
+        ({**SHARDS, "cached_epochs": 1, "encoder": "frozen"}, "`cached_epochs`: Shards are streamed"),
+        ({**SHARDS, "cache_features": "features"}, "`cache_features`: Shards are streamed"),
+        ({**SHARDS, "train_sampling_strategy": "group_by_length"}, "`train_sampling_strategy`: Shards are streamed"),
+        ({**SHARDS, "max_steps": -1}, "`max_steps` is missing"),
+        ({**SHARDS, "base_model": None}, "tokenizer is made of all captions"),
+        ({**SHARDS, "train_data": ["a.tar", "b.csv"]}, "cannot be mixed"),
+    ],
+)
+def test_what_cannot_be_is_refused_by_the_name_of_its_field(base, write_recipe, monkeypatch, fields, message) -> None:
+    monkeypatch.setenv("PATH", "")  # no Java
+    with pytest.raises(ValueError, match=message):
+        check_stages(load_stages([str(write_recipe(**{"base_model": str(base), **fields}))]))
+
+
+@pytest.mark.parametrize("best", ["loss", "eval_loss", "cider_d", "eval_naming_accuracy", "bleu_4", "length"])
+def test_every_score_may_choose_the_best(base, write_recipe, best: str) -> None:
+    metrics = [name for name in EVAL_METRICS if name not in ("meteor", "spice", "spider")]
+    fields = {**BEST, "eval_metrics": metrics, "metric_for_best_model": best}
+    check_stages(load_stages([str(write_recipe(base_model=str(base), **fields))]))
+
+
+def test_naming_accuracy_needs_sources(base, write_recipe, manifest, tmp_path) -> None:
+    path = tmp_path / "unnamed.csv"
+    path.write_text(f"audio,caption\n{manifest.parent / '0.wav'},the siren wails\n")
+    recipe = write_recipe(base_model=str(base), eval_data=str(path), **BEST, metric_for_best_model="naming_accuracy")
+    with pytest.raises(ValueError, match="possible are loss, bleu_1, bleu_2, bleu_3, bleu_4, rouge_l, cider_d\\."):
+        check_stages(load_stages([str(recipe)]))
+
+
+def test_towers_are_joined_without_reading_captions(write_recipe, monkeypatch) -> None:
+    """So that they may learn from shards, which no one reads to their end."""
+    made: list = []
+    monkeypatch.setattr("training_mac.run.folder.make_base", lambda *arguments: made.append(arguments))
+    towers = {"base_audio_tower": "eat", "base_language_model": "mamba"}
+    Run(load_stages([str(write_recipe(**SHARDS, **towers))])).begin()
+    [(_, prompt, texts, _)] = made
+    assert prompt == "Describe the sound." and list(texts) == []
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"learning_rat": 1}, "no field 'learning_rat'. Did you mean 'learning_rate'?"),
+        ({"train_data": "nowhere.csv"}, "nowhere.csv: no such manifest."),
+        ({"base_model": "nowhere"}, "nowhere"),
+        ({"model": {"audio_config": {"hidden_size": "wide"}}}, "`model`: "),
+        ({"A_init_range": [1, 0.1]}, "`A_init_range` is [1, 0.1]; expected two positive numbers"),
+    ],
+)
+def test_mistakes_in_what_is_given_are_told_without_a_traceback(in_process, write_recipe, fields, message) -> None:
+    ended = in_process("train.py", write_recipe(**fields))
+    assert ended.returncode == 2 and "Traceback" not in ended.stderr
+    assert any(line.startswith("train.py: ") for line in ended.stderr.splitlines()) and message in ended.stderr
+
+
+PATCHED = """
+import runpy, sys
+import training_mac.run.check
+training_mac.run.check.check_stages = lambda stages: stages.nowhere
+sys.argv = ["train.py", *sys.argv[1:]]
+runpy.run_path("train.py", run_name="__main__")
+"""
+
+
+def test_mistakes_in_the_code_keep_their_traceback(in_process, write_recipe: Path) -> None:
+    ended = in_process("-c", PATCHED, write_recipe())
+    assert ended.returncode == 1 and "Traceback" in ended.stderr and "AttributeError" in ended.stderr

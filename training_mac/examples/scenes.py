@@ -1,0 +1,160 @@
+"""
+Training examples made of one or two recordings: alone, one after the other, or both at once.
+
+A scene carries its caption and where in it each source sounds.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from processing_mac.dataset_mac import Clip
+from training_mac.examples.augmentation import (
+    DECIBEL,
+    change_timbre,
+    excerpt,
+    mask_stripes,
+    overlay,
+    stretch,
+    turn_in_time,
+)
+from training_mac.recipe.data_fields import DataRecipe
+
+
+SILENCE_AND_NOISE = ("silence", "noise")  # sources that are no part of a scene of two
+
+Recording = tuple[Clip, torch.Tensor]  # with its raw log-mel, (frames, mel bins)
+
+
+@dataclass
+class Scene:
+    """Raw log-mel (frames, mel bins), its caption, and (first frame, end frame, source) of what sounds in it."""
+
+    log_mel: torch.Tensor
+    caption: str
+    spans: list[tuple[int, int, str | None]]
+
+
+class SceneMaker:
+    """
+    Varies recordings and puts two of them together, as the recipe says.
+
+    Args:
+        data: The switches of augmentation.
+        extractor: The feature extractor: window length, padding and normalisation.
+    """
+
+    def __init__(self, data: DataRecipe, extractor: Any):
+        self.data = data
+        self.extractor = extractor
+        self.most_frames = None if data.max_windows is None else data.max_windows * extractor.window_frames
+
+    def example(self, scene: Scene, clip: Clip, rng: np.random.Generator) -> dict[str, Any]:
+        """What a collator takes; `clip` is the one that the scene was made around."""
+        log_mel, frames = scene.log_mel, self.extractor.window_frames
+        if self.data.spec_augment:
+            log_mel = torch.cat([mask_stripes(window, rng) for window in log_mel.split(frames)])
+        return {
+            "input_features": self.extractor.to_windows(log_mel),
+            "caption": scene.caption,
+            "prompt": clip.prompt,
+            "audio": str(clip.audio),
+            "spans": scene.spans,
+        }
+
+    def draw_kind(self, clip: Clip, rng: np.random.Generator) -> str:
+        """The name of a method: 'single', 'joined', 'overlaid' or 'background'."""
+        kind = rng.random()
+        if clip.source in SILENCE_AND_NOISE or kind >= self.data.share_of_two:
+            return "single"
+        if kind < self.data.join_probability:
+            return "joined"
+        return "overlaid" if kind < self.data.join_probability + self.data.overlay_probability else "background"
+
+    def vary(self, recording: Recording, rng: np.random.Generator) -> torch.Tensor:
+        """
+        A recording as another microphone would have caught it: whole, or half the time cut.
+
+        One, two in a row and two at once are cut alike, so that a scene's length does not tell which it is.
+        """
+        clip, log_mel = recording[0], recording[1].float()
+        if self.data.tempo or self.data.pitch:
+            log_mel = stretch(log_mel, rng, self.data.tempo, self.data.pitch)
+        if self.most_frames is not None:
+            log_mel = excerpt(log_mel, rng, self.most_frames)
+        if clip.source == "silence":
+            return log_mel
+        if self.data.time_shift:
+            log_mel = turn_in_time(log_mel, rng)
+        if self.data.gain_db or self.data.tilt_db:
+            log_mel = change_timbre(log_mel, rng, self.data.tilt_db, self.data.gain_db)
+        if self.data.min_excerpt < 1 and rng.random() >= 0.5:
+            log_mel = log_mel[: max(1, round(len(log_mel) * rng.uniform(self.data.min_excerpt, 1.0)))]
+        return log_mel
+
+    def single(self, recording: Recording, rng: np.random.Generator) -> Scene:
+        """One recording; now and then it goes on until the window is full."""
+        clip, frames = recording[0], self.extractor.window_frames
+        log_mel = self.vary(recording, rng)
+        repeated = self.data.repeat_probability and rng.random() < self.data.repeat_probability
+        if repeated and len(log_mel) < frames:
+            log_mel = log_mel.repeat(-(-frames // len(log_mel)), 1)[:frames]
+        return Scene(log_mel, pick(clip.captions, rng), [(0, len(log_mel), clip.source)])
+
+    def joined(self, first: Recording, second: Recording, rng: np.random.Generator) -> Scene:
+        """X, followed by Y; without phrases: X, then Y."""
+        before, after = self.vary(first, rng), self.vary(second, rng)
+        log_mel = torch.cat([before, after])[: self.most_frames]
+        caption = end_clause(pick(first[0].captions, rng))
+        if second[0].phrases:
+            caption = f"{caption}, followed by {pick(second[0].phrases, rng)}"
+        else:
+            caption = f"{caption}, then {begin_clause(pick(second[0].captions, rng))}"
+        middle = min(len(before), len(log_mel))
+        spans = [(0, middle, first[0].source), (middle, len(log_mel), second[0].source)]
+        return Scene(log_mel, caption, spans)
+
+    def overlaid(self, first: Recording, second: Recording, rng: np.random.Generator) -> Scene:
+        """X while Y: X, which is up to 5 dB stronger, is told first."""
+        log_mel = self.mix(first, second, float(rng.uniform(0, 5)), rng)
+        caption = end_clause(pick(first[0].captions, rng))
+        caption = f"{caption} while {begin_clause(pick(second[0].captions, rng))}"
+        return Scene(log_mel, caption, [(0, len(log_mel), recording[0].source) for recording in (first, second)])
+
+    def background(self, first: Recording, second: Recording, rng: np.random.Generator) -> Scene:
+        """X, with Y so faintly behind it that nobody would tell."""
+        log_mel = self.mix(first, second, float(rng.uniform(10, 25)), rng)
+        return Scene(log_mel, pick(first[0].captions, rng), [(0, len(log_mel), first[0].source)])
+
+    def mix(self, first: Recording, second: Recording, decibels: float, rng: np.random.Generator) -> torch.Tensor:
+        """Both at once, the second so much weaker."""
+        levels = [self.vary(recording, rng) for recording in (first, second)]
+        means = [level.exp().mean(dim=1).mean().log() for level in levels]  # of rows, as in `mask_stripes`
+        return overlay(levels[0], levels[1] + (means[0] - means[1] - decibels * DECIBEL))
+
+
+def may_meet(first: Clip, second: Clip) -> bool:
+    """Whether a scene of both says something: different sounds, the second neither silence nor noise."""
+    if second.source in SILENCE_AND_NOISE or first.audio == second.audio:
+        return False
+    return first.source is None or first.source != second.source
+
+
+def pick(texts: Sequence[str], rng: np.random.Generator) -> str:
+    """One of several wordings."""
+    return texts[int(rng.integers(len(texts)))]
+
+
+def end_clause(caption: str) -> str:
+    """A caption that a sentence goes on after."""
+    return caption.rstrip(" .")
+
+
+def begin_clause(caption: str) -> str:
+    """A caption in the middle of a sentence: no capital, unless its first word is "I" or all in capitals."""
+    keeps_capital = re.match(r"I\b|[A-Z]{2}", caption)
+    return caption if keeps_capital else caption[:1].lower() + caption[1:]

@@ -1,0 +1,189 @@
+"""WebDataset shards, read as a stream: for data that is too large to list, or that stays where it is."""
+
+import itertools
+import logging
+import multiprocessing
+import re
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from accelerate import PartialState
+from datasets import Audio, Features, Value, load_dataset
+from datasets.distributed import split_dataset_by_node
+from torch.utils.data import IterableDataset, get_worker_info
+
+from processing_mac.dataset_mac import Clip, text_cells
+from training_mac.data.features import compute_log_mel
+from training_mac.examples.scenes import Recording, SceneMaker, may_meet
+from training_mac.recipe.data_fields import DataRecipe, Source
+
+
+logger = logging.getLogger(__name__)
+
+SHUFFLE_BUFFER = 256  # encoded clips that a worker holds to draw from
+
+
+def expand_braces(pattern: str) -> list[str]:
+    """`shard-{000..012}.tar` and `{train,val}.tar` as the shell would."""
+    match = re.search(r"\{(\d+)\.\.(\d+)\}|\{([^{}]*,[^{}]*)\}", pattern)
+    if match is None:
+        return [pattern]
+    first, last, names = match.groups()
+    if first is None:
+        values = names.split(",")
+    else:
+        values = [str(number).zfill(len(first)) for number in range(int(first), int(last) + 1)]
+    return [
+        one for value in values for one in expand_braces(pattern[: match.start()] + value + pattern[match.end() :])
+    ]
+
+
+def list_shards(source: Source) -> list[str]:
+    """
+    The shards that a source names: paths, addresses, `*` and braces.
+
+    Raises:
+        ValueError: a local shard that is not there.
+    """
+    shards: list[str] = []
+    for pattern in source.path if isinstance(source.path, list) else [source.path]:
+        for name in expand_braces(str(pattern)):
+            if "://" in name:
+                shards.append(name)
+                continue
+            path = Path(name).absolute()
+            found = sorted(path.parent.glob(path.name))
+            if not found:
+                raise ValueError(f"{name}: no such shard.")
+            shards += map(str, found)
+    return shards
+
+
+def open_shards(source: Source) -> tuple[Any, str]:
+    """The samples of a source's shards as a stream with encoded audio as bytes, and the name of their audio."""
+    options: dict[str, Any] = {"data_files": {"train": list_shards(source)}, "split": "train", "streaming": True}
+    try:
+        samples = load_dataset("webdataset", **options)
+        found = [name for name, feature in samples.features.items() if isinstance(feature, Audio)]
+        # `datasets` would take even encoded audio through torchcodec; bytes it hands on as they are.
+        features = Features({**samples.features, **dict.fromkeys(found, Value("binary"))})
+        samples = load_dataset("webdataset", features=features, **options)
+    except (OSError, ValueError, RuntimeError) as error:
+        raise ValueError(f"{source.path}: cannot be read as WebDataset shards ({error}).") from error
+    column = source.columns.get("audio") or (found[0] if found else "")
+    if column not in found:
+        raise ValueError(
+            f"{source.path}: no audio{f' {column!r}' if column else ''} in its samples; they hold "
+            f"{', '.join(name for name in samples.features if not name.startswith('__'))}."
+        )
+    return samples, column
+
+
+def sample_clip(sample: dict[str, Any], column: str, source: Source) -> Clip | None:
+    """
+    A sample as a clip; captions are a field of its JSON, else its text file. None if it has no audio or caption.
+    """
+    if not sample[column]:
+        return None
+    cells = {**sample, **(sample.get("json") or {})}
+    captions = text_cells(cells, source.columns, "caption") or text_cells(cells, {"caption": "txt"}, "caption")
+    if not captions:
+        return None
+    kind, prompt = text_cells(cells, source.columns, "source"), text_cells(cells, source.columns, "prompt")
+    audio = {"bytes": sample[column], "path": f"{sample['__url__']}, {sample['__key__']}"}
+    phrases = text_cells(cells, source.columns, "phrase")
+    return Clip(audio, captions, phrases, kind[0] if kind else None, prompt[0] if prompt else source.prompt)
+
+
+class StreamingTrainingSet(IterableDataset):
+    """
+    An endless stream of augmented scenes; training ends by `max_steps`.
+
+    Shards are dealt out to the processes, and those of a process to its workers; where there are fewer shards than
+    processes, samples are. So the data loader must not deal them out once more: it is a plain
+    `torch.utils.data.DataLoader`. What happens to a sample derives from seed, pass and its key; the order of samples
+    depends on the number of processes and workers, too. In a scene of two recordings the second is the one that came
+    before in the stream.
+
+    Args:
+        source: Shards.
+        data: Augmentation, and what to do with unreadable audio.
+        extractor: The feature extractor.
+        seed: Of every random choice.
+    """
+
+    def __init__(self, source: Source, data: DataRecipe, extractor: Any, seed: int):
+        self.source = source
+        self.scenes = SceneMaker(data, extractor)
+        self.skip_bad_audio = data.skip_bad_audio
+        self.seed = seed
+        self.epoch = 0
+        self.process, self.num_processes = PartialState().process_index, PartialState().num_processes
+        self._skipped = multiprocessing.Value("q", 0)  # workers count, the loop reads
+        self.samples, self.column = open_shards(source)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Called by the Trainer's data loader; passes are counted from here."""
+        self.epoch = epoch
+
+    @property
+    def num_skipped(self) -> int:
+        """Samples that this process and its workers could not read so far, counted each time that they came by."""
+        return self._skipped.value
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        previous: Recording | None = None
+        for number in itertools.count(self.epoch):
+            read = 0
+            for sample in self.deal(number):
+                recording = self.load(sample)
+                if recording is None:
+                    continue
+                read += 1
+                yield self.make_example(recording, previous, number, str(recording[0].audio["path"]))
+                previous = recording
+            worker = get_worker_info()
+            if not read and worker is not None and worker.id > 0:
+                return  # a worker more than there are shards
+            if not read:
+                raise ValueError(f"{self.source.path}: holds nothing that can be read.")
+
+    def deal(self, number: int) -> Any:
+        """This process's samples of a pass, in an order of its own; `datasets` deals out shards to the workers."""
+        shuffled = self.samples.shuffle(seed=self.seed, buffer_size=SHUFFLE_BUFFER)
+        shuffled.set_epoch(number)
+        return split_dataset_by_node(shuffled, self.process, self.num_processes)
+
+    def load(self, sample: dict[str, Any]) -> Recording | None:
+        """
+        A clip and its log-mel; None if it is to be skipped.
+
+        Raises:
+            ValueError: the sample has no audio or caption, or cannot be read, naming shard and key.
+        """
+        place = f"{sample['__url__']}, {sample['__key__']}"
+        try:
+            clip = sample_clip(sample, self.column, self.source)
+            if clip is None:
+                raise ValueError(f"{place}: no audio or no caption in the sample.")
+            return clip, compute_log_mel(clip.audio, self.scenes.extractor)
+        except ValueError as error:
+            if not self.skip_bad_audio:
+                raise ValueError(f"{error} (`skip_bad_audio: true` goes on without it.)") from error
+            with self._skipped.get_lock():
+                self._skipped.value += 1
+            logger.warning("Skipped, %d so far: %s", self.num_skipped, error)
+            return None
+
+    def make_example(self, recording: Recording, previous: Recording | None, number: int, key: str) -> dict[str, Any]:
+        """A scene of this sample, and of the one before if it is to be of two."""
+        rng = np.random.default_rng([self.seed, number, zlib.crc32(key.encode())])
+        kind = self.scenes.draw_kind(recording[0], rng)
+        if kind == "single" or previous is None or not may_meet(recording[0], previous[0]):
+            scene = self.scenes.single(recording, rng)
+        else:
+            scene = getattr(self.scenes, kind)(recording, previous, rng)
+        return {**self.scenes.example(scene, recording[0], rng), "audio": key}

@@ -1,0 +1,223 @@
+"""
+What the training loop draws its examples from.
+
+Every random choice derives from seed, epoch and row, so that a run repeats whatever the number of workers and
+processes.
+"""
+
+import logging
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset
+
+from processing_mac.dataset_mac import Clip, summarize
+from training_mac.data.clip_table import ClipTable
+from training_mac.data.features import LogMels
+from training_mac.data.sources import load_source
+from training_mac.examples.scenes import SILENCE_AND_NOISE, Recording, SceneMaker, may_meet
+from training_mac.examples.streaming import StreamingTrainingSet
+from training_mac.recipe.data_fields import TWO, DataRecipe, parse_sources
+
+
+logger = logging.getLogger(__name__)
+
+MOST_DRAWS = 100_000  # in search of a second recording
+CHARACTERS_PER_TOKEN = 4.5  # of English in the vocabularies of language models; a guess for grouping by length
+
+
+def make_training_set(data: DataRecipe, processor: Any, seed: int) -> Dataset:
+    """
+    The examples that `train_data` makes: dicts with `input_features` (windows, frames, mel bins) float32, `caption`,
+    `prompt` (None: the processor's), `audio` (the name of the file) and `spans`, see `Scene`.
+
+    Raises:
+        ValueError: no or bad data.
+    """
+    sources = parse_sources(data.train_data, data)
+    if not sources:
+        raise ValueError("`train_data` is missing: name a manifest, a dataset or shards to learn from.")
+    streams = [source for source in sources if source.format == "webdataset"]
+    if streams:
+        if len(sources) > 1:
+            raise ValueError("`train_data`: shards are streamed, and a stream cannot be mixed with other sources.")
+        return StreamingTrainingSet(streams[0], data, processor.feature_extractor, seed)
+    if data.share_of_two > 0 and any(one.format == "openaqa" for one in sources):
+        raise ValueError(f"{', '.join(f'`{name}`' for name in TWO)}: answers to questions cannot be put together.")
+    clips = [load_source(source, data.skip_bad_audio) for source in sources]
+    return TrainingSet(clips, [source.weight for source in sources], data, processor, seed)
+
+
+class TrainingSet(Dataset):
+    """
+    Augmented scenes of one or several sources.
+
+    Args:
+        sources: The clips of each source.
+        weights: How many times an epoch goes through each.
+        data: Augmentation, cache, and what to do with unreadable audio.
+        processor: Its feature extractor and sizes.
+        seed: Of every random choice.
+
+    Attributes:
+        clips: Of all sources, one after another.
+        log_mels: Their raw log-mels.
+    """
+
+    def __init__(
+        self, sources: Sequence[list[Clip]], weights: Sequence[float], data: DataRecipe, processor: Any, seed: int
+    ):
+        self.clips = ClipTable(clip for clips in sources for clip in clips)
+        self.mixture = Mixture([len(clips) for clips in sources], weights, seed)
+        self.processor = processor
+        self.extractor = processor.feature_extractor
+        self.scenes = SceneMaker(data, processor.feature_extractor)
+        self.log_mels: Any = LogMels(self.clips.recordings, processor.feature_extractor, data.cache_features)
+        self.skip_bad_audio = data.skip_bad_audio
+        self.seed = seed
+        # In shared memory: workers must see the epoch, and the loop what workers could not read.
+        self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
+        self.unreadable = torch.zeros(len(self.clips), dtype=torch.bool).share_memory_()
+        self.note_unreadable(self.log_mels.left_out)
+        if data.share_of_two > 0:
+            for clip in self.clips:
+                if clip.source not in SILENCE_AND_NOISE:  # refuse data without two different recordings
+                    self.draw_other(clip, np.random.default_rng(seed))
+                    break
+
+    def note_unreadable(self, rows: list[int]) -> None:
+        """What making the cache has found."""
+        if rows and not self.skip_bad_audio:
+            names = [f"{self.clips[row].audio} cannot be read; the log says why." for row in rows]
+            raise ValueError(summarize(names))
+        self.unreadable[rows] = True
+
+    @property
+    def epoch(self) -> int:
+        """Set by the Trainer's data loader."""
+        return int(self._epoch)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Called by the Trainer's data loader at the start of an epoch."""
+        self._epoch.fill_(epoch)
+
+    @property
+    def num_skipped(self) -> int:
+        """Recordings that this process and its workers could not read so far."""
+        return int(self.unreadable.sum())
+
+    @property
+    def skipped(self) -> list[str]:
+        """Their names."""
+        return [str(self.clips[row].audio) for row in self.unreadable.nonzero().flatten().tolist()]
+
+    @property
+    def lengths(self) -> list[int]:
+        """Estimated tokens of each example of one recording, one window where its length is not known."""
+        rows = [self.mixture.row(index, 0) for index in range(len(self))]
+        known = {row: self.estimate_length(row) for row in dict.fromkeys(rows)}
+        return [known[row] for row in rows]
+
+    def estimate_length(self, row: int) -> int:
+        """Tokens of audio, prompt and caption."""
+        clip, frames = self.clips[row], self.log_mels.num_frames(row) or 1
+        if self.scenes.most_frames is not None:
+            frames = min(frames, self.scenes.most_frames)
+        windows = -(-frames // self.processor.feature_extractor.window_frames)
+        texts = len(clip.prompt or self.processor.default_prompt) + len(clip.captions[0])
+        return windows * self.processor.audio_tokens_per_window + round(texts / CHARACTERS_PER_TOKEN)
+
+    def __len__(self) -> int:
+        return len(self.mixture)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        rng = np.random.default_rng([self.seed, self.epoch, index])
+        first = self.load(self.mixture.row(index, self.epoch))
+        kind = self.scenes.draw_kind(first[0], rng)
+        if kind == "single":
+            scene = self.scenes.single(first, rng)
+        else:
+            second = self.load(self.draw_other(first[0], rng))
+            scene = getattr(self.scenes, kind)(first, second, rng)
+        return self.scenes.example(scene, first[0], rng)
+
+    def draw_other(self, clip: Clip, rng: np.random.Generator) -> int:
+        """The row of a clip that may follow or overlay this one."""
+        for _ in range(MOST_DRAWS):
+            row = int(rng.integers(len(self.clips)))
+            if may_meet(clip, self.clips[row]):
+                return row
+        raise ValueError(f"Found nothing to put together with {clip.audio}: expected other files, of other sources.")
+
+    def load(self, row: int) -> Recording:
+        """
+        A clip and its log-mel; in place of an unreadable one the next that can be read, if they are to be skipped.
+
+        Raises:
+            ValueError: the audio cannot be read, naming it.
+        """
+        for candidate in (*range(row, len(self.clips)), *range(row)):
+            if (log_mel := self.read(candidate)) is not None:
+                return self.clips[candidate], log_mel
+        raise ValueError("None of the recordings can be read.")
+
+    def read(self, row: int) -> torch.Tensor | None:
+        """A clip's log-mel; None if it cannot be read and is to be skipped, which is counted."""
+        try:
+            return self.log_mels[row]
+        except (OSError, ValueError) as error:
+            if not self.skip_bad_audio:
+                raise ValueError(f"{error} (`skip_bad_audio: true` goes on without it.)") from error
+            if not self.unreadable[row]:
+                self.unreadable[row] = True
+                logger.warning("Skipped, %d so far: %s", self.num_skipped, error)
+            return None
+
+    def readable_rows(self) -> Iterator[int]:
+        """Every clip or, with `skip_bad_audio`, each that can be read: it is tried."""
+        return (row for row in range(len(self.clips)) if not self.skip_bad_audio or self.read(row) is not None)
+
+
+class Mixture:
+    """
+    Which row of which source an example of an epoch is made around.
+
+    A source of weight 1 is gone through once an epoch; of weight 2.5, twice, and another random half of it once more.
+
+    Args:
+        sizes: Rows of each source.
+        weights: Of each source.
+        seed: Of the choice of the halves.
+    """
+
+    def __init__(self, sizes: Sequence[int], weights: Sequence[float], seed: int):
+        self.sizes = list(sizes)
+        self.seed = seed
+        counts = [max(1, round(size * weight)) for size, weight in zip(sizes, weights, strict=True)]
+        self.ends = np.cumsum(counts)
+        self.starts = np.cumsum([0, *sizes])
+        self.orders: dict[int, tuple[int, np.ndarray]] = {}  # of a source: epoch, permutation
+
+    def __len__(self) -> int:
+        return int(self.ends[-1])
+
+    def row(self, index: int, epoch: int) -> int:
+        """The row, counted over all sources."""
+        if not 0 <= index < len(self):
+            raise IndexError(f"{index} of {len(self)} examples.")
+        source = int(np.searchsorted(self.ends, index, side="right"))
+        size, begin = self.sizes[source], int(self.ends[source - 1]) if source else 0
+        passes, row = divmod(index - begin, size)
+        whole_passes = (int(self.ends[source]) - begin) // size
+        if passes == whole_passes:
+            row = int(self.order(source, epoch)[row])
+        return int(self.starts[source]) + row
+
+    def order(self, source: int, epoch: int) -> np.ndarray:
+        """A random order of a source's rows, another each epoch."""
+        if self.orders.get(source, (None,))[0] != epoch:
+            rng = np.random.default_rng([self.seed, epoch, source, self.sizes[source]])
+            self.orders[source] = (epoch, rng.permutation(self.sizes[source]))
+        return self.orders[source][1]

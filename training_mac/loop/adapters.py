@@ -1,0 +1,140 @@
+"""
+What trains: each part of the model frozen, through LoRA or in full, with a learning rate of its own.
+
+LoRA layers are put in once, for all stages of a recipe; a stage only decides which parameters learn. The parts that
+train in full beside them are peft's `modules_to_save`, so that one small folder holds all that was learnt.
+"""
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from peft import LoraConfig, PeftModel, get_peft_model
+from torch import nn
+
+from modeling_mac import MacForConditionalGeneration
+from training_mac.recipe.fields import Recipe
+
+
+MODULES = {"encoder": "audio_tower", "connector": "connector", "language_model": "language_model"}
+LORA_FIELDS = ("lora_rank", "lora_alpha", "lora_dropout", "lora_targets", "encoder_lora_targets")
+
+
+def attach_adapter(
+    model: MacForConditionalGeneration, recipes: Sequence[Recipe]
+) -> MacForConditionalGeneration | PeftModel:
+    """
+    Put in the LoRA layers that any stage trains; the model itself where none does.
+
+    Raises:
+        ValueError: a part is 'lora' in one stage and 'full' in another, the stages' LoRA differs, or a stage learns
+            tags or trains a teacher.
+    """
+    check_lora(recipes)
+    ways = ways_to_train(recipes)
+    adapted = [part for part in MODULES if "lora" in ways[part]]
+    if not adapted:
+        return model
+    recipe = recipes[0]
+    targets = {"encoder": recipe.encoder_lora_targets, "language_model": recipe.lora_targets}
+    patterns = [rf"model\.{MODULES[part]}\..*\.({'|'.join(map(re.escape, targets[part]))})" for part in adapted]
+    config = LoraConfig(
+        r=recipe.lora_rank,
+        lora_alpha=2 * recipe.lora_rank if recipe.lora_alpha is None else recipe.lora_alpha,
+        lora_dropout=recipe.lora_dropout,
+        target_modules="|".join(patterns),
+        modules_to_save=None if learns_whole(recipes) else [MODULES[part] for part in MODULES if "full" in ways[part]],
+    )
+    return get_peft_model(model, config)
+
+
+def ways_to_train(recipes: Sequence[Recipe]) -> dict[str, set[str]]:
+    """How the stages train each part: 'frozen', 'lora', 'full'."""
+    return {part: {getattr(recipe, part) for recipe in recipes} for part in MODULES}
+
+
+def check_lora(recipes: Sequence[Recipe]) -> None:
+    """Refuse stages whose LoRA layers could not be the same."""
+    ways = ways_to_train(recipes)
+    if not any("lora" in found for found in ways.values()):
+        return
+    for part in ways:
+        if {"lora", "full"} <= ways[part]:
+            raise ValueError(f"`{part}` is 'lora' in one stage and 'full' in another: choose one for all stages.")
+    for name in LORA_FIELDS:
+        if any(getattr(recipe, name) != getattr(recipes[0], name) for recipe in recipes):
+            raise ValueError(f"`{name}` differs between the stages: the LoRA layers are made once, for all of them.")
+    if any(recipe.objective != "captions" for recipe in recipes):
+        raise ValueError(
+            "A recipe with LoRA cannot learn tags or have a teacher: they are for an encoder that starts from nothing."
+        )
+
+
+def learns_whole(recipes: Sequence[Recipe]) -> bool:
+    """Whether the run's outcome is a whole model: its language model trains in full, or there is no LoRA at all."""
+    ways = {getattr(recipe, part) for recipe in recipes for part in MODULES}
+    return "lora" not in ways or any(recipe.language_model == "full" for recipe in recipes)
+
+
+def ends_whole(recipes: Sequence[Recipe]) -> bool:
+    """Whether the run's folder will hold a whole model: what is learnt is one, or the adapter is merged at the end."""
+    return learns_whole(recipes) or recipes[-1].merge_adapter
+
+
+def module_to_train(model: MacForConditionalGeneration | PeftModel, recipes: Sequence[Recipe]) -> Any:
+    """What the Trainer holds: peft's wrapper saves the adapter alone, the wrapped model saves itself whole."""
+    return model.get_base_model() if isinstance(model, PeftModel) and learns_whole(recipes) else model
+
+
+def part_of(name: str) -> str:
+    """The part that a parameter belongs to; the head is the language model's."""
+    inside = next((part for part, module in MODULES.items() if f".{module}." in f".{name}"), None)
+    return inside or "language_model"
+
+
+def set_trainable(model: nn.Module, recipe: Recipe) -> None:
+    """
+    Let learn what the stage trains, and nothing else.
+
+    Raises:
+        ValueError: every part is frozen.
+    """
+    for name, parameter in model.named_parameters():
+        way, is_lora = getattr(recipe, part_of(name)), "lora_" in name
+        # `original_module` is what peft keeps of a part that trains in full, to go back to.
+        parameter.requires_grad_(way == ("lora" if is_lora else "full") and "original_module" not in name)
+    if not any(parameter.requires_grad for parameter in model.parameters()):
+        raise ValueError("`encoder`, `connector` and `language_model` are all 'frozen': nothing would train.")
+
+
+def parameter_groups(
+    model: nn.Module, recipe: Recipe, learning_rate: float, weight_decay: float, decayed: set[str]
+) -> list[dict[str, Any]]:
+    """
+    The optimizer's groups: each part's learning rate, falling through the encoder's blocks; decay where it belongs.
+
+    Args:
+        model: Holds the parameters, those that learn marked.
+        recipe: The stage's.
+        learning_rate: Of parts without their own.
+        weight_decay: Of the parameters in `decayed`.
+        decayed: Names of matrices.
+    """
+    depth = max([encoder_block(name) + 1 for name, _ in model.named_parameters()], default=0)
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        part = part_of(name)
+        own = getattr(recipe, f"{part}_learning_rate")
+        rate = learning_rate if own is None else own
+        if part == "encoder":
+            rate *= recipe.encoder_layer_decay ** (depth - 1 - encoder_block(name))
+        groups.setdefault((rate, weight_decay if name in decayed else 0.0), []).append(parameter)
+    return [{"params": group, "lr": rate, "weight_decay": decay} for (rate, decay), group in groups.items()]
+
+
+def encoder_block(name: str) -> int:
+    """The encoder's block that holds a parameter, from 0; -1 for its embeddings and for all outside it."""
+    match = re.search(r"audio_tower\.(?:.*\.)?layers\.(\d+)\.", name)
+    return int(match[1]) if match else -1

@@ -1,0 +1,197 @@
+"""transformers' Trainer with what a captioner needs: parts, order, faults and speed."""
+
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, IterableDataset
+from transformers import Trainer, TrainerControl, TrainerState
+from transformers.trainer_utils import rotate_checkpoints
+
+from processing_mac.dataset_mac import Clip
+from training_mac.loop.adapters import parameter_groups
+from training_mac.loop.checkpoints import MARKER, mark_whole, writing
+from training_mac.loop.nan_guard import NanGuard
+from training_mac.loop.sampling import EpochSampler
+from training_mac.loop.throughput import Throughput
+from training_mac.loop.validation import caption_clips, score, show
+from training_mac.recipe.fields import Recipe
+
+
+class MacTrainer(Trainer):
+    """
+    Args:
+        recipe: The stage's.
+        Others: As `transformers.Trainer`; the training set may have `lengths` (grouping) and `set_epoch`.
+    """
+
+    optimizer: torch.optim.Optimizer | None
+    control: TrainerControl
+    state: TrainerState
+
+    def __init__(self, *args: Any, recipe: Recipe, **kwargs: Any):
+        self.recipe = recipe
+        super().__init__(*args, **kwargs)
+        self.throughput, self.whole_throughput = Throughput(), Throughput()
+        self.guard = NanGuard(recipe.max_nan_steps)
+        self.sampler: Any = None
+        self.already_finished = False
+        self.seconds_before, self.start = 0.0, time.perf_counter()  # of earlier starts, and of this one
+
+    # What learns, and from what
+
+    def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
+        """AdamW, or what `optim` says, with the groups of `parameter_groups`."""
+        if self.optimizer is None:
+            model = self.model if model is None else model
+            decayed = set(self.get_decay_parameter_names(model))
+            groups = parameter_groups(model, self.recipe, self.args.learning_rate, self.args.weight_decay, decayed)
+            kind, options = self.get_optimizer_cls_and_kwargs(self.args, model)
+            self.optimizer = kind(groups, **options)
+        return self.optimizer
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> torch.utils.data.Sampler | None:
+        """An order that derives from seed and epoch, whatever the processes and where a run resumes."""
+        dataset = self.train_dataset if train_dataset is None else train_dataset
+        strategy = self.args.train_sampling_strategy
+        if strategy not in ("random", "group_by_length") or not hasattr(dataset, "__len__"):
+            return super()._get_train_sampler(train_dataset)
+        lengths = dataset.lengths if strategy == "group_by_length" else None
+        self.sampler = EpochSampler(len(dataset), self.args.seed, lengths, self.get_total_train_batch_size(self.args))
+        return self.sampler
+
+    def get_train_dataloader(self) -> DataLoader:
+        """Batches of the training set; a stream deals itself out to the processes, so accelerate must not."""
+        if not isinstance(self.train_dataset, IterableDataset):
+            return super().get_train_dataloader()
+        return DataLoader(
+            self.train_dataset,
+            self.args.per_device_train_batch_size,
+            collate_fn=self.data_collator,
+            num_workers=self.args.dataloader_num_workers,
+            pin_memory=self.args.dataloader_pin_memory,
+        )
+
+    def _run_epoch(self, *, epoch: int, **kwargs: Any) -> None:
+        """One pass over the data; accelerate reaches neither sampler nor data set in every set-up."""
+        if self.already_finished:
+            self.control.should_training_stop = True
+            return
+        for part in (self.sampler, self.train_dataset):
+            if hasattr(part, "set_epoch"):
+                part.set_epoch(epoch)
+        super()._run_epoch(epoch=epoch, **kwargs)
+
+    def training_step(self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None) -> torch.Tensor:
+        """A step of a batch that carries its files' names."""
+        files = inputs.pop("audio", [])
+        loss = super().training_step(model, inputs, num_items_in_batch)
+        self.guard.observe(loss, files)
+        return loss
+
+    def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
+        """Called after every step's last gradient and before the optimizer."""
+        grad_norm = super()._get_grad_norm(model, grad_norm)
+        self.guard.check(model, grad_norm, can_skip=not self.is_deepspeed_enabled)
+        return grad_norm
+
+    # Speed
+
+    def get_batch_samples(self, epoch_iterator: Iterator, num_batches: int, device: torch.device) -> tuple:
+        """Fetch the batches of a step, and count the time that takes."""
+        with self.throughput.waiting(), self.whole_throughput.waiting():
+            samples, num_items = super().get_batch_samples(epoch_iterator, num_batches, device)
+        counted = [
+            batch["audio_num_windows" if "audio_num_windows" in batch else "input_features"] for batch in samples
+        ]
+        clips = sum(map(len, counted))
+        self.throughput.clips += clips * self.args.world_size
+        self.whole_throughput.clips += clips * self.args.world_size
+        return samples, num_items
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """
+        Add clips a second and the share of waiting: since the last line, and at the end over all; and the seconds
+        that the training took so far, those of earlier starts up to their last checkpoint with them.
+        """
+        if "loss" in logs or "train_runtime" in logs:
+            logs["elapsed"] = round(self.seconds_before + time.perf_counter() - self.start, 1)
+        if "loss" in logs:
+            logs |= self.throughput.read()
+            self.throughput.reset()
+            if skipped := getattr(self.train_dataset, "num_skipped", 0):
+                logs["skipped_audio"] = skipped
+        elif "train_runtime" in logs:
+            logs |= {f"train_{name}": value for name, value in self.whole_throughput.read().items()}
+        super().log(logs, start_time)
+
+    # Faults
+
+    def train(self, resume_from_checkpoint: Any = None, **kwargs: Any) -> Any:
+        """See `Trainer.train`; a checkpoint that was a run's last is loaded and not trained on."""
+        if isinstance(resume_from_checkpoint, (str, Path)):
+            resume_from_checkpoint = str(resume_from_checkpoint)
+            state = TrainerState.load_from_json(str(Path(resume_from_checkpoint) / "trainer_state.json"))
+            control = state.stateful_callbacks.get("TrainerControl", {})
+            self.already_finished = bool(control.get("args", {}).get("should_training_stop"))
+            timed = [entry["elapsed"] for entry in state.log_history if "elapsed" in entry]
+            self.seconds_before = max(timed, default=0.0)
+        self.start = time.perf_counter()
+        return super().train(resume_from_checkpoint, **kwargs)
+
+    def _load_from_checkpoint(self, *args: Any, **kwargs: Any) -> None:
+        """Load; peft then marks every LoRA matrix as learning, also those that this stage leaves alone."""
+        frozen = [parameter for parameter in self.model.parameters() if not parameter.requires_grad]
+        super()._load_from_checkpoint(*args, **kwargs)
+        for parameter in frozen:
+            parameter.requires_grad_(False)
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        """Save, mark the checkpoint whole, and only then delete older ones."""
+        folder = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
+        limit, self.args.save_total_limit = self.args.save_total_limit, None
+        try:
+            with writing(folder), self.throughput.paused(), self.whole_throughput.paused():
+                if self.args.should_save:
+                    (folder / MARKER).unlink(missing_ok=True)
+                super()._save_checkpoint(model, trial)
+                self.accelerator.wait_for_everyone()
+                if self.args.should_save:
+                    mark_whole(folder)
+        finally:
+            self.args.save_total_limit = limit
+        if self.args.should_save:
+            rotate_checkpoints(self.args.output_dir, limit, self.state.best_model_checkpoint)
+
+
+class CaptionTrainer(MacTrainer):
+    """
+    Validates by captioning the validation recordings from prompt-only inputs.
+
+    Args:
+        eval_clips: The recordings with their references.
+        processor: Audio -> inputs, tokens -> captions.
+    """
+
+    def __init__(self, *args: Any, eval_clips: Sequence[Clip], processor: Any, **kwargs: Any):
+        super().__init__(*args, processing_class=processor, eval_dataset=list(eval_clips), **kwargs)
+
+    def evaluate(
+        self, eval_dataset: Any = None, ignore_keys: Any = None, metric_key_prefix: str = "eval"
+    ) -> dict[str, float]:
+        """Caption every validation clip, score the captions, show some; the clips are shared by all processes."""
+        clips = self.eval_dataset if eval_dataset is None else list(eval_dataset)
+        start = time.perf_counter()
+        with self.throughput.paused(), self.whole_throughput.paused():
+            captions, loss = caption_clips(self, clips)
+            metrics = {"loss": loss, **score(clips, captions, self.recipe.eval_metrics)}
+        metrics["runtime"] = time.perf_counter() - start
+        if self.is_world_process_zero():
+            show(clips, captions)
+        metrics = {f"{metric_key_prefix}_{name}": value for name, value in metrics.items()}
+        self.log(metrics)
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics

@@ -1,0 +1,98 @@
+"""Validation by what users will do: caption recordings from the prompt alone, and compare with all references."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from accelerate.utils import gather_object
+from tqdm import tqdm
+
+from evaluation_mac import score_captions
+from evaluation_mac.metrics.esc50_naming import is_scored, naming_accuracy
+from processing_mac.dataset_mac import Clip
+
+
+SHOWN = 5  # captions beside their references at each evaluation
+
+
+@torch.no_grad()
+def caption_clips(trainer: Any, clips: Sequence[Clip]) -> tuple[list[str], float]:
+    """
+    Caption the clips on all processes.
+
+    Args:
+        trainer: Its model, processor and batch size.
+        clips: The recordings.
+
+    Returns:
+        On every process: a caption a clip, and the mean cross-entropy of the first references' tokens.
+    """
+    accelerator, processor = trainer.accelerator, trainer.processing_class
+    # FSDP gathers a layer's weights in the wrapper's forward; the other strategies hold them all.
+    model = trainer.model if trainer.is_fsdp_enabled else accelerator.unwrap_model(trainer.model)
+    was_training = model.training
+    model.eval()
+    rows = rows_of_process(len(clips), accelerator.num_processes, accelerator.process_index)
+    size = trainer.args.per_device_eval_batch_size
+    captions: list[tuple[int, str]] = []
+    totals = torch.zeros(2, dtype=torch.float64)  # summed loss, tokens
+    for start in tqdm(
+        range(0, len(rows), size), desc="captions", leave=False, disable=not accelerator.is_main_process
+    ):
+        batch = rows[start : start + size]
+        counted = sum(row < len(clips) for row in batch)
+        generated, sums = caption_batch(model, processor, [clips[row % len(clips)] for row in batch], counted)
+        captions += zip(batch[:counted], generated, strict=False)
+        totals += torch.tensor(sums, dtype=torch.float64)
+    model.train(was_training)
+    by_row = dict(gather_object(captions))
+    totals = torch.tensor(gather_object([totals.tolist()]), dtype=torch.float64).sum(0)
+    return [by_row[row] for row in range(len(clips))], float(totals[0] / totals[1])
+
+
+def rows_of_process(count: int, processes: int, index: int) -> list[int]:
+    """Every `processes`-th row; the last may lie beyond the end: a clip again, to keep step with the peers."""
+    return list(range(index, -(-count // processes) * processes, processes))
+
+
+def caption_batch(
+    model: Any, processor: Any, clips: Sequence[Clip], counted: int
+) -> tuple[list[str], tuple[float, int]]:
+    """Captions of a few clips; of the first `counted`, cross-entropy and number of their first references' tokens."""
+    features = processor.feature_extractor([clip.audio for clip in clips])
+    counts = features["audio_num_windows"].tolist()
+    audio = {name: tensor.to(model.device) for name, tensor in features.items()}
+    questions = [getattr(clip, "prompt", None) or processor.default_prompt for clip in clips]
+    prompt = {name: tensor.to(model.device) for name, tensor in processor.encode(counts, questions).items()}
+    generated = model.generate(**prompt, **audio)
+    captions = processor.batch_decode(generated[:, prompt["input_ids"].shape[1] :])
+    answers = processor.encode(counts, questions, [clip.captions[0] for clip in clips])
+    answers["labels"][counted:] = -100
+    tokens = int((answers["labels"] != -100).sum())
+    loss = model(**{name: tensor.to(model.device) for name, tensor in answers.items()}, **audio).loss
+    return captions, (float(loss) * tokens if tokens else 0.0, tokens)  # of no tokens the mean is not a number
+
+
+def score(clips: Sequence[Clip], captions: Sequence[str], metrics: Sequence[str]) -> dict[str, float]:
+    """
+    The metrics over all references and, where sources are known, the share of captions that name theirs.
+
+    Raises:
+        ValueError: a metric cannot run here; the message says what it needs.
+    """
+    result = score_captions(captions, [list(clip.captions) for clip in clips], metrics)
+    if result["skipped"]:
+        raise ValueError(f"`eval_metrics`: {'; '.join(f'{name}: {why}' for name, why in result['skipped'].items())}.")
+    scores = dict(result["corpus"])
+    named = [(caption, clip.source) for clip, caption in zip(clips, captions, strict=True)]
+    named = [(caption, source) for caption, source in named if is_scored(source)]
+    if named:
+        scores["naming_accuracy"] = naming_accuracy(*zip(*named, strict=True))
+    return scores
+
+
+def show(clips: Sequence[Clip], captions: Sequence[str]) -> None:
+    """Print a few captions beside a reference, always of the same clips."""
+    pairs = list(zip(clips, captions, strict=True))
+    for clip, caption in pairs[:: max(1, -(-len(pairs) // SHOWN))]:
+        tqdm.write(f"  {caption!r}  for  {clip.captions[0]!r}")

@@ -1,0 +1,189 @@
+"""
+Teaching a new encoder to hear before it learns to speak: every span of a scene is named from its tokens.
+
+Captions alone teach a randomly initialised encoder slowly, since most of their words do not depend on the sound. Here
+each recording in a scene must be told from the mean of the tokens under it, and from a short part of them, so that the
+tokens that the connector reads carry it. As in EAT's own training only a random part of the patches enters the encoder
+(arXiv 2401.03497, section 3), which makes a step several times cheaper. The head then becomes a part of the connector,
+so that the language model starts from evidence for each source.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from modeling_mac import EatModel
+from modeling_mac.connector_mac import Connector, MeanPoolConnector
+from training_mac.examples.scenes import SILENCE_AND_NOISE
+from training_mac.objectives.teacher import ConvTagger
+
+
+# Added to the scores that the connector's GELU lets through: what speaks a little against a source must count, too,
+# when the language model weighs the tokens of a sound.
+DOUBT = 2.0
+
+PART = 4  # patch rows (0.64 s) of a span that must tell what it is, as the whole does
+
+
+class SpanTagger(nn.Module):
+    """
+    Encoder with a linear head on span means.
+
+    Args:
+        audio_tower: An `EatModel`, trained in place.
+        num_sources: Sources to tell apart.
+        kept_patches: Patches of a window that enter the encoder in training; all in evaluation.
+        teachers: Trained taggers to imitate, if any: what they say of each span, and what they hear at each row.
+    """
+
+    def __init__(
+        self, audio_tower: EatModel, num_sources: int, kept_patches: int, teachers: Sequence[ConvTagger] = ()
+    ):
+        super().__init__()
+        self.audio_tower = audio_tower
+        self.kept_patches = kept_patches
+        self.teachers: Any = nn.ModuleList(teachers).requires_grad_(False)
+        if teachers:
+            width = sum(teacher.head.in_features for teacher in teachers)
+            self.imitate = nn.Linear(audio_tower.config.hidden_size, width)
+            self.teacher_norm = nn.BatchNorm1d(width, affine=False)
+        hidden_size = audio_tower.config.hidden_size
+        # Means over tokens differ little between sounds: without this a linear head learns very slowly.
+        self.norm = nn.BatchNorm1d(hidden_size, affine=False)
+        self.head = nn.Linear(hidden_size, num_sources)
+        self.loss = nn.CrossEntropyLoss(label_smoothing=0.1)
+
+    def forward(
+        self, input_features: torch.Tensor, spans: torch.Tensor, labels: torch.Tensor
+    ) -> dict[str, torch.Tensor]:
+        """
+        Args:
+            input_features: (windows, frames, mel bins).
+            spans: (spans, 3): window, first patch row, end patch row.
+            labels: (spans,) source ids.
+
+        Returns:
+            `loss`; `logits` (spans, sources), in training (2 * spans, sources): of each, then of a part of each.
+        """
+        rows, columns = self.audio_tower.config.grid
+        patches = torch.arange(rows * columns, device=input_features.device).expand(len(input_features), -1)
+        if self.training:
+            patches = torch.rand(patches.shape, device=patches.device).argsort(dim=1)[:, : self.kept_patches]
+        tokens = self.audio_tower(input_features, kept_patches=patches).last_hidden_state[:, 1:]
+        row = patches // columns  # (windows, kept)
+        whole = spans
+        if self.training:
+            spans, labels = torch.cat([whole, draw_parts(whole)]), labels.repeat(2)
+        window, first, end = spans.unbind(1)
+        inside = (row[window] >= first.unsqueeze(1)) & (row[window] < end.unsqueeze(1))  # (spans, kept)
+        means = torch.einsum("sk,skd->sd", inside.to(tokens.dtype), tokens[window])
+        logits = self.head(self.norm(means / inside.sum(1, keepdim=True).clamp(min=1)))
+        loss = self.loss(logits, labels)
+        if self.teachers and self.training:
+            loss = loss + self.imitation_loss(input_features, whole, logits, tokens, row)
+        return {"loss": loss, "logits": logits}
+
+    def imitation_loss(
+        self,
+        input_features: torch.Tensor,
+        spans: torch.Tensor,
+        logits: torch.Tensor,
+        tokens: torch.Tensor,
+        row: torch.Tensor,
+    ) -> torch.Tensor:
+        """
+        How far the student is from the teachers.
+
+        Args:
+            logits: (2 * spans, sources) of the student.
+            tokens: (windows, kept, dim) of the student.
+            row: (windows, kept) the tokens' rows.
+        """
+        with torch.no_grad():
+            taught = [(teacher, teacher.eval().features(input_features)) for teacher in self.teachers]
+            said = torch.stack([teacher.classify(features, spans).log_softmax(dim=1) for teacher, features in taught])
+            beliefs = said.logsumexp(dim=0) - math.log(len(said))  # of their mean probability
+            features = torch.cat([features for _, features in taught], dim=2)  # (windows, rows, width)
+            heard = self.teacher_norm(features.flatten(0, 1)).view_as(features)
+        heard = heard.gather(1, row.unsqueeze(-1).expand(-1, -1, heard.shape[2]))  # (windows, kept, width)
+        return nn.functional.kl_div(
+            logits.log_softmax(dim=1), beliefs.repeat(2, 1), reduction="batchmean", log_target=True
+        ) + nn.functional.mse_loss(self.imitate(tokens), heard)
+
+    @torch.no_grad()
+    def hand_over(self, connector: Connector | MeanPoolConnector) -> None:
+        """
+        Make the first units of the connector's MLP the scores of the sources plus `DOUBT`, for the tokens that it
+        reads at a time, and let only these through at first.
+
+        A language model that starts from nothing otherwise learns to ignore the audio before it learns to use it:
+        what little differs between sounds in the encoder's tokens is drowned by all that does not help.
+
+        Raises:
+            ValueError: the MLP has fewer units than there are sources.
+        """
+        if isinstance(connector, MeanPoolConnector):  # it has no MLP
+            return
+        assert self.norm.running_mean is not None and self.norm.running_var is not None
+        deviation = (self.norm.running_var + self.norm.eps).sqrt()
+        weight = self.head.weight / deviation
+        layer, sources = connector.linear_1, len(weight)
+        if sources > len(layer.weight):
+            raise ValueError(f"`connector_hidden_size` is {len(layer.weight)}; {sources} sources need as many units.")
+        tokens = layer.in_features // weight.shape[1]  # side by side in one input of the connector
+        layer.weight[:sources] = weight.repeat(1, tokens) / tokens
+        layer.bias[:sources] = self.head.bias - weight @ self.norm.running_mean + DOUBT
+        connector.linear_2.weight[:, sources:] = 0
+        usual = nn.functional.gelu(layer.bias.new_full((sources,), DOUBT))
+        # Set, not lowered: a stage before may have done it, too.
+        connector.linear_2.bias.copy_(-connector.linear_2.weight[:, :sources] @ usual)
+
+
+def draw_parts(spans: torch.Tensor) -> torch.Tensor:
+    """
+    `PART` rows somewhere in each span (spans, 3), all of a shorter one.
+
+    A language model reads tokens one by one and forgets: what tells a sound apart must not lie in their mean alone. So
+    attention learns to bring it to each of them.
+    """
+    window, first, end = spans.unbind(1)
+    length = (end - first).clamp(max=PART)
+    start = first + (torch.rand(len(spans), device=spans.device) * (end - first - length + 1)).long()
+    return torch.stack([window, start, start + length], dim=1)
+
+
+class SpanCollator:
+    """Scenes -> windows, their spans in patch rows, and the ids of their sources."""
+
+    def __init__(self, sources: list[str], patch_size: int):
+        self.source_ids = {source: index for index, source in enumerate(sources)}
+        self.patch_size = patch_size
+
+    def __call__(self, examples: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
+        spans, labels = [], []
+        for window, example in enumerate(examples):
+            for first, end, source in example["spans"]:
+                first, end = first // self.patch_size, max(end // self.patch_size, first // self.patch_size + 1)
+                spans.append((window, first, end))
+                labels.append(self.source_ids[source])
+        return {
+            "input_features": torch.cat([example["input_features"] for example in examples]),
+            "spans": torch.tensor(spans),
+            "labels": torch.tensor(labels),
+        }
+
+
+def list_sources(clips: list) -> list[str]:
+    """
+    The sources of a manifest, sorted.
+
+    Raises:
+        ValueError: a clip has none.
+    """
+    unnamed = [clip.audio for clip in clips if clip.source is None]
+    if unnamed:
+        raise ValueError(f"Training on tags needs a `source` for every clip; {unnamed[0]} has none.")
+    return sorted({clip.source for clip in clips} | set(SILENCE_AND_NOISE))

@@ -1,0 +1,140 @@
+"""
+Convolutional taggers that teach the encoder.
+
+With a thousand recordings a convolutional network learns to tell sounds apart better than a transformer, which must
+first find out that neighbouring patches belong together. The encoder then imitates it (`SpanTagger`): what the teacher
+says of a scene, made anew each time, tells more than the labels do; two teachers together tell more than each, since
+they err on different recordings. The teachers themselves are not shipped.
+
+It learns from mixtures of two recordings with their shares as targets (between-class learning, arXiv 1711.10282).
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import nn
+from torch.utils.data import Dataset
+
+from processing_mac.dataset_mac import Clip
+from training_mac.examples.augmentation import mask_stripes
+from training_mac.examples.scenes import SILENCE_AND_NOISE, SceneMaker
+
+
+EXCERPT = 512  # frames of a mixture, 5.12 s
+
+
+def conv_block(channels: int, width: int) -> nn.Sequential:
+    """Halve time and frequency, then two 3x3 convolutions."""
+    layers: list[nn.Module] = [nn.MaxPool2d(2)]
+    for inputs in (channels, width):
+        layers += [nn.Conv2d(inputs, width, 3, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU()]
+    return nn.Sequential(*layers)
+
+
+class ConvTagger(nn.Module):
+    """
+    Args:
+        num_sources: Sources to tell apart.
+        width: Channels of the first block; each of the two that follow has twice as many.
+    """
+
+    def __init__(self, num_sources: int, width: int):
+        super().__init__()
+        # Half the mel bins are enough, and cost half.
+        first = nn.Conv2d(1, width // 2, (5, 7), stride=(2, 4), padding=(2, 3), bias=False)
+        stem: list[nn.Module] = [first, nn.BatchNorm2d(width // 2), nn.ReLU()]
+        blocks = [conv_block(width // 2, width), conv_block(width, 2 * width), conv_block(2 * width, 4 * width)]
+        self.blocks = nn.Sequential(*stem, *blocks)
+        self.dropout = nn.Dropout(0.3)
+        self.head = nn.Linear(4 * width, num_sources)
+        self.loss = nn.CrossEntropyLoss(label_smoothing=0.1)
+
+    @classmethod
+    def from_weights(cls, weights: dict[str, torch.Tensor]) -> "ConvTagger":
+        """A trained one, as wide as its weights."""
+        num_sources, features = weights["head.weight"].shape
+        tagger = cls(num_sources, features // 4)
+        tagger.load_state_dict(weights)
+        return tagger
+
+    def forward(self, input_features: torch.Tensor, labels: torch.Tensor) -> dict[str, torch.Tensor]:
+        """
+        Args:
+            input_features: (windows, frames, mel bins).
+            labels: (windows, sources) the share of each source.
+
+        Returns:
+            `loss`; `logits` (windows, sources).
+        """
+        features = self.features(input_features)
+        rows = torch.tensor([[window, 0, features.shape[1]] for window in range(len(features))])
+        logits = self.classify(features, rows.to(features.device))
+        return {"loss": self.loss(logits, labels), "logits": logits}
+
+    def features(self, input_features: torch.Tensor) -> torch.Tensor:
+        """(windows, frames, mel bins) -> (windows, frames / 16, 4 * width), a row for each of the encoder."""
+        images = input_features.unsqueeze(1).to(memory_format=torch.channels_last)  # the quicker layout on CPUs
+        return self.blocks(images).mean(dim=3).transpose(1, 2)
+
+    def classify(self, features: torch.Tensor, spans: torch.Tensor) -> torch.Tensor:
+        """Logits (spans, sources) from the maximum and the mean over each span's rows; spans as in `SpanTagger`."""
+        window, first, end = spans.unbind(1)
+        row = torch.arange(features.shape[1], device=features.device)
+        inside = ((row >= first.unsqueeze(1)) & (row < end.unsqueeze(1))).unsqueeze(-1)  # (spans, rows, 1)
+        features = features[window] * inside  # not negative, after ReLU: zeros leave the maximum alone
+        return self.head(self.dropout(features.amax(dim=1) + features.sum(dim=1) / inside.sum(dim=1)))
+
+
+class MixtureDataset(Dataset):
+    """
+    Excerpts of two recordings at once; item i is built around clip i.
+
+    Args:
+        clips: The manifest.
+        log_mels: Their raw log-mels, (frames, mel bins).
+        sources: Names of the sources, in the order of the targets.
+        scenes: Varies a recording, as the recipe says.
+        seed: Of every random choice, with the epoch and the row.
+    """
+
+    def __init__(
+        self,
+        clips: Sequence[Clip],
+        log_mels: Sequence[torch.Tensor],
+        sources: list[str],
+        scenes: SceneMaker,
+        seed: int = 0,
+    ):
+        self.clips = clips
+        self.targets = torch.eye(len(sources))[[sources.index(str(clip.source)) for clip in clips]]
+        self.log_mels = log_mels
+        self.scenes = scenes
+        self.seed = seed
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Called by the Trainer's data loader at the start of an epoch."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return len(self.log_mels)
+
+    def __getitem__(self, row: int) -> dict[str, torch.Tensor]:
+        rng = np.random.default_rng([self.seed, self.epoch, row])
+        log_mel, target = self.excerpt(row, rng), self.targets[row]
+        share = rng.uniform(0.5, 1.0)  # of the amplitude
+        other = int(rng.integers(len(self)))
+        nothing = {self.clips[row].source, self.clips[other].source} & set(SILENCE_AND_NOISE)
+        if rng.random() > 0.3 and not nothing:
+            quieter = self.excerpt(other, rng) + 2 * float(np.log(1 - share))
+            log_mel = torch.logaddexp(log_mel + 2 * float(np.log(share)), quieter)
+            target = share * target + (1 - share) * self.targets[other]
+        extractor = self.scenes.extractor
+        features = (mask_stripes(log_mel, rng) - extractor.mean) / extractor.scale
+        return {"input_features": features, "labels": target}
+
+    def excerpt(self, row: int, rng: np.random.Generator) -> torch.Tensor:
+        """(EXCERPT, mel bins) of a clip as another microphone would have caught it; a short one goes round."""
+        log_mel = self.scenes.vary((self.clips[row], self.log_mels[row]), rng)
+        return log_mel.repeat(-(-EXCERPT // len(log_mel)), 1)[:EXCERPT]

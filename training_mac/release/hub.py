@@ -1,0 +1,207 @@
+"""
+A finished training to the Hub: its folder, as one commit.
+
+    python -m training_mac.release.hub runs/mac user/mac     # repeats a push that was cut off
+
+A push shows all or nothing: files are uploaded first, one commit makes them visible. Repeating it uploads only what
+is not there yet. The token is that of HF_TOKEN, `hf auth login` or `hub_token`; it is never written.
+"""
+
+import argparse
+import json
+import re
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, get_token
+
+
+# Beside the model: notes of the training, half-written files, and pickles, which could run code or hold the token.
+LEFT_OUT = (".*", "run.json", "trainer_state.json", "*.partial", "*.part", "*.tmp", "*.bin", "*.pt", "*.pth")
+# What an earlier push of ours may have left and would be loaded beside the new files or instead of them: code, weights
+# and their shards, and of a whole model and an adapter the one that this is not. Other files are somebody's.
+REPLACED = (
+    "*_mac.py", "modeling_eat.py", "config.json", "adapter_config.json", "model.safetensors",
+    "model-*-of-*.safetensors", "model.safetensors.index.json", "adapter_model.safetensors",
+)  # fmt: skip
+
+
+class PushError(RuntimeError):
+    """The Hub was not reached, or refused."""
+
+
+@dataclass(frozen=True)
+class HubTarget:
+    """
+    Where to push.
+
+    Args:
+        repo_id: `user/name`, or a name below the token's user.
+        private: For a repository that does not exist yet; the account's default if None.
+        revision: Branch, made if it does not exist; `main` if None.
+        token: That of the environment if None.
+
+    Raises:
+        ValueError: a token that no header can carry.
+    """
+
+    repo_id: str
+    private: bool | None = None
+    revision: str | None = None
+    token: str | None = field(default=None, repr=False)
+
+    def __post_init__(self) -> None:
+        if self.token is not None and not re.fullmatch(
+            r"[!-~]+", self.token
+        ):  # an HTTP library's error would print it
+            raise ValueError("The Hub token holds a space, a line break or a letter beyond ASCII, or is empty.")
+
+    @property
+    def command(self) -> str:
+        """What repeats the push, after the folder."""
+        private = " --private" if self.private else ""
+        return self.repo_id + private + (f" --revision {self.revision}" if self.revision else "")
+
+
+def read_target(settings: Mapping[str, Any], folder: Path, adapter_base: str | None = None) -> HubTarget | None:
+    """
+    What a recipe says of the Hub.
+
+    Args:
+        settings: Its `push_to_hub` and `hub_*`, as `TrainingArguments` names them. `hub_strategy` is not read: a
+            training is pushed once, at its end. The stages' Trainers must not get them: each would push a part of the
+            training, and its `training_args.bin` would hold the token.
+        folder: What is to be pushed; names the repository if `hub_model_id` does not.
+        adapter_base: The model that the adapter in the folder will belong to; None if it will be a whole model.
+
+    Returns:
+        The target; None without `push_to_hub`.
+
+    Raises:
+        ValueError: the adapter's model is a folder of this machine.
+    """
+    if not settings.get("push_to_hub"):
+        return None
+    refuse_local_base(adapter_base)
+    repo_id = settings.get("hub_model_id") or folder.resolve().name
+    return HubTarget(
+        repo_id, settings.get("hub_private_repo"), settings.get("hub_revision"), settings.get("hub_token")
+    )
+
+
+def refuse_local_base(base: str | None) -> None:
+    """Raise if nobody else could load an adapter on this model."""
+    if base and (Path(base).is_absolute() or Path(base).is_dir()):
+        raise ValueError(
+            f"An adapter on {base}, a folder of this machine, would load nowhere else. Push a whole model by "
+            "`merge_adapter: true`; or push that base first, and name its Hub id as `base_model` (of an adapter that "
+            "is trained already: as `base_model_name_or_path` in adapter_config.json)."
+        )
+
+
+def prepare(target: HubTarget) -> str:
+    """
+    Make the repository and branch, unless they are there: before a training, so that a wrong token ends it at once.
+
+    Returns:
+        The repository's full name.
+
+    Raises:
+        PushError: no token, a wrong one, no right to write there, or no Hub.
+    """
+    api = HfApi(token=target.token)
+    try:
+        api.whoami()
+        repo_id = api.create_repo(target.repo_id, private=target.private, exist_ok=True).repo_id
+        api.auth_check(repo_id, write=True)  # `create_repo` is content if others have such a repository
+        if target.revision:
+            api.create_branch(repo_id, branch=target.revision, exist_ok=True)
+    except Exception as error:
+        raise PushError(f"Cannot push to {target.repo_id}: {error}") from error
+    return repo_id
+
+
+def publish(folder: Path, target: HubTarget, message: str = "Upload MAC") -> str:
+    """
+    Push the files of a folder, without its sub-folders (checkpoints), notes and pickles, as one commit.
+
+    Args:
+        folder: A saved model with its processor, code and card, or an adapter.
+        target: Where to.
+        message: Of the commit.
+
+    Returns:
+        The commit's address.
+
+    Raises:
+        ValueError: no model in the folder, an adapter on a model of this machine, or a file that holds the token.
+        PushError: the push did not come to its end; nothing of it shows. The message says how to repeat it.
+    """
+    files = find_files(folder)
+    if "adapter_config.json" in files:
+        refuse_local_base(json.loads(files["adapter_config.json"].read_bytes())["base_model_name_or_path"])
+    refuse_token(files.values(), target.token or get_token())
+    repo_id = prepare(target)
+    api = HfApi(token=target.token)
+    try:
+        present = api.list_repo_files(repo_id, revision=target.revision)
+        stale = [name for name in present if "/" not in name and matches(name, REPLACED) and name not in files]
+        operations: list[CommitOperationAdd | CommitOperationDelete] = [
+            *(CommitOperationDelete(name) for name in stale),
+            *(CommitOperationAdd(name, path) for name, path in files.items()),
+        ]
+        # `upload_folder` would split a large folder over several commits.
+        commit = api.create_commit(repo_id, operations, commit_message=message, revision=target.revision)
+    except Exception as error:
+        again = f"python -m training_mac.release.hub {folder} {target.command}"
+        raise PushError(
+            f"The push to {repo_id} broke off: {error}\nThe model is whole in {folder}. {again}"
+        ) from error
+    return commit.commit_url
+
+
+def find_files(folder: Path) -> dict[str, Path]:
+    """{name in the repository: file} of what goes to the Hub, in order of their names."""
+    if not any((folder / name).is_file() for name in ("config.json", "adapter_config.json")):
+        raise ValueError(f"{folder}: no config.json or adapter_config.json; expected a saved model or adapter.")
+    return {
+        path.name: path for path in sorted(folder.iterdir()) if path.is_file() and not matches(path.name, LEFT_OUT)
+    }
+
+
+def matches(name: str, patterns: Sequence[str]) -> bool:
+    """Whether any of the patterns fits."""
+    return any(fnmatch(name, pattern) for pattern in patterns)
+
+
+def refuse_token(files: Iterable[Path], token: str | None) -> None:
+    """Raise if a file holds the token."""
+    for path in files:
+        if token and path.suffix != ".safetensors" and token.encode() in path.read_bytes():
+            raise ValueError(f"{path} holds the Hub token; remove it there before the folder is pushed.")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Push a folder: 0 when it is there, 1 if not."""
+    parser = argparse.ArgumentParser(
+        prog="python -m training_mac.release.hub", description="Push the folder of a trained model, as one commit."
+    )
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("repo_id", metavar="user/name")
+    parser.add_argument("--private", action="store_true", help="if the repository is new")
+    parser.add_argument("--revision", metavar="BRANCH", help="(default: main)")
+    options = parser.parse_args(arguments)
+    try:
+        print(publish(options.folder, HubTarget(options.repo_id, options.private or None, options.revision)))
+    except (PushError, ValueError) as error:
+        print(f"{parser.prog}: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

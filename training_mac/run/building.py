@@ -1,0 +1,157 @@
+"""The model that a run starts from: a checkpoint, two pretrained towers with a new connector, or a new one."""
+
+import math
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub.errors import StrictDataclassError
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
+
+from modeling_mac import MacConfig, MacForConditionalGeneration
+from modeling_mac.modeling_mamba2_mac import Mamba2MacMixer
+from processing_mac import MacFeatureExtractor, MacProcessor
+from training_mac.loop.checkpoints import write_whole
+from training_mac.recipe.fields import Recipe
+
+
+AUDIO_TOKEN = "<|audio|>"
+
+
+def load_base(base: str) -> tuple[MacForConditionalGeneration, MacProcessor]:
+    """Model and processor of a folder or Hub id; weights in float32, whatever the files hold."""
+    model = MacForConditionalGeneration.from_pretrained(base, dtype=torch.float32)
+    if Path(base).is_dir():
+        model.name_or_path = str(Path(base).resolve())  # what an adapter's folder will say that it belongs to
+    return model, MacProcessor.from_pretrained(base)
+
+
+def load_front(base: str | None) -> tuple[Any, str]:
+    """The feature extractor of a base model, or of a new one, and the token that stands for audio in its texts."""
+    if base is None:
+        return MacFeatureExtractor(), AUDIO_TOKEN
+    processor = MacProcessor.from_pretrained(base)
+    return processor.feature_extractor, processor.audio_token
+
+
+def make_base(recipe: Recipe, prompt: str, texts: Iterable[str], folder: Path) -> None:
+    """
+    Write the model that a run without `base_model` starts from; `folder` is complete or not there.
+
+    Args:
+        recipe: The first stage's.
+        prompt: The processor's default prompt.
+        texts: What the tokenizer of a model from nothing is made from.
+        folder: Where to.
+    """
+    if (recipe.base_audio_tower is None) != (recipe.base_language_model is None):
+        raise ValueError("`base_audio_tower` and `base_language_model` go together: give both or neither.")
+    make = new_model if recipe.base_audio_tower is None else join_towers
+    model, tokenizer = make(recipe, [*texts, prompt])
+    config = model.config
+    processor = MacProcessor(
+        MacFeatureExtractor(window_frames=config.audio_config.window_frames),
+        tokenizer,
+        audio_tokens_per_window=config.audio_tokens_per_window,
+        audio_tokens_per_run=config.audio_tokens_per_run,
+        default_prompt=prompt,
+    )
+    with write_whole(folder) as partial:
+        model.save_pretrained(partial)
+        processor.save_pretrained(partial)
+
+
+def join_towers(recipe: Recipe, texts: Iterable[str]) -> tuple[MacForConditionalGeneration, PreTrainedTokenizerFast]:
+    """Two pretrained towers and a new connector; `<|audio|>` is added to a tokenizer that lacks it."""
+    assert recipe.base_audio_tower is not None and recipe.base_language_model is not None
+    tokenizer = AutoTokenizer.from_pretrained(recipe.tokenizer or recipe.base_language_model, padding_side="left")
+    tokenizer.add_special_tokens({"additional_special_tokens": [AUDIO_TOKEN]})
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    model = MacForConditionalGeneration.from_towers(
+        recipe.base_audio_tower,
+        recipe.base_language_model,
+        audio_token_id=tokenizer.convert_tokens_to_ids(AUDIO_TOKEN),
+        **recipe.model,
+    )
+    return model, tokenizer
+
+
+def new_model(recipe: Recipe, texts: Iterable[str]) -> tuple[MacForConditionalGeneration, PreTrainedTokenizerFast]:
+    """A model from nothing, with a tokenizer of the texts."""
+    tokenizer = train_tokenizer(texts, recipe.vocab_size)
+    try:
+        config = MacConfig(**with_vocabulary(recipe.model, tokenizer))
+    except StrictDataclassError as error:
+        raise ValueError(f"`model`: {error}") from error
+    model = MacForConditionalGeneration(config)
+    if recipe.A_init_range is not None:
+        set_decay_rates(model, recipe.A_init_range)
+    model.generation_config.update(
+        max_new_tokens=40,
+        do_sample=False,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+        suppress_tokens=[config.audio_token_id],
+    )
+    return model, tokenizer
+
+
+@torch.no_grad()
+def set_decay_rates(model: MacForConditionalGeneration, rates: Sequence[float]) -> None:
+    """
+    Spread the heads' decay rates A evenly over the logarithm of a range.
+
+    A head keeps exp(-dt A) of its state from token to token. With Mamba-2's usual 1 and more, half the heads forget
+    within some twenty tokens, and a new model is slow to learn what was heard at the start of a window.
+
+    Args:
+        model: With a Mamba-2 for language model.
+        rates: Least and greatest rate.
+
+    Raises:
+        ValueError: not such a range, or not such a model.
+    """
+    mixers = [module for module in model.model.language_model.modules() if isinstance(module, Mamba2MacMixer)]
+    if not mixers:
+        raise ValueError(f"`A_init_range` is for Mamba-2, not for {model.config.text_config.model_type}.")
+    if len(rates) != 2 or not 0 < rates[0] <= rates[1]:
+        raise ValueError(f"`A_init_range` is {list(rates)}; expected two positive numbers, the smaller first.")
+    for mixer in mixers:
+        mixer.A_log.copy_(torch.linspace(math.log(rates[0]), math.log(rates[1]), mixer.num_heads))
+
+
+def train_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenizerFast:
+    """A byte-level BPE of the captions' own words; ids 0 to 2 are end, padding and `<|audio|>`."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    special = ["<|endoftext|>", "<|pad|>", AUDIO_TOKEN]
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        special_tokens=special,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        eos_token=special[0],
+        pad_token=special[1],
+        additional_special_tokens=special[2:],
+        padding_side="left",
+    )
+
+
+def with_vocabulary(model: dict[str, Any], tokenizer: PreTrainedTokenizerFast) -> dict[str, Any]:
+    """The model's settings with the tokenizer's sizes and ids."""
+    ids = {
+        "vocab_size": len(tokenizer),
+        "eos_token_id": tokenizer.eos_token_id,
+        "bos_token_id": tokenizer.eos_token_id,
+        "pad_token_id": tokenizer.pad_token_id,
+    }
+    text_config = {"model_type": "mamba2", **model.get("text_config", {}), **ids}
+    return {**model, "text_config": text_config, "audio_token_id": tokenizer.convert_tokens_to_ids(AUDIO_TOKEN)}

@@ -1,0 +1,172 @@
+"""What a run is refused for before anything is made, trained or pushed: better now than in the night."""
+
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from evaluation_mac.metrics.esc50_naming import is_scored
+from evaluation_mac.metrics.scoring import METRICS
+from modeling_mac import MacConfig
+from processing_mac.dataset_mac import Clip
+from training_mac.data.check import check_data
+from training_mac.data.stage_data import load_eval_clips
+from training_mac.loop.adapters import MODULES, check_lora
+from training_mac.loop.validation import score
+from training_mac.recipe.data_fields import parse_sources
+from training_mac.recipe.fields import MacTrainingArguments, Recipe
+from training_mac.recipe.file import Stage
+from training_mac.run.building import load_front
+
+
+EVAL_METRICS = tuple(name for name in METRICS if name != "sentence_similarity")  # it needs an encoder of its own
+STREAMED = "Shards are streamed, and a stream has no list of its recordings: name a manifest or a dataset instead."
+
+
+def check_stages(stages: Sequence[Stage]) -> None:
+    """
+    Check the recipe and its data, all stages before the first begins.
+
+    Raises:
+        ValueError: what could not do what it says, naming the field; or everything that is wrong with the data.
+        OSError: no base model.
+    """
+    recipes = [stage.recipe for stage in stages]
+    check_lora(recipes)
+    check_origin(recipes[0])
+    for stage in stages:
+        with naming(stage, stages):
+            check_fields(stage)
+            check_teachers(stage, stages)
+            check_streams(stage)
+    check_data([stage.data for stage in stages], *load_front(recipes[0].base_model))
+    for stage in stages:
+        if stage.training.eval_strategy != "no":
+            with naming(stage, stages):
+                check_metrics(stage, load_eval_clips(stage.data))
+
+
+def check_origin(recipe: Recipe) -> None:
+    """Refuse to set anew what the model to start from has learnt."""
+    trained = recipe.base_model or recipe.base_language_model
+    if recipe.A_init_range is not None and trained is not None:
+        raise ValueError(f"`A_init_range` is for a new language model; {trained} has learnt its decay rates.")
+
+
+@contextmanager
+def naming(stage: Stage, stages: Sequence[Stage]) -> Iterator[None]:
+    """Around the checks of one of several stages: errors say which."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"Stage {stage.number}: {error}" if len(stages) > 1 else str(error)) from error
+
+
+def check_fields(stage: Stage) -> None:
+    """Refuse fields that do not go together."""
+    recipe, training = stage.recipe, stage.training
+    if recipe.cached_epochs and recipe.encoder != "frozen":
+        raise ValueError("`cached_epochs` keeps what a frozen encoder says: it needs `encoder: frozen`.")
+    if not 0 <= recipe.encoding_mix <= 0.5:
+        raise ValueError(f"`encoding_mix` is {recipe.encoding_mix}; expected 0 to 0.5, the share of the lesser part.")
+    if recipe.encoding_mix and not recipe.cached_epochs:
+        raise ValueError("`encoding_mix` mixes encodings that are kept: it needs `cached_epochs`.")
+    if recipe.average_checkpoints:
+        check_averaging(recipe, training)
+    if recipe.objective == "captions" and all(getattr(recipe, part) == "frozen" for part in MODULES):
+        raise ValueError("`encoder`, `connector` and `language_model` are all 'frozen': nothing would train.")
+    if training.dataloader_persistent_workers:
+        raise ValueError("`dataloader_persistent_workers` would draw the first epoch's examples in all epochs.")
+    if recipe.early_stopping_patience is not None and not (
+        training.metric_for_best_model and training.load_best_model_at_end
+    ):
+        raise ValueError("`early_stopping_patience` needs `metric_for_best_model` and `load_best_model_at_end: true`.")
+    if training.eval_strategy != "no" and recipe.objective != "captions":
+        raise ValueError(f"`eval_strategy` validates captions; of `objective: {recipe.objective}` there are none.")
+    if training.eval_strategy != "no" and not stage.data.eval_data:
+        raise ValueError("`eval_strategy` asks for validation, but no data to validate on is given.")
+
+
+def check_averaging(recipe: Recipe, training: MacTrainingArguments) -> None:
+    """Refuse a mean of checkpoints that are not written or not kept."""
+    if recipe.objective != "tags":
+        raise ValueError(f"`average_checkpoints` is for `objective: tags`, not for {recipe.objective!r}.")
+    kept = 0 if training.save_strategy == "no" else training.save_total_limit or math.inf
+    if kept < recipe.average_checkpoints:
+        raise ValueError(
+            f"`average_checkpoints` is {recipe.average_checkpoints}, but `save_strategy` and `save_total_limit` keep "
+            f"{kept}."
+        )
+
+
+def check_teachers(stage: Stage, stages: Sequence[Stage]) -> None:
+    """Refuse to imitate teachers where no stage before has trained one."""
+    before = [other for other in stages if other.number < stage.number]
+    if stage.recipe.imitate_teachers and not any(other.recipe.objective == "teacher" for other in before):
+        raise ValueError("`imitate_teachers`: there is no teacher; a stage with `objective: teacher` must come first.")
+
+
+def check_streams(stage: Stage) -> None:
+    """Refuse shards where a list of all recordings is needed, and whatever an endless stream cannot have."""
+    recipe, data, training = stage.recipe, stage.data, stage.training
+    if any(source.format == "webdataset" for source in parse_sources(data.eval_data, data)):
+        raise ValueError(f"`eval_data`: {STREAMED}")
+    sources = parse_sources(data.train_data, data)
+    if not any(source.format == "webdataset" for source in sources):
+        return
+    if len(sources) > 1:
+        raise ValueError("`train_data`: shards are streamed, and a stream cannot be mixed with other sources.")
+    if training.max_steps <= 0:
+        raise ValueError("`max_steps` is missing: `train_data` names shards, and a stream has no end.")
+    if stage.number == 1 and recipe.base_model is None and recipe.base_audio_tower is None:
+        raise ValueError(
+            f"A new model's tokenizer is made of all captions: give `base_model`, or the towers. {STREAMED}"
+        )
+    listed = {
+        "objective": recipe.objective != "captions",
+        "cached_epochs": recipe.cached_epochs > 0,
+        "cache_features": data.cache_features is not None,
+        "train_sampling_strategy": training.train_sampling_strategy == "group_by_length",
+    }
+    if needing := [f"`{name}`" for name, needed in listed.items() if needed]:
+        raise ValueError(f"{', '.join(needing)}: {STREAMED}")
+
+
+def check_packing(stages: Sequence[Stage], base: str) -> None:
+    """
+    Refuse packing with a language model that would read packed clips as one.
+
+    Args:
+        stages: Of the run.
+        base: Folder or Hub id of the model that it starts from, made by now.
+
+    Raises:
+        ValueError: the language model is no Mamba-2.
+    """
+    if not any(stage.recipe.packing and stage.recipe.objective == "captions" for stage in stages):
+        return
+    language_model = MacConfig.from_pretrained(base).text_config.model_type
+    if language_model != "mamba2":
+        raise ValueError(
+            f"`packing` needs a language model that keeps packed clips apart by `seq_idx`: 'mamba2'; this one is "
+            f"{language_model!r}."
+        )
+
+
+def check_metrics(stage: Stage, clips: Sequence[Clip]) -> None:
+    """Refuse metrics that do not exist, cannot run here, or cannot be had of these clips."""
+    metrics, best = stage.recipe.eval_metrics, stage.training.metric_for_best_model
+    if unknown := [name for name in metrics if name not in EVAL_METRICS]:
+        raise ValueError(f"`eval_metrics`: no {', '.join(unknown)}; possible are {', '.join(EVAL_METRICS)}.")
+    possible = ["loss", *try_metrics(clips, metrics)]
+    if best and best.removeprefix("eval_") not in possible:
+        raise ValueError(
+            f"`metric_for_best_model`: no {best!r} with these `eval_metrics` and `eval_data`; possible are "
+            f"{', '.join(possible)}."
+        )
+
+
+def try_metrics(clips: Sequence[Clip], metrics: Sequence[str]) -> dict[str, Any]:
+    """The scores of one or two references as captions: their names, and that Java's programs run."""
+    sample = [clips[0], *[clip for clip in clips if is_scored(clip.source)][:1]]
+    return score(sample, [clip.captions[0] for clip in sample], metrics)

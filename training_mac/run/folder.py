@@ -1,0 +1,210 @@
+"""
+The folder of a run: what it is, what is done, and where it goes on.
+
+    OUTPUT_DIR/run.json               the settings of every stage
+    OUTPUT_DIR/base                   the model it starts from, unless that is a checkpoint elsewhere
+    OUTPUT_DIR/stage-1/checkpoint-50  the Trainer's
+    OUTPUT_DIR/stage-1/result         what was learnt by the end of the stage; trainer_state.json beside it: its log
+    OUTPUT_DIR                        the model itself, at the end
+
+Every stage starts from these files and never from memory, so that a run that was killed and one that was not are the
+same run.
+"""
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import PartialState
+from safetensors.torch import load_file, save_file
+from torch import nn
+from transformers import set_seed
+
+from evaluation_mac.reports.report import write_text_whole
+from training_mac.data.stage_data import read_training_texts
+from training_mac.loop.adapters import attach_adapter, ends_whole, module_to_train
+from training_mac.loop.checkpoints import (
+    is_whole,
+    last_whole_checkpoint,
+    remove_partial_checkpoints,
+    write_whole,
+)
+from training_mac.recipe.file import Stage
+from training_mac.run.building import load_base, make_base
+
+
+WEIGHTS = "model.safetensors"
+TEACHER = "teacher.safetensors"
+DEFAULT_PROMPT = "Describe the audio you hear."
+BASE_FIELDS = ("base_model", "base_audio_tower", "base_language_model", "tokenizer", "model", "vocab_size",
+               "A_init_range")  # fmt: skip
+# Fields that may change when a run goes on: they touch what is shown, kept and sent, but no weight.
+FREE_FIELDS = ("logging_", "report_to", "run_name", "project", "disable_tqdm", "log_level", "push_to_hub", "hub_",
+               "dataloader_num_workers", "dataloader_prefetch_factor", "dataloader_pin_memory", "save_total_limit",
+               "resume_from_checkpoint", "output_dir", "trackio_", "ddp_timeout",
+               "max_nan_steps", "check_samples", "cache_features", "merge_adapter", "store_float16")  # fmt: skip
+
+
+class Run:
+    """
+    A recipe's stages and their folder.
+
+    Args:
+        stages: From `load_stages`.
+
+    Raises:
+        ValueError: the folder holds a run of other settings.
+    """
+
+    def __init__(self, stages: list[Stage]):
+        self.stages = stages
+        self.recipes = [stage.recipe for stage in stages]
+        self.folder = Path(stages[0].settings["output_dir"])
+        self.is_main = stages[0].training.process_index == 0
+        for name in BASE_FIELDS:
+            if any(getattr(recipe, name) != getattr(self.recipes[0], name) for recipe in self.recipes):
+                raise ValueError(f"`{name}` differs between the stages: a run starts from one model.")
+        settings = [{name: value for name, value in stage.settings.items() if keeps_weights(name)}
+                    for stage in self.stages]  # fmt: skip
+        self.settings = json.loads(json.dumps(settings))
+        if self.has_begun:
+            self.compare_settings()
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether a run in the folder got somewhere."""
+        return any(self.folder.glob("stage-*/*"))
+
+    def compare_settings(self) -> None:
+        """Refuse to go on with other settings than those of the run in the folder."""
+        before, settings = json.loads((self.folder / "run.json").read_text(encoding="utf-8")), self.settings
+        if len(before) != len(settings):
+            raise ValueError(f"{self.folder} holds a run of {len(before)} stages, not of {len(settings)}. {HINT}")
+        for number, (old, new) in enumerate(zip(before, settings, strict=True), start=1):
+            for name in sorted(old.keys() | new.keys()):
+                if old.get(name) != new.get(name):
+                    raise ValueError(
+                        f"{self.folder} holds a run whose stage {number} has {name}: {old.get(name)!r}; this one has "
+                        f"{new.get(name)!r}. {HINT}"
+                    )
+
+    def begin(self) -> None:
+        """Write the stages' settings down and make the model that they start from, unless that was done before."""
+        if self.is_main:
+            if not self.has_begun:
+                shutil.rmtree(self.folder / "base", ignore_errors=True)
+                self.folder.mkdir(parents=True, exist_ok=True)
+                write_text_whole(self.folder / "run.json", json.dumps(self.settings, indent=1))
+            if self.recipes[0].base_model is None and not is_whole(Path(self.base)):
+                self.make_base()
+        PartialState().wait_for_everyone()
+
+    def make_base(self) -> None:
+        """Join the towers that the recipe names, or make a new model, whose tokenizer is made of the captions."""
+        stage = self.stages[0]
+        set_seed(stage.training.seed)
+        texts = read_training_texts(stage.data) if stage.recipe.base_audio_tower is None else []
+        make_base(stage.recipe, stage.data.prompt or DEFAULT_PROMPT, texts, Path(self.base))
+
+    @property
+    def adapter_base(self) -> str | None:
+        """The model that the run's adapter will belong to; None of a run that ends in a whole model."""
+        if ends_whole(self.recipes):
+            return None
+        return self.recipes[0].base_model or str(Path(self.base).resolve())
+
+    @property
+    def base(self) -> str:
+        """Folder or Hub id of the model that the run starts from."""
+        return self.recipes[0].base_model or str(self.folder / "base")
+
+    def stage_folder(self, number: int) -> Path:
+        """A stage's checkpoints and result."""
+        return self.folder / f"stage-{number}"
+
+    def result(self, number: int) -> Path:
+        """What was learnt by the end of a stage."""
+        return self.stage_folder(number) / "result"
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether every stage came to its end."""
+        return all(is_whole(self.result(stage.number)) for stage in self.stages)
+
+    def unfinished(self) -> Iterator[Stage]:
+        """The stages that are left."""
+        for stage in self.stages:
+            if is_whole(self.result(stage.number)):
+                PartialState().print(f"Stage {stage.number} is finished already.")
+            else:
+                state, count = PartialState(), len(self.stages)
+                state.print(
+                    f"Stage {stage.number} of {count}: {stage.recipe.objective} on {state.num_processes} processes"
+                )
+                yield stage
+
+    def load(self, after: int) -> tuple[Any, Any]:
+        """Model, with its LoRA layers, and processor as they were after so many stages."""
+        model, processor = load_base(self.base)
+        set_seed(self.stages[0].training.seed)  # of new LoRA matrices
+        model = attach_adapter(model, self.recipes)
+        if after:
+            weights = load_file(self.result(after) / WEIGHTS)
+            unexpected = module_to_train(model, self.recipes).load_state_dict(weights, strict=False).unexpected_keys
+            if unexpected:
+                raise ValueError(f"{self.result(after)} holds weights of another model: {', '.join(unexpected[:5])}.")
+        return model, processor
+
+    def teachers(self, before: int) -> list[dict[str, torch.Tensor]]:
+        """The weights of the teachers that the stages before this one trained; `check_stages` has seen to it."""
+        files = [self.result(number) / TEACHER for number in range(1, before)]
+        return [load_file(file) for file in files if file.is_file()]
+
+    def last_checkpoint(self, stage: Stage) -> Path | None:
+        """Where a stage goes on; what was half written is removed."""
+        folder = self.stage_folder(stage.number)
+        if self.is_main:
+            remove_partial_checkpoints(folder)
+        PartialState().wait_for_everyone()
+        return last_whole_checkpoint(folder)
+
+    def save_result(
+        self, stage: Stage, weights: dict[str, torch.Tensor], teacher: dict[str, torch.Tensor] | None = None
+    ) -> None:
+        """Write what was learnt by the end of a stage, whole or not at all: the model, and a teacher beside it."""
+        if self.is_main:
+            with write_whole(self.result(stage.number)) as folder:
+                save_file(weights, folder / WEIGHTS)
+                if teacher is not None:
+                    save_file(teacher, folder / TEACHER)
+        PartialState().wait_for_everyone()
+
+
+HINT = "To go on with it, run it as it was; to start anew, choose another --output_dir or delete this one."
+
+
+def keeps_weights(name: str) -> bool:
+    """Whether another value of this field would give another model."""
+    return not name.startswith(FREE_FIELDS)
+
+
+def learnt_weights(state_dict: dict[str, torch.Tensor], whole: bool) -> dict[str, torch.Tensor]:
+    """Of a model the tensors to keep, a shared one once: all, or LoRA's and those of the parts beside it."""
+    kept: dict[str, torch.Tensor] = {}
+    seen: set[tuple] = set()
+    for name, tensor in state_dict.items():
+        place = (tensor.data_ptr(), tensor.shape)
+        if place not in seen and (whole or "lora_" in name or "modules_to_save" in name):
+            seen.add(place)
+            kept[name] = tensor.detach().cpu().contiguous()
+    return kept
+
+
+def gather_weights(trainer: Any, model: nn.Module) -> dict[str, torch.Tensor]:
+    """The model's tensors, whole; call it on all processes."""
+    if trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled:
+        return trainer.accelerator.get_state_dict(trainer.model_wrapped)
+    return model.state_dict()

@@ -1,0 +1,56 @@
+"""The folder that a run ends with: a whole model, or an adapter on top of its base; both caption and go to the Hub."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+from accelerate import PartialState
+from peft import PeftModel
+
+from processing_mac import AudioCaptioningPipeline
+from training_mac.loop.adapters import ends_whole
+from training_mac.loop.checkpoints import writing
+from training_mac.run.folder import Run
+
+
+def save_model(run: Run) -> Path:
+    """Write the model of the last stage into the run's folder, each file under a temporary name first."""
+    if run.is_main:
+        stage = run.stages[-1]
+        model, processor = run.load(after=len(run.stages))
+        processor.default_prompt = stage.data.prompt or processor.default_prompt
+        partial = run.folder / "model.partial"
+        shutil.rmtree(partial, ignore_errors=True)
+        if isinstance(model, PeftModel) and ends_whole(run.recipes):
+            model = model.merge_and_unload()
+        with writing(partial):
+            if isinstance(model, PeftModel):
+                model.save_pretrained(partial)
+                processor.save_pretrained(partial)
+                (partial / "README.md").unlink()  # peft's; the run's own card says more, and may be there already
+            else:
+                save_whole_model(model, processor, partial, stage.recipe.store_float16)
+        for file in partial.iterdir():
+            file.replace(run.folder / file.name)
+        partial.rmdir()
+    PartialState().wait_for_everyone()
+    return run.folder
+
+
+def save_whole_model(model: Any, processor: Any, folder: Path, store_float16: bool) -> None:
+    """Model, processor and the pipeline's code; in float16, if asked, that loads as float32."""
+    pipeline = AudioCaptioningPipeline(model, processor=processor, task="audio-captioning", device="cpu")
+    if store_float16:
+        model.half()
+    pipeline.save_pretrained(folder)
+    if store_float16:
+        mark_float32(folder / "config.json")
+
+
+def mark_float32(config_file: Path) -> None:
+    """Have `from_pretrained` load the weights as float32: float16 is several times slower on a CPU."""
+    config = json.loads(config_file.read_text(encoding="utf-8"))
+    for part in (config, config["audio_config"], config["text_config"]):
+        part["dtype"] = "float32"
+    config_file.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
