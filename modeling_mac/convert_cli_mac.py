@@ -5,11 +5,13 @@
 """
 
 import argparse
-import shutil
 from pathlib import Path
 
 import torch
 from transformers import set_seed
+
+# The command is an application on top of both packages; it alone may take a helper of the other one.
+from processing_mac.whole_files_mac import write_folder_whole
 
 from .configuration_mac import CONNECTOR_TYPES
 from .modeling_mac import MacForConditionalGeneration
@@ -30,7 +32,8 @@ def main(arguments: list[str] | None = None) -> None:
         model = MacForConditionalGeneration.from_towers(
             options.audio, options.language_model, dtype=getattr(torch, options.dtype), **config
         )
-        save_whole(model, output)
+        with write_folder_whole(output) as partial:
+            model.save_pretrained(partial)
     except (OSError, ValueError) as error:
         parser.exit(1, f"mac-convert: {error}\n")
     print(f"{output}: {model.num_parameters():,} parameters; the connector is untrained.")
@@ -70,17 +73,6 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--seed", type=int, default=0, help="of the new connector's weights (default: 0)")
     return parser
-
-
-def save_whole(model: MacForConditionalGeneration, output: Path) -> None:
-    """Save under a temporary name, then rename: `output` is complete or not there."""
-    partial = output.with_name(f"{output.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    try:
-        model.save_pretrained(partial)
-        partial.replace(output)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Manifests of clips with their captions, and the collator that turns examples into a batch for training."""
+"""Manifests of clips with their captions."""
 
 import csv
 import difflib
@@ -9,12 +9,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
 from pyarrow.parquet import ParquetFile
 
 
 MANIFESTS = (".csv", ".jsonl", ".parquet")
-COLUMNS = ("audio", "caption", "phrase", "source", "prompt")
+TEXTS = ("caption", "phrase", "source", "prompt")
+COLUMNS = ("audio", *TEXTS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,34 +95,69 @@ def make_clips(
     origin: str, rows: Iterable[tuple[int, dict[str, Any]]], root: Path, columns: Mapping[str, str], unit: str = "line"
 ) -> ClipRows:
     """Clips of numbered rows; a column that no row has is one problem, not one a row."""
-    found, seen = ClipRows(), dict.fromkeys([""])
+    found = ClipRows()
+    for number, clip in iter_clips(origin, rows, root, columns, found.problems, unit):
+        found.places.append(f"{origin}, {unit} {number}")
+        found.clips.append(clip)
+    return found
+
+
+def iter_clips(
+    origin: str,
+    rows: Iterable[tuple[int, dict[str, Any]]],
+    root: Path,
+    columns: Mapping[str, str],
+    problems: list[str],
+    unit: str = "line",
+) -> Iterator[tuple[int, Clip]]:
+    """
+    Clips of numbered rows, one at a time and with their numbers: tables of millions of rows are never held as objects.
+
+    Args:
+        origin: Name of the table in messages.
+        rows: Numbers and cells of the rows.
+        root: Folder that audio paths are relative to.
+        columns: What the table calls its columns, where it is not as `read_manifest` says.
+        problems: Where rows that make no clip are noted.
+        unit: What the numbers count: "line" or "row".
+    """
+    layouts: dict[tuple, dict[str, list[str]]] = {}  # of the rows' keys: matching names costs more than all the rest
+    seen, count, has_root = dict.fromkeys([""]), 0, root != Path()
     for number, row in rows:
-        seen.update(dict.fromkeys(row))
-        audio, captions = audio_cell(row, columns), text_cells(row, columns, "caption")
-        place = f"{origin}, {unit} {number}"
+        keys = tuple(row)
+        if (layout := layouts.get(keys)) is None:
+            layout = layouts[keys] = find_columns(keys, columns)
+            seen.update(dict.fromkeys(keys))
+        audio = audio_cell(row, columns)
+        captions, phrases, sources, prompts = [texts_in(row, layout[name]) if layout[name] else () for name in TEXTS]
         if None in row:
-            found.problems.append(f"{place}: more cells than columns; is a comma in a caption without quotes?")
-        elif not audio or not captions:
-            name = "audio" if captions or not audio else "caption"
-            what = columns.get(name, name)
-            found.problems.append(f"{place}: no `{what}`" + (f" or `{what}_1`, …" if name == "caption" else ""))
-        else:
-            source, prompt = text_cells(row, columns, "source"), text_cells(row, columns, "prompt")
-            found.places.append(place)
-            found.clips.append(
-                Clip(
-                    str(root / audio) if isinstance(audio, str) else audio,
-                    captions,
-                    text_cells(row, columns, "phrase"),
-                    source[0] if source else None,
-                    prompt[0] if prompt else None,
-                )
+            problems.append(
+                f"{origin}, {unit} {number}: more cells than columns; is a comma in a caption without quotes?"
             )
-    names = [name for name in seen if name]
-    if missing := missing_columns(origin, names, columns):
-        found.problems = missing
-    elif not found.clips and not found.problems:
-        found.problems = [f"{origin}: holds no rows."]
+        elif audio is None or not captions:
+            name = "audio" if captions or audio is None else "caption"
+            what = columns.get(name, name)
+            hint = f" or `{what}_1`, …" if name == "caption" else ""
+            problems.append(f"{origin}, {unit} {number}: no `{what}`{hint}")
+        else:
+            count += 1
+            audio = str(root / audio) if has_root and isinstance(audio, str) else audio
+            yield (
+                number,
+                Clip(audio, captions, phrases, sources[0] if sources else None, prompts[0] if prompts else None),
+            )
+    if missing := missing_columns(origin, [name for name in seen if name], columns):
+        problems[:] = missing
+    elif not count and not problems:
+        problems.append(f"{origin}: holds no rows.")
+
+
+def find_columns(keys: Iterable[str | None], columns: Mapping[str, str]) -> dict[str, list[str]]:
+    """The keys of a row that hold each of `COLUMNS`: `name`, `name_1`, `name_2`, …"""
+    found = {}
+    for name in COLUMNS:
+        pattern = re.compile(rf"{re.escape(columns.get(name, name))}(_\d+)?")
+        found[name] = [key for key in keys if key and pattern.fullmatch(key)]
     return found
 
 
@@ -153,10 +188,16 @@ def audio_cell(row: dict[str, Any], columns: Mapping[str, str]) -> Any:
 
 def text_cells(row: dict[str, Any], columns: Mapping[str, str], name: str) -> tuple[str, ...]:
     """The texts in the cells of `name`, `name_1`, `name_2`, …, of which each may be a list."""
-    pattern = re.compile(rf"{re.escape(columns.get(name, name))}(_\d+)?")
-    cells = [cell for key, cell in row.items() if key and pattern.fullmatch(key)]
-    texts = [text for cell in cells for text in (cell if isinstance(cell, list) else [cell])]
-    return tuple(text.strip() for text in texts if isinstance(text, str) and text.strip())
+    return texts_in(row, find_columns(row, columns)[name])
+
+
+def texts_in(row: dict[str, Any], keys: Iterable[str]) -> tuple[str, ...]:
+    """The texts in some cells of a row, without blank ones."""
+    texts: list[str] = []
+    for key in keys:
+        cell = row[key]
+        texts += [text.strip() for text in (cell if isinstance(cell, list) else [cell]) if isinstance(text, str)]
+    return tuple(filter(None, texts))
 
 
 def is_parquet(path: Path) -> bool:
@@ -217,29 +258,4 @@ def _parse_line(place: str, text: str, problems: list[str] | None) -> dict[str, 
     return None
 
 
-class CaptionCollator:
-    """
-    Examples -> batch.
-
-    An example is a dict with `input_features` (windows, frames, mel bins), or `encoder_hidden_states` (windows,
-    1 + patches, dim), `caption` and optionally `prompt`; the batch is what the model's forward takes,
-    padded on the right, with labels.
-    """
-
-    def __init__(self, processor: Any, loss_on: str = "answer"):
-        self.processor = processor
-        self.loss_on = loss_on
-
-    def __call__(self, examples: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
-        audio = "input_features" if "input_features" in examples[0] else "encoder_hidden_states"
-        num_windows = [len(example[audio]) for example in examples]
-        prompts = [example.get("prompt") or self.processor.default_prompt for example in examples]
-        captions = [example["caption"] for example in examples]
-        return {
-            **self.processor.encode(num_windows, prompts, captions, loss_on=self.loss_on),
-            audio: torch.cat([example[audio] for example in examples]),
-            "audio_num_windows": torch.tensor(num_windows),
-        }
-
-
-__all__ = ["CaptionCollator", "Clip", "ClipRows", "make_clips", "read_manifest"]
+__all__ = ["Clip", "ClipRows", "iter_clips", "make_clips", "read_manifest"]

@@ -8,7 +8,8 @@ from huggingface_hub import EvalResult, ModelCard
 
 from evaluation_mac.metrics.caption_statistics import STATISTICS
 from evaluation_mac.reports.evaluation import Evaluation
-from evaluation_mac.reports.report import format_interval, format_number, write_text_whole
+from evaluation_mac.reports.report import format_interval, format_number
+from processing_mac.whole_files_mac import write_text_whole
 
 
 # The Hub's list of tasks has neither captioning of audio nor retrieval; this is its task of a model like MAC.

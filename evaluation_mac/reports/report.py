@@ -3,11 +3,11 @@
 import csv
 import io
 import json
-import os
 from pathlib import Path
 from typing import Any
 
 from evaluation_mac.reports.evaluation import Evaluation
+from processing_mac.whole_files_mac import write_text_whole
 
 
 def write_report(folder: Path, settings: dict[str, Any], evaluation: Evaluation, failed: dict[str, str]) -> None:
@@ -74,10 +74,3 @@ def format_number(value: float) -> str:
 def format_interval(interval: tuple[float, float] | None) -> str:
     """`low to high`, or nothing where there is none."""
     return " to ".join(map(format_number, interval)) if interval else ""
-
-
-def write_text_whole(path: Path, text: str) -> None:
-    """Write under another name first, so that no reader meets half a file. A recording's name may be any bytes."""
-    temporary = path.with_name(f"{path.name}.part")
-    temporary.write_bytes(text.encode("utf-8", "surrogateescape"))
-    os.replace(temporary, path)

@@ -17,6 +17,11 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
+from processing_mac.dataset_mac import Clip
+from training_mac.data.tables import ClipTables
+from training_mac.examples.training_set import make_training_set
+from training_mac.recipe.data_fields import DataRecipe, parse_sources
+
 
 ROOT = Path(__file__).parents[2]
 
@@ -138,3 +143,44 @@ def in_process() -> Callable[..., subprocess.CompletedProcess]:
 def weights_after() -> Callable[..., dict[str, torch.Tensor]]:
     """What a stage had learnt at its end."""
     return lambda folder, stage=1: load_file(Path(folder) / f"stage-{stage}" / "result" / "model.safetensors")
+
+
+@pytest.fixture
+def tables(tmp_path: Path) -> ClipTables:
+    """Where clips go that a test reads."""
+    return ClipTables(tmp_path / "clips")
+
+
+@pytest.fixture
+def read_data(tmp_path: Path) -> Callable[[DataRecipe], ClipTables]:
+    """Reads the sources of a recipe's data, anew each time; raises what is wrong with them."""
+    numbers = itertools.count()
+
+    def read(data: DataRecipe) -> ClipTables:
+        tables = ClipTables(tmp_path / f"clips-{next(numbers)}")
+        for source in (*parse_sources(data.train_data, data), *parse_sources(data.eval_data, data, split=None)):
+            if source.format == "webdataset":
+                continue
+            problems, missing = tables.read(source)
+            if problems or (missing and not data.skip_bad_audio):
+                raise ValueError("\n".join([*problems, *missing]))
+        return tables
+
+    return read
+
+
+@pytest.fixture
+def load_clips(read_data) -> Callable[..., list[Clip]]:
+    """The clips of what a recipe names as its training data."""
+
+    def load(value: Any, **fields: Any) -> list[Clip]:
+        data = DataRecipe(value, **fields)
+        return [clip for _, table in read_data(data).training(data) for clip in table]
+
+    return load
+
+
+@pytest.fixture
+def make_set(read_data, processor) -> Callable[..., Any]:
+    """The training set of a recipe's data."""
+    return lambda data, seed=0: make_training_set(data, processor, seed, read_data(data))

@@ -9,8 +9,8 @@ from safetensors.torch import load_file
 from transformers import AutoModelForMultimodalLM, AutoProcessor
 
 from processing_mac import AudioCaptioningPipeline
-from training_mac.data.stage_data import read_eval_clips
-from training_mac.recipe.data_fields import DataRecipe
+from training_mac.data.tables import ClipTables
+from training_mac.recipe.data_fields import DataRecipe, parse_sources
 from training_mac.run.building import train_tokenizer
 
 
@@ -128,14 +128,19 @@ def test_bad_audio_is_skipped_in_every_kind_of_stage_and_in_validation(write_rec
     assert any("eval_loss" in entry for entry in logs)
 
 
-def test_validation_without_any_readable_audio_is_refused(half_bad, processor) -> None:
+def test_validation_without_any_readable_audio_is_refused(half_bad, processor, tmp_path) -> None:
     data = DataRecipe("", eval_data=half_bad, skip_bad_audio=True)
-    assert [Path(clip.audio).name for clip in read_eval_clips(data, processor.feature_extractor)] == [
-        f"{row}.wav" for row in range(4)
-    ]
+
+    def readable() -> list[str]:
+        with ClipTables(tmp_path / "clips") as tables:
+            tables.read(*parse_sources(half_bad, data))
+            clips = tables.readable_validation(data, processor.feature_extractor)
+            return [Path(clip.audio).name for clip in clips]
+
+    assert readable() == [f"{row}.wav" for row in range(4)]
     Path(half_bad).write_text("audio,caption\nnoise.wav,a\nwords.wav,b\n")
     with pytest.raises(ValueError, match=r"None of the recordings to validate on can be read\.\n.*noise\.wav"):
-        read_eval_clips(data, processor.feature_extractor)
+        readable()
 
 
 def test_a_finished_run_keeps_its_card(base, write_recipe, train, capsys) -> None:

@@ -1,6 +1,7 @@
 """Hugging Face datasets, local or from the Hub, as clips: their audio stays where it is until it is asked for."""
 
 import io
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,8 +12,11 @@ import torch
 from datasets import Audio, Dataset, DatasetDict, config, load_dataset, load_from_disk
 from datasets.fingerprint import Hasher
 
-from processing_mac.dataset_mac import MANIFESTS, ClipRows, make_clips
+from processing_mac.dataset_mac import MANIFESTS, Clip, iter_clips
 from training_mac.recipe.data_fields import Source
+
+
+IN_DATASET = object()  # stands for the audio of a row while its texts are read
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -59,21 +63,27 @@ class StoredAudio:
         return SimpleNamespace(data=torch.from_numpy(samples.T), sample_rate=rate)
 
 
-def read_dataset(source: Source) -> ClipRows:
+def read_dataset(source: Source, problems: list[str]) -> Iterator[tuple[int, Clip]]:
     """A dataset: its column `audio` is an `Audio` feature or holds paths; captions are texts or lists of them."""
     dataset = open_dataset(source)
     column = source.columns.get("audio", "audio")
     texts: Any = dataset
     if isinstance(dataset.features.get(column), Audio):
-        dataset = dataset.cast_column(column, Audio(decode=False)).select_columns([column])
         texts = texts.remove_columns([column])
         texts = texts if texts.column_names else [{}] * len(dataset)  # without columns it would have no rows either
-        texts = (
-            {**cells, column: StoredAudio(dataset, column, row, f"{source.path}, row {row + 1}")}
-            for row, cells in enumerate(texts)
-        )
+        texts = ({**cells, column: IN_DATASET} for cells in texts)
     rows = enumerate(texts, start=1)
-    return make_clips(source.path, rows, Path(source.audio_root or ""), source.columns, unit="row")
+    yield from iter_clips(source.path, rows, Path(source.audio_root or ""), source.columns, problems, unit="row")
+
+
+def stored_audio(source: Source) -> Callable[[int], StoredAudio] | None:
+    """What gives the audio of a row, from 0, where the dataset keeps it itself; None where it holds paths."""
+    dataset = open_dataset(source)
+    column = source.columns.get("audio", "audio")
+    if not isinstance(dataset.features.get(column), Audio):
+        return None
+    encoded = dataset.cast_column(column, Audio(decode=False)).select_columns([column])
+    return lambda row: StoredAudio(encoded, column, row, f"{source.path}, row {row + 1}")
 
 
 def cache_of(folder: Path) -> str | None:

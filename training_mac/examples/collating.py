@@ -4,7 +4,30 @@ from typing import Any
 
 import torch
 
-from processing_mac.dataset_mac import CaptionCollator
+
+class CaptionCollator:
+    """
+    Examples -> batch.
+
+    An example is a dict with `input_features` (windows, frames, mel bins), or `encoder_hidden_states` (windows,
+    1 + patches, dim), `caption` and optionally `prompt`; the batch is what the model's forward takes,
+    padded on the right, with labels.
+    """
+
+    def __init__(self, processor: Any, loss_on: str = "answer"):
+        self.processor = processor
+        self.loss_on = loss_on
+
+    def __call__(self, examples: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
+        audio = "input_features" if "input_features" in examples[0] else "encoder_hidden_states"
+        num_windows = [len(example[audio]) for example in examples]
+        prompts = [example.get("prompt") or self.processor.default_prompt for example in examples]
+        captions = [example["caption"] for example in examples]
+        return {
+            **self.processor.encode(num_windows, prompts, captions, loss_on=self.loss_on),
+            audio: torch.cat([example[audio] for example in examples]),
+            "audio_num_windows": torch.tensor(num_windows),
+        }
 
 
 class TrainingCollator(CaptionCollator):

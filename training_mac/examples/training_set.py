@@ -14,9 +14,9 @@ import torch
 from torch.utils.data import Dataset
 
 from processing_mac.dataset_mac import Clip, summarize
-from training_mac.data.clip_table import ClipTable
+from training_mac.data.clip_table import JoinedClips
 from training_mac.data.features import LogMels
-from training_mac.data.sources import load_source
+from training_mac.data.tables import ClipTables
 from training_mac.examples.scenes import SILENCE_AND_NOISE, Recording, SceneMaker, may_meet
 from training_mac.examples.streaming import StreamingTrainingSet
 from training_mac.recipe.data_fields import TWO, DataRecipe, parse_sources
@@ -28,7 +28,7 @@ MOST_DRAWS = 100_000  # in search of a second recording
 CHARACTERS_PER_TOKEN = 4.5  # of English in the vocabularies of language models; a guess for grouping by length
 
 
-def make_training_set(data: DataRecipe, processor: Any, seed: int) -> Dataset:
+def make_training_set(data: DataRecipe, processor: Any, seed: int, tables: ClipTables) -> Dataset:
     """
     The examples that `train_data` makes: dicts with `input_features` (windows, frames, mel bins) float32, `caption`,
     `prompt` (None: the processor's), `audio` (the name of the file) and `spans`, see `Scene`.
@@ -46,7 +46,7 @@ def make_training_set(data: DataRecipe, processor: Any, seed: int) -> Dataset:
         return StreamingTrainingSet(streams[0], data, processor.feature_extractor, seed)
     if data.share_of_two > 0 and any(one.format == "openaqa" for one in sources):
         raise ValueError(f"{', '.join(f'`{name}`' for name in TWO)}: answers to questions cannot be put together.")
-    clips = [load_source(source, data.skip_bad_audio) for source in sources]
+    clips = [table for _, table in tables.training(data)]
     return TrainingSet(clips, [source.weight for source in sources], data, processor, seed)
 
 
@@ -67,9 +67,9 @@ class TrainingSet(Dataset):
     """
 
     def __init__(
-        self, sources: Sequence[list[Clip]], weights: Sequence[float], data: DataRecipe, processor: Any, seed: int
+        self, sources: Sequence[Sequence[Clip]], weights: Sequence[float], data: DataRecipe, processor: Any, seed: int
     ):
-        self.clips = ClipTable(clip for clips in sources for clip in clips)
+        self.clips = JoinedClips(sources)
         self.mixture = Mixture([len(clips) for clips in sources], weights, seed)
         self.processor = processor
         self.extractor = processor.feature_extractor

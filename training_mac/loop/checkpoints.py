@@ -14,7 +14,7 @@ from pathlib import Path
 
 from safetensors import SafetensorError
 
-from evaluation_mac.reports.report import write_text_whole
+from processing_mac.whole_files_mac import partial_name, write_folder_whole, write_text_whole
 
 
 MARKER = "whole.json"
@@ -56,14 +56,9 @@ def writing(folder: Path) -> Iterator[None]:
 @contextmanager
 def write_whole(folder: Path) -> Iterator[Path]:
     """Gives a temporary folder to write to, then marks it and gives it its name."""
-    partial = folder.with_name(f"{folder.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    with writing(partial):
+    with writing(partial_name(folder)), write_folder_whole(folder) as partial:
         yield partial
         mark_whole(partial)
-    shutil.rmtree(folder, ignore_errors=True)
-    partial.replace(folder)
 
 
 def files_in(folder: Path) -> Iterator[Path]:

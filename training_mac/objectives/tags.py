@@ -10,6 +10,7 @@ so that the language model starts from evidence for each source.
 
 import math
 from collections.abc import Sequence
+from itertools import islice
 from typing import Any
 
 import torch
@@ -17,8 +18,12 @@ from torch import nn
 
 from modeling_mac import EatModel
 from modeling_mac.connector_mac import Connector, MeanPoolConnector
-from training_mac.examples.scenes import SILENCE_AND_NOISE
-from training_mac.objectives.teacher import ConvTagger
+from training_mac.examples.training_set import make_training_set
+from training_mac.loop.trainer import MacTrainer
+from training_mac.objectives.materials import Materials
+from training_mac.objectives.teacher import ConvTagger, list_sources
+from training_mac.objectives.whitening import whiten_patches
+from training_mac.recipe.file import Stage
 
 
 # Added to the scores that the connector's GELU lets through: what speaks a little against a source must count, too,
@@ -176,14 +181,20 @@ class SpanCollator:
         }
 
 
-def list_sources(clips: list) -> list[str]:
-    """
-    The sources of a manifest, sorted.
-
-    Raises:
-        ValueError: a clip has none.
-    """
-    unnamed = [clip.audio for clip in clips if clip.source is None]
-    if unnamed:
-        raise ValueError(f"Training on tags needs a `source` for every clip; {unnamed[0]} has none.")
-    return sorted({clip.source for clip in clips} | set(SILENCE_AND_NOISE))
+def make_tag_trainer(stage: Stage, materials: Materials) -> MacTrainer:
+    """A trainer of the encoder alone."""
+    scenes: Any = make_training_set(stage.data, materials.processor, stage.training.seed, materials.tables)
+    sources = list_sources(scenes.clips)
+    tower = materials.model.model.audio_tower
+    if stage.recipe.whiten:
+        extractor = scenes.extractor
+        log_mels = (scenes.log_mels[row][:480].float() for row in islice(scenes.readable_rows(), 500))
+        whiten_patches(tower.embeddings, [(log_mel - extractor.mean) / extractor.scale for log_mel in log_mels])
+    teachers = [ConvTagger.from_weights(weights) for weights in materials.teachers]
+    return MacTrainer(
+        SpanTagger(tower, len(sources), stage.recipe.kept_patches, teachers),
+        stage.training,
+        recipe=stage.recipe,
+        train_dataset=scenes,
+        data_collator=SpanCollator(sources, tower.config.patch_size),
+    )

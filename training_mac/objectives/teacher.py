@@ -10,15 +10,20 @@ It learns from mixtures of two recordings with their shares as targets (between-
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, Subset, default_collate
 
 from processing_mac.dataset_mac import Clip
 from training_mac.examples.augmentation import mask_stripes
 from training_mac.examples.scenes import SILENCE_AND_NOISE, SceneMaker
+from training_mac.examples.training_set import make_training_set
+from training_mac.loop.trainer import MacTrainer
+from training_mac.objectives.materials import Materials
+from training_mac.recipe.file import Stage
 
 
 EXCERPT = 512  # frames of a mixture, 5.12 s
@@ -138,3 +143,34 @@ class MixtureDataset(Dataset):
         """(EXCERPT, mel bins) of a clip as another microphone would have caught it; a short one goes round."""
         log_mel = self.scenes.vary((self.clips[row], self.log_mels[row]), rng)
         return log_mel.repeat(-(-EXCERPT // len(log_mel)), 1)[:EXCERPT]
+
+
+def list_sources(clips: Sequence[Clip]) -> list[str]:
+    """
+    The sources of a manifest, sorted.
+
+    Raises:
+        ValueError: a clip has none.
+    """
+    sources = set(SILENCE_AND_NOISE)
+    for clip in clips:
+        if clip.source is None:
+            raise ValueError(f"Training on tags needs a `source` for every clip; {clip.audio} has none.")
+        sources.add(clip.source)
+    return sorted(sources)
+
+
+def make_teacher_trainer(stage: Stage, materials: Materials) -> MacTrainer:
+    """A trainer of the network that the encoder will imitate."""
+    scenes: Any = make_training_set(stage.data, materials.processor, stage.training.seed, materials.tables)
+    sources = list_sources(scenes.clips)
+    rows = list(scenes.readable_rows())
+    log_mels: Any = Subset(scenes.log_mels, rows)
+    clips = [scenes.clips[row] for row in rows]
+    return MacTrainer(
+        ConvTagger(len(sources), stage.recipe.teacher_width),
+        stage.training,
+        recipe=stage.recipe,
+        train_dataset=MixtureDataset(clips, log_mels, sources, scenes.scenes, stage.training.seed),
+        data_collator=default_collate,
+    )

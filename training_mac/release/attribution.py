@@ -10,7 +10,7 @@ from typing import Any
 from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import RemoteEntryNotFoundError
 
-from evaluation_mac.reports.report import write_text_whole
+from processing_mac.whole_files_mac import write_text_whole
 
 
 NAME = "attribution.csv"

@@ -19,7 +19,7 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from safetensors import safe_open
 
 from evaluation_mac.reports.model_card import NOT_MEASURED, tabulate
-from evaluation_mac.reports.report import write_text_whole
+from processing_mac.whole_files_mac import write_text_whole
 from training_mac.release.attribution import write_attribution
 from training_mac.release.emissions import WORLD_GRID, Hardware, estimate_emissions
 

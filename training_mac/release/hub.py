@@ -30,7 +30,7 @@ REPLACED = (
 )  # fmt: skip
 
 
-class PushError(RuntimeError):
+class PushError(OSError):
     """The Hub was not reached, or refused."""
 
 

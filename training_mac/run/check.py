@@ -3,14 +3,15 @@
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import islice
 from typing import Any
 
 from evaluation_mac.metrics.esc50_naming import is_scored
 from evaluation_mac.metrics.scoring import METRICS
 from modeling_mac import MacConfig
 from processing_mac.dataset_mac import Clip
-from training_mac.data.check import check_data
-from training_mac.data.stage_data import load_eval_clips
+from training_mac.data.check import read_and_check
+from training_mac.data.tables import ClipTables
 from training_mac.loop.adapters import MODULES, check_lora
 from training_mac.loop.validation import score
 from training_mac.recipe.data_fields import parse_sources
@@ -23,9 +24,13 @@ EVAL_METRICS = tuple(name for name in METRICS if name != "sentence_similarity") 
 STREAMED = "Shards are streamed, and a stream has no list of its recordings: name a manifest or a dataset instead."
 
 
-def check_stages(stages: Sequence[Stage]) -> None:
+def check_stages(stages: Sequence[Stage], tables: ClipTables) -> None:
     """
     Check the recipe and its data, all stages before the first begins.
+
+    Args:
+        stages: Of the run.
+        tables: Where the clips of every source go, to be read once.
 
     Raises:
         ValueError: what could not do what it says, naming the field; or everything that is wrong with the data.
@@ -39,11 +44,11 @@ def check_stages(stages: Sequence[Stage]) -> None:
             check_fields(stage)
             check_teachers(stage, stages)
             check_streams(stage)
-    check_data([stage.data for stage in stages], *load_front(recipes[0].base_model))
+    read_and_check([stage.data for stage in stages], tables, *load_front(recipes[0].base_model))
     for stage in stages:
         if stage.training.eval_strategy != "no":
             with naming(stage, stages):
-                check_metrics(stage, load_eval_clips(stage.data))
+                check_metrics(stage, tables.validation(stage.data))
 
 
 def check_origin(recipe: Recipe) -> None:
@@ -168,5 +173,5 @@ def check_metrics(stage: Stage, clips: Sequence[Clip]) -> None:
 
 def try_metrics(clips: Sequence[Clip], metrics: Sequence[str]) -> dict[str, Any]:
     """The scores of one or two references as captions: their names, and that Java's programs run."""
-    sample = [clips[0], *[clip for clip in clips if is_scored(clip.source)][:1]]
+    sample = [clips[0], *islice((clip for clip in clips if is_scored(clip.source)), 1)]
     return score(sample, [clip.captions[0] for clip in sample], metrics)

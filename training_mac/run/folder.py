@@ -2,6 +2,7 @@
 The folder of a run: what it is, what is done, and where it goes on.
 
     OUTPUT_DIR/run.json               the settings of every stage
+    OUTPUT_DIR/clips                  tables of the data, while it runs
     OUTPUT_DIR/base                   the model it starts from, unless that is a checkpoint elsewhere
     OUTPUT_DIR/stage-1/checkpoint-50  the Trainer's
     OUTPUT_DIR/stage-1/result         what was learnt by the end of the stage; trainer_state.json beside it: its log
@@ -23,8 +24,8 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import set_seed
 
-from evaluation_mac.reports.report import write_text_whole
-from training_mac.data.stage_data import read_training_texts
+from processing_mac.whole_files_mac import write_text_whole
+from training_mac.data.tables import ClipTables
 from training_mac.loop.adapters import attach_adapter, ends_whole, module_to_train
 from training_mac.loop.checkpoints import (
     is_whole,
@@ -91,7 +92,11 @@ class Run:
                         f"{new.get(name)!r}. {HINT}"
                     )
 
-    def begin(self) -> None:
+    def read_sources(self) -> ClipTables:
+        """Where the clips of every source go, for a `with` block; `check_stages` reads them."""
+        return ClipTables(self.folder / "clips")
+
+    def begin(self, tables: ClipTables) -> None:
         """Write the stages' settings down and make the model that they start from, unless that was done before."""
         if self.is_main:
             if not self.has_begun:
@@ -99,14 +104,14 @@ class Run:
                 self.folder.mkdir(parents=True, exist_ok=True)
                 write_text_whole(self.folder / "run.json", json.dumps(self.settings, indent=1))
             if self.recipes[0].base_model is None and not is_whole(Path(self.base)):
-                self.make_base()
+                self.make_base(tables)
         PartialState().wait_for_everyone()
 
-    def make_base(self) -> None:
+    def make_base(self, tables: ClipTables) -> None:
         """Join the towers that the recipe names, or make a new model, whose tokenizer is made of the captions."""
         stage = self.stages[0]
         set_seed(stage.training.seed)
-        texts = read_training_texts(stage.data) if stage.recipe.base_audio_tower is None else []
+        texts = tables.texts(stage.data) if stage.recipe.base_audio_tower is None else ()
         make_base(stage.recipe, stage.data.prompt or DEFAULT_PROMPT, texts, Path(self.base))
 
     @property

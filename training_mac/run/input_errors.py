@@ -4,14 +4,12 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from training_mac.release.hub import PushError
-
 
 @contextmanager
 def input_errors() -> Iterator[None]:
     """Around checks of recipe, data and folders before training, and pushes: prints why it cannot be, and exits 2."""
     try:
         yield
-    except (OSError, ValueError, PushError) as error:
+    except (OSError, ValueError) as error:
         print(f"train.py: {error}", file=sys.stderr, flush=True)
         raise SystemExit(2) from error

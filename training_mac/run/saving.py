@@ -1,7 +1,6 @@
 """The folder that a run ends with: a whole model, or an adapter on top of its base; both caption and go to the Hub."""
 
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +8,7 @@ from accelerate import PartialState
 from peft import PeftModel
 
 from processing_mac import AudioCaptioningPipeline
+from processing_mac.whole_files_mac import partial_name, write_files_into
 from training_mac.loop.adapters import ends_whole
 from training_mac.loop.checkpoints import writing
 from training_mac.run.folder import Run
@@ -20,20 +20,15 @@ def save_model(run: Run) -> Path:
         stage = run.stages[-1]
         model, processor = run.load(after=len(run.stages))
         processor.default_prompt = stage.data.prompt or processor.default_prompt
-        partial = run.folder / "model.partial"
-        shutil.rmtree(partial, ignore_errors=True)
         if isinstance(model, PeftModel) and ends_whole(run.recipes):
             model = model.merge_and_unload()
-        with writing(partial):
+        with writing(partial_name(run.folder / "files")), write_files_into(run.folder) as partial:
             if isinstance(model, PeftModel):
                 model.save_pretrained(partial)
                 processor.save_pretrained(partial)
                 (partial / "README.md").unlink()  # peft's; the run's own card says more, and may be there already
             else:
                 save_whole_model(model, processor, partial, stage.recipe.store_float16)
-        for file in partial.iterdir():
-            file.replace(run.folder / file.name)
-        partial.rmdir()
     PartialState().wait_for_everyone()
     return run.folder
 

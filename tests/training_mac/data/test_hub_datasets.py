@@ -1,6 +1,7 @@
 """Hugging Face datasets, with their audio inside or beside them."""
 
 from pathlib import Path
+from typing import Any
 
 import datasets
 import numpy as np
@@ -10,8 +11,6 @@ import soundfile
 from processing_mac.audio_mac import load_waveform
 from processing_mac.dataset_mac import read_manifest
 from training_mac.data.features import digest
-from training_mac.data.sources import load_clips
-from training_mac.data.stage_data import load_eval_clips
 from training_mac.recipe.data_fields import DataRecipe
 
 
@@ -31,8 +30,8 @@ def stored(manifest: Path, tmp_path: Path) -> Path:
 COLUMNS = {"audio": "sound", "caption": "captions"}
 
 
-def test_embedded_audio_is_read_when_asked_for(stored: Path, manifest: Path) -> None:
-    clips = load_clips({"path": str(stored), "columns": COLUMNS}, DataRecipe(""))
+def test_embedded_audio_is_read_when_asked_for(stored: Path, manifest: Path, load_clips) -> None:
+    clips = load_clips({"path": str(stored), "columns": COLUMNS})
     originals = read_manifest(manifest)
     assert [clip.captions for clip in clips] == [("one", "two")] * 4
     for clip, original in zip(clips, originals, strict=True):
@@ -41,64 +40,69 @@ def test_embedded_audio_is_read_when_asked_for(stored: Path, manifest: Path) -> 
     assert str(clips[1].audio) == f"{stored}, row 2" and clips[0].audio.identity != clips[1].audio.identity
 
 
-def test_splits_are_chosen_and_wrong_ones_named(stored: Path) -> None:
-    assert len(load_clips({"path": str(stored), "columns": COLUMNS, "split": "test"}, DataRecipe(""))) == 1
+def test_splits_are_chosen_and_wrong_ones_named(stored: Path, load_clips) -> None:
+    assert len(load_clips({"path": str(stored), "columns": COLUMNS, "split": "test"})) == 1
     with pytest.raises(ValueError, match="no split 'dev'; it has train, test"):
-        load_clips({"path": str(stored), "columns": COLUMNS, "split": "dev"}, DataRecipe(""))
+        load_clips({"path": str(stored), "columns": COLUMNS, "split": "dev"})
 
 
-def test_what_to_validate_on_must_be_said_where_there_are_several_splits(stored: Path, tmp_path: Path) -> None:
+def test_what_to_validate_on_must_be_said_where_there_are_several_splits(
+    stored: Path, tmp_path: Path, read_data
+) -> None:
     value = {"path": str(stored), "columns": COLUMNS}
+
+    def read(value: dict) -> Any:
+        data = DataRecipe("", eval_data=value)
+        return read_data(data).validation(data)
+
     with pytest.raises(ValueError, match=r"stored: it has train, test; say which is meant: `split: test`"):
-        load_eval_clips(DataRecipe("", eval_data=value))
-    assert len(load_eval_clips(DataRecipe("", eval_data={**value, "split": "test"}))) == 1
+        read(value)
+    assert len(read({**value, "split": "test"})) == 1
     datasets.load_from_disk(stored)["test"].save_to_disk(tmp_path / "one" / "test")
-    assert len(load_eval_clips(DataRecipe("", eval_data={**value, "path": str(tmp_path / "one" / "test")}))) == 1
+    assert len(read({**value, "path": str(tmp_path / "one" / "test")})) == 1
 
 
-def test_one_of_several_configurations_is_named(tmp_path: Path, manifest: Path) -> None:
+def test_one_of_several_configurations_is_named(tmp_path: Path, manifest: Path, load_clips) -> None:
     """A repository's README names them, here and on the Hub."""
     for name, caption in (("short", "a siren"), ("long", "the siren wails")):
         (tmp_path / f"{name}.csv").write_text(f"audio,caption\n{manifest.parent / '0.wav'},{caption}\n")
     configs = "".join(f"- config_name: {name}\n  data_files: {name}.csv\n" for name in ("short", "long"))
     (tmp_path / "README.md").write_text(f"---\nconfigs:\n{configs}---\n")
-    [clip] = load_clips({"path": str(tmp_path), "name": "long"}, DataRecipe(""))
+    [clip] = load_clips({"path": str(tmp_path), "name": "long"})
     assert clip.captions == ("the siren wails",)
     with pytest.raises(ValueError, match=r"Please pick one among the available configs: \['short', 'long'\]"):
-        load_clips(str(tmp_path), DataRecipe(""))
+        load_clips(str(tmp_path))
 
 
-def test_folders_of_one_name_are_not_taken_for_each_other(tmp_path: Path, manifest: Path) -> None:
+def test_folders_of_one_name_are_not_taken_for_each_other(tmp_path: Path, manifest: Path, load_clips) -> None:
     for place in ("one", "two", "two"):
         folder = tmp_path / place / "sounds"
         folder.mkdir(parents=True, exist_ok=True)
         caption = f"a siren {len(list(folder.iterdir()))} {place}"
         (folder / "all.csv").write_text(f"audio,caption\n{manifest.parent / '0.wav'},{caption}\n")
         (folder / "README.md").write_text("---\nconfigs:\n- config_name: all\n  data_files: all.csv\n---\n")
-        [clip] = load_clips({"path": str(folder), "name": "all"}, DataRecipe(""))
+        [clip] = load_clips({"path": str(folder), "name": "all"})
         assert clip.captions == (caption,)
 
 
-def test_a_saved_dataset_has_no_configurations(stored: Path) -> None:
+def test_a_saved_dataset_has_no_configurations(stored: Path, load_clips) -> None:
     with pytest.raises(ValueError, match="has no configurations, such as 'long'"):
-        load_clips({"path": str(stored), "columns": COLUMNS, "name": "long"}, DataRecipe(""))
+        load_clips({"path": str(stored), "columns": COLUMNS, "name": "long"})
 
 
-def test_a_missing_column_suggests_the_nearest(stored: Path) -> None:
+def test_a_missing_column_suggests_the_nearest(stored: Path, load_clips) -> None:
     with pytest.raises(ValueError, match=r"no column `caption`; it has .* Did you mean `captions`"):
-        load_clips({"path": str(stored), "columns": {"audio": "sound"}}, DataRecipe(""))
+        load_clips({"path": str(stored), "columns": {"audio": "sound"}})
 
 
-def test_paths_are_relative_to_the_audio_folder(manifest: Path) -> None:
+def test_paths_are_relative_to_the_audio_folder(manifest: Path, load_clips) -> None:
     value = {"format": "dataset", "path": str(manifest), "audio_root": str(manifest.parent)}
-    assert [clip.audio for clip in load_clips(value, DataRecipe(""))] == [
-        clip.audio for clip in read_manifest(manifest)
-    ]
+    assert [clip.audio for clip in load_clips(value)] == [clip.audio for clip in read_manifest(manifest)]
 
 
-def test_what_is_no_dataset_is_named(tmp_path: Path) -> None:
+def test_what_is_no_dataset_is_named(tmp_path: Path, load_clips) -> None:
     with pytest.raises(ValueError, match="cannot be opened as a dataset"):
-        load_clips(str(tmp_path), DataRecipe(""))
+        load_clips(str(tmp_path))
 
 
 def embed(rows: dict) -> datasets.Dataset:
@@ -110,19 +114,19 @@ def embed(rows: dict) -> datasets.Dataset:
     return dataset.cast_column("audio", datasets.Audio(decode=False))
 
 
-def test_bytes_that_are_no_audio_are_named(tmp_path: Path) -> None:
+def test_bytes_that_are_no_audio_are_named(tmp_path: Path, load_clips) -> None:
     rows = {"audio": [{"bytes": b"noise", "path": None}], "caption": ["a"]}
     embed(rows).save_to_disk(tmp_path / "bad")
-    [clip] = load_clips(str(tmp_path / "bad"), DataRecipe(""))
+    [clip] = load_clips(str(tmp_path / "bad"))
     with pytest.raises(ValueError, match=r"bad, row 1: cannot be read as audio"):
         load_waveform(clip.audio)
 
 
-def test_a_parquet_file_with_audio_inside(manifest: Path, tmp_path: Path) -> None:
+def test_a_parquet_file_with_audio_inside(manifest: Path, tmp_path: Path, load_clips) -> None:
     rows = {"audio": [{"bytes": (manifest.parent / "0.wav").read_bytes(), "path": "0.wav"}], "caption": ["a siren"]}
     path = tmp_path / "sounds.parquet"
     embed(rows).to_parquet(path)
-    [clip] = load_clips({"format": "dataset", "path": str(path)}, DataRecipe(""))
+    [clip] = load_clips({"format": "dataset", "path": str(path)})
     assert len(load_waveform(clip.audio)) == soundfile.info(manifest.parent / "0.wav").frames
     with pytest.raises(ValueError, match="holds encoded audio"):
-        load_clips(str(path), DataRecipe(""))
+        load_clips(str(path))

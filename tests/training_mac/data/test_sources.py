@@ -8,8 +8,6 @@ from pathlib import Path
 import pytest
 
 from processing_mac.dataset_mac import Clip, read_rows
-from training_mac.data.sources import load_clips, read_json_list
-from training_mac.recipe.data_fields import DataRecipe
 
 
 TABLES = Path(os.environ.get("MAC_DATA", Path(__file__).parents[4] / "shared" / "data")) / "captions"
@@ -28,26 +26,26 @@ def write(path: Path, text: str) -> str:
     return str(path)
 
 
-def test_audiocaps_gathers_the_captions_of_a_recording(folder: Path) -> None:
+def test_audiocaps_gathers_the_captions_of_a_recording(folder: Path, load_clips) -> None:
     table = write(
         folder / "test.csv",
         "audiocap_id,youtube_id,start_time,caption\n"
         "1,dog11chars0,30,A dog\n2,rain1chars0,0,Rain\n3,dog11chars0,30,Barks\n",
     )
     value = {"format": "audiocaps", "path": table, "prompt": "In AudioCaps style?"}
-    assert load_clips(value, DataRecipe("")) == [
+    assert load_clips(value) == [
         Clip(str(folder / "Ydog11chars0.wav"), ("A dog", "Barks"), prompt="In AudioCaps style?"),
         Clip(str(folder / "Yrain1chars0.wav"), ("Rain",), prompt="In AudioCaps style?"),
     ]
 
 
-def test_clotho_keeps_names_that_begin_with_a_space(folder: Path) -> None:
+def test_clotho_keeps_names_that_begin_with_a_space(folder: Path, load_clips) -> None:
     table = write(folder / "clotho.csv", "file_name,caption_1,caption_2\n birds.wav,Birds sing.,They do.\n")
-    clips = load_clips({"format": "clotho", "path": table, "audio_root": str(folder)}, DataRecipe(""))
+    clips = load_clips({"format": "clotho", "path": table, "audio_root": str(folder)})
     assert clips == [Clip(str(folder / " birds.wav"), ("Birds sing.", "They do."))]
 
 
-def test_openaqa_asks_and_answers(folder: Path) -> None:
+def test_openaqa_asks_and_answers(folder: Path, load_clips) -> None:
     rows = [
         {"instruction": "What?", "input": "", "audio_id": "/x/Ydog11chars0.wav", "dataset": "a", "output": "Dog"},
         {"instruction": "Rain?", "input": "", "audio_id": "Yrain1chars0.wav", "dataset": "b", "output": "Yes"},
@@ -55,64 +53,40 @@ def test_openaqa_asks_and_answers(folder: Path) -> None:
     ]  # fmt: skip
     table = write(folder / "openaqa.json", json.dumps(rows, indent=1))
     roots = {"a": str(folder), "b": str(folder)}
-    clips = load_clips({"format": "openaqa", "path": table, "audio_root": roots}, DataRecipe(""))
+    clips = load_clips({"format": "openaqa", "path": table, "audio_root": roots})
     assert [(clip.prompt, clip.captions) for clip in clips] == [
         ("What?", ("Dog",)), ("Rain?", ("Yes",)), ("Rain?", ("It is",)),
     ]  # fmt: skip
     assert clips[0].audio == str(folder / "Ydog11chars0.wav")
     with pytest.raises(ValueError, match=r"openaqa.json, line 9: no folder for dataset 'b' in `audio_root`"):
-        load_clips({"format": "openaqa", "path": table, "audio_root": {"a": str(folder)}}, DataRecipe(""))
+        load_clips({"format": "openaqa", "path": table, "audio_root": {"a": str(folder)}})
 
 
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ('[{"a": 1},\n{"a" 2}]', "line 2: not valid JSON"),
-        ('[{"a": 1},\n\n7]', "line 3: expected an object; got '7'"),
-        ('[{"a": 1}\n{"a": 2}]', "line 2: expected a list"),
-        ('{"a": 1}', "line 1: expected a list"),
-        ('[{"a": 1},\n', "line 2: not valid JSON"),
-    ],
-)
-def test_a_bad_json_list_is_named_by_line(text: str, message: str, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=message):
-        list(read_json_list(Path(write(tmp_path / "x.json", text))))
-
-
-def test_json_lists_are_read_with_their_lines(tmp_path: Path) -> None:
-    assert list(read_json_list(Path(write(tmp_path / "x.json", "[ ]\n")))) == []
-    rows = read_json_list(Path(write(tmp_path / "x.json", '\n[{"a":\n1}, {"a": 2},\n{"a": 3} ]')))
-    assert list(rows) == [(2, {"a": 1}), (3, {"a": 2}), (4, {"a": 3})]
-
-
-def test_rows_of_one_recording_are_one_clip_with_all_captions(folder: Path) -> None:
+def test_rows_of_one_recording_are_one_clip_with_all_captions(folder: Path, load_clips) -> None:
     table = write(folder / "x.csv", "audio,caption\nYdog11chars0.wav,A\nYrain1chars0.wav,B\nYdog11chars0.wav,C\n")
-    assert [clip.captions for clip in load_clips(table, DataRecipe(""))] == [("A", "C"), ("B",)]
+    assert [clip.captions for clip in load_clips(table)] == [("A", "C"), ("B",)]
 
 
-def test_missing_recordings_are_named_or_left_out(folder: Path) -> None:
+def test_missing_recordings_are_named_or_left_out(folder: Path, load_clips) -> None:
     table = write(folder / "x.csv", "audio,caption\ngone.wav,A\nYdog11chars0.wav,B\nlost.wav,C\n")
     with pytest.raises(ValueError, match=r"x.csv, line 2: no recording .*gone.wav\n.*line 4: no recording .*lost.wav"):
-        load_clips(table, DataRecipe(""))
-    assert [clip.captions for clip in load_clips(table, DataRecipe("", skip_bad_audio=True))] == [("B",)]
-    table = write(folder / "x.csv", "audio,caption\ngone.wav,A\n")
-    with pytest.raises(ValueError, match=r"none of its recordings are there"):
-        load_clips(table, DataRecipe("", skip_bad_audio=True))
+        load_clips(table)
+    assert [clip.captions for clip in load_clips(table, skip_bad_audio=True)] == [("B",)]
 
 
-def test_an_audio_folder_that_is_not_there_is_one_error(folder: Path) -> None:
+def test_an_audio_folder_that_is_not_there_is_one_error(folder: Path, load_clips) -> None:
     table = write(folder / "x.csv", "audio,caption\n" + "a.wav,A\n" * 9)
     with pytest.raises(ValueError, match=r"x.csv: no audio folder nowhere\.$"):
-        load_clips(table, DataRecipe("", audio_root="nowhere"))
+        load_clips(table, audio_root="nowhere")
 
 
 @pytest.mark.skipif(not TABLES.is_dir(), reason="needs the published tables")
 @pytest.mark.parametrize(
     ("kind", "name", "recordings"), [("audiocaps", "audiocaps_val", 495), ("clotho", "clotho_train", 3839)]
 )
-def test_published_tables(kind: str, name: str, recordings: int, tmp_path: Path) -> None:
+def test_published_tables(kind: str, name: str, recordings: int, tmp_path: Path, load_clips) -> None:
     table = TABLES / f"{name}.csv"
     for _, row in read_rows(table):
         (tmp_path / (row.get("file_name") or f"Y{row['youtube_id']}.wav")).touch()
-    clips = load_clips({"format": kind, "path": str(table), "audio_root": str(tmp_path)}, DataRecipe(""))
+    clips = load_clips({"format": kind, "path": str(table), "audio_root": str(tmp_path)})
     assert Counter(len(clip.captions) for clip in clips) == {5: recordings}

@@ -12,8 +12,8 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from training_mac.examples.streaming import StreamingTrainingSet, expand_braces
-from training_mac.examples.training_set import make_training_set
+from training_mac.data.shards import expand_braces
+from training_mac.examples.streaming import StreamingTrainingSet
 from training_mac.recipe.data_fields import DataRecipe
 
 
@@ -43,26 +43,26 @@ def test_braces_are_the_shells() -> None:
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_a_pass_has_every_sample_once(shards: str, processor, workers: int) -> None:
-    training_set = make_training_set(DataRecipe(shards), processor, seed=0)
+def test_a_pass_has_every_sample_once(shards: str, make_set, workers: int) -> None:
+    training_set = make_set(DataRecipe(shards), seed=0)
     drawn = Counter(example["caption"] for example in draw(training_set, 12, workers))
     expected = {f"{shard}-{sample}" for shard in range(3) for sample in range(2)}
     assert set(drawn) == expected if workers else drawn == dict.fromkeys(expected, 2)
 
 
-def test_processes_share_the_samples(shards: str, processor) -> None:
+def test_processes_share_the_samples(shards: str, make_set) -> None:
     drawn: list[str] = []
     for process in range(2):
-        training_set = make_training_set(DataRecipe(shards), processor, seed=0)
+        training_set = make_set(DataRecipe(shards), seed=0)
         training_set.process, training_set.num_processes = process, 2
         drawn += [example["caption"] for example in draw(training_set, 3)]
     assert len(set(drawn)) == 6
 
 
-def test_a_sample_varies_by_seed_and_pass_only(shards: str, processor) -> None:
+def test_a_sample_varies_by_seed_and_pass_only(shards: str, make_set) -> None:
     drawn = []
     for workers in (0, 2):
-        training_set = make_training_set(DataRecipe(shards, gain_db=6.0, spec_augment=True), processor, seed=1)
+        training_set = make_set(DataRecipe(shards, gain_db=6.0, spec_augment=True), seed=1)
         drawn.append({example["audio"]: example["input_features"] for example in draw(training_set, 6, workers)})
     assert any(torch.equal(drawn[0][name], drawn[1][name]) for name in drawn[1])
     training_set.set_epoch(1)
@@ -70,14 +70,14 @@ def test_a_sample_varies_by_seed_and_pass_only(shards: str, processor) -> None:
     assert not any(torch.equal(drawn[0][name], later[name]) for name in later)
 
 
-def test_two_recordings_of_a_stream_are_joined(shards: str, processor) -> None:
-    training_set = make_training_set(DataRecipe(shards, join_probability=1.0), processor, seed=0)
+def test_two_recordings_of_a_stream_are_joined(shards: str, make_set) -> None:
+    training_set = make_set(DataRecipe(shards, join_probability=1.0), seed=0)
     first, second, *_ = draw(training_set, 3)
     assert " then " not in first["caption"] and second["caption"].endswith(f", then {first['caption']}")
 
 
-def test_captions_may_be_text_files(shards: str, processor) -> None:
-    training_set = make_training_set(DataRecipe(shards.replace("{000..002}", "003")), processor, seed=0)
+def test_captions_may_be_text_files(shards: str, make_set) -> None:
+    training_set = make_set(DataRecipe(shards.replace("{000..002}", "003")), seed=0)
     assert {example["caption"] for example in draw(training_set, 2)} == {"3-0", "3-1"}
 
 
@@ -95,22 +95,22 @@ def add_bad_sample(shards: str) -> str:
     return str(path)
 
 
-def test_unreadable_samples_are_named_or_counted(shards: str, processor) -> None:
+def test_unreadable_samples_are_named_or_counted(shards: str, make_set) -> None:
     path = add_bad_sample(shards)
     with pytest.raises(ValueError, match=r"sounds-bad.tar, clip1.*cannot be read as audio.*`skip_bad_audio: true`"):
-        draw(make_training_set(DataRecipe(path), processor, seed=0), 2)
-    training_set = make_training_set(DataRecipe(path, skip_bad_audio=True), processor, seed=0)
+        draw(make_set(DataRecipe(path), seed=0), 2)
+    training_set = make_set(DataRecipe(path, skip_bad_audio=True), seed=0)
     assert {example["audio"] for example in draw(training_set, 3, workers=1)} == {f"{path}, clip0"}
     assert training_set.num_skipped >= 2
 
 
-def test_wrong_shards_are_named(shards: str, processor, tmp_path: Path, manifest: Path) -> None:
+def test_wrong_shards_are_named(shards: str, make_set, tmp_path: Path, manifest: Path) -> None:
     with pytest.raises(ValueError, match=r"sounds-004.tar: no such shard"):
-        make_training_set(DataRecipe(shards.replace("002", "004")), processor, seed=0)
+        make_set(DataRecipe(shards.replace("002", "004")), seed=0)
     with pytest.raises(ValueError, match="no audio 'flac' in its samples; they hold"):
-        make_training_set(DataRecipe({"path": shards, "columns": {"audio": "flac"}}), processor, seed=0)
+        make_set(DataRecipe({"path": shards, "columns": {"audio": "flac"}}), seed=0)
     with pytest.raises(ValueError, match="cannot be mixed"):
-        make_training_set(DataRecipe([{"path": shards}, {"path": str(manifest)}]), processor, seed=0)
+        make_set(DataRecipe([{"path": shards}, {"path": str(manifest)}]), seed=0)
 
 
 def test_a_stream_trains(shards: str, base: Path, write_recipe, train) -> None:

@@ -8,7 +8,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from processing_mac.dataset_mac import Clip, read_manifest
-from training_mac.examples.training_set import Mixture, TrainingSet, make_training_set
+from training_mac.examples.training_set import Mixture, TrainingSet
 from training_mac.recipe.data_fields import DataRecipe
 
 
@@ -28,30 +28,30 @@ def same(first: list[dict], second: list[dict]) -> bool:
     )
 
 
-def test_workers_processes_and_the_cache_change_nothing(manifest: Path, processor, tmp_path: Path) -> None:
-    alone = make_training_set(DataRecipe(train_data=str(manifest), **AUGMENTED), processor, seed=1)
+def test_workers_processes_and_the_cache_change_nothing(manifest: Path, make_set, tmp_path: Path) -> None:
+    alone = make_set(DataRecipe(train_data=str(manifest), **AUGMENTED), seed=1)
     cached = DataRecipe(train_data=str(manifest), cache_features=str(tmp_path / "cache"), **AUGMENTED)
-    shared = make_training_set(cached, processor, seed=1)
+    shared = make_set(cached, seed=1)
     first = examples(alone)
     assert same(first, examples(shared, workers=2))
     for training_set in (alone, shared):
         training_set.set_epoch(1)
     second = examples(alone)
     assert same(second, examples(shared, workers=2)) and not same(first, second)
-    assert not same(first, examples(make_training_set(DataRecipe(str(manifest), **AUGMENTED), processor, seed=2)))
+    assert not same(first, examples(make_set(DataRecipe(str(manifest), **AUGMENTED), seed=2)))
     assert same([second[2]], [alone[2]])  # whatever was drawn before
 
 
-def test_persistent_workers_see_the_epoch(manifest: Path, processor) -> None:
-    training_set = make_training_set(DataRecipe(str(manifest), gain_db=6.0), processor, seed=1)
+def test_persistent_workers_see_the_epoch(manifest: Path, make_set) -> None:
+    training_set = make_set(DataRecipe(str(manifest), gain_db=6.0), seed=1)
     loader = DataLoader(training_set, batch_size=None, num_workers=1, persistent_workers=True)
     first = list(loader)
     training_set.set_epoch(1)
     assert not same(first, list(loader)) and same(list(loader), examples(training_set))
 
 
-def test_an_example(manifest: Path, processor) -> None:
-    example = make_training_set(DataRecipe(str(manifest)), processor, seed=0)[0]
+def test_an_example(manifest: Path, processor, make_set) -> None:
+    example = make_set(DataRecipe(str(manifest)), seed=0)[0]
     expected = processor.feature_extractor(str(manifest.parent / "0.wav"))["input_features"]
     torch.testing.assert_close(example["input_features"], expected, atol=2e-3, rtol=0)  # kept in float16
     assert example["caption"] == "the siren wails" and example["prompt"] is None
@@ -79,9 +79,9 @@ def test_a_mixture_follows_its_weights() -> None:
     assert [again.row(index, 3) for index in range(13)] == [mixture.row(index, 3) for index in range(13)]
 
 
-def test_sources_keep_their_prompts(manifest: Path, processor) -> None:
+def test_sources_keep_their_prompts(manifest: Path, make_set) -> None:
     sources = [{"path": str(manifest)}, {"path": str(manifest), "prompt": "Who?", "weight": 0.5}]
-    prompts = [example["prompt"] for example in examples(make_training_set(DataRecipe(sources), processor, seed=0))]
+    prompts = [example["prompt"] for example in examples(make_set(DataRecipe(sources), seed=0))]
     assert prompts == [None] * 4 + ["Who?"] * 2
 
 
@@ -122,17 +122,17 @@ def test_nothing_to_put_together_is_an_error_and_no_endless_search(manifest: Pat
         TrainingSet([clips], [1.0], DataRecipe("", join_probability=0.1), processor, seed=0)
 
 
-def test_lengths_group_alike(manifest: Path, processor, tmp_path: Path) -> None:
+def test_lengths_group_alike(manifest: Path, processor, tmp_path: Path, make_set) -> None:
     data = DataRecipe(str(manifest), cache_features=str(tmp_path / "cache"))
-    lengths = make_training_set(data, processor, seed=0).lengths
+    lengths = make_set(data, seed=0).lengths
     words = [
         *processor.tokenizer("the siren wails")["input_ids"],
         *processor.tokenizer(processor.default_prompt)["input_ids"],
     ]
     assert len(lengths) == 4 and abs(lengths[0] - processor.audio_tokens_per_window - len(words)) < len(words)
-    assert make_training_set(DataRecipe(str(manifest)), processor, seed=0).lengths == lengths
+    assert make_set(DataRecipe(str(manifest)), seed=0).lengths == lengths
 
 
-def test_no_data_is_an_error(processor) -> None:
+def test_no_data_is_an_error(make_set) -> None:
     with pytest.raises(ValueError, match="`train_data` is missing"):
-        make_training_set(DataRecipe(""), processor, seed=0)
+        make_set(DataRecipe(""), seed=0)

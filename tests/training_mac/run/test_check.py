@@ -51,33 +51,35 @@ SHARDS = {"train_data": "sounds-{000..009}.tar", "eval_data": None}
         ({**SHARDS, "train_data": ["a.tar", "b.csv"]}, "cannot be mixed"),
     ],
 )
-def test_what_cannot_be_is_refused_by_the_name_of_its_field(base, write_recipe, monkeypatch, fields, message) -> None:
+def test_what_cannot_be_is_refused_by_the_name_of_its_field(
+    base, write_recipe, monkeypatch, fields, message, tables
+) -> None:
     monkeypatch.setenv("PATH", "")  # no Java
     with pytest.raises(ValueError, match=message):
-        check_stages(load_stages([str(write_recipe(**{"base_model": str(base), **fields}))]))
+        check_stages(load_stages([str(write_recipe(**{"base_model": str(base), **fields}))]), tables)
 
 
 @pytest.mark.parametrize("best", ["loss", "eval_loss", "cider_d", "eval_naming_accuracy", "bleu_4", "length"])
-def test_every_score_may_choose_the_best(base, write_recipe, best: str) -> None:
+def test_every_score_may_choose_the_best(base, write_recipe, best: str, tables) -> None:
     metrics = [name for name in EVAL_METRICS if name not in ("meteor", "spice", "spider")]
     fields = {**BEST, "eval_metrics": metrics, "metric_for_best_model": best}
-    check_stages(load_stages([str(write_recipe(base_model=str(base), **fields))]))
+    check_stages(load_stages([str(write_recipe(base_model=str(base), **fields))]), tables)
 
 
-def test_naming_accuracy_needs_sources(base, write_recipe, manifest, tmp_path) -> None:
+def test_naming_accuracy_needs_sources(base, write_recipe, manifest, tmp_path, tables) -> None:
     path = tmp_path / "unnamed.csv"
     path.write_text(f"audio,caption\n{manifest.parent / '0.wav'},the siren wails\n")
     recipe = write_recipe(base_model=str(base), eval_data=str(path), **BEST, metric_for_best_model="naming_accuracy")
     with pytest.raises(ValueError, match="possible are loss, bleu_1, bleu_2, bleu_3, bleu_4, rouge_l, cider_d\\."):
-        check_stages(load_stages([str(recipe)]))
+        check_stages(load_stages([str(recipe)]), tables)
 
 
-def test_towers_are_joined_without_reading_captions(write_recipe, monkeypatch) -> None:
+def test_towers_are_joined_without_reading_captions(write_recipe, monkeypatch, tables) -> None:
     """So that they may learn from shards, which no one reads to their end."""
     made: list = []
     monkeypatch.setattr("training_mac.run.folder.make_base", lambda *arguments: made.append(arguments))
     towers = {"base_audio_tower": "eat", "base_language_model": "mamba"}
-    Run(load_stages([str(write_recipe(**SHARDS, **towers))])).begin()
+    Run(load_stages([str(write_recipe(**SHARDS, **towers))])).begin(tables)
     [(_, prompt, texts, _)] = made
     assert prompt == "Describe the sound." and list(texts) == []
 
@@ -101,7 +103,7 @@ def test_mistakes_in_what_is_given_are_told_without_a_traceback(in_process, writ
 PATCHED = """
 import runpy, sys
 import training_mac.run.check
-training_mac.run.check.check_stages = lambda stages: stages.nowhere
+training_mac.run.check.check_stages = lambda stages, tables: stages.nowhere
 sys.argv = ["train.py", *sys.argv[1:]]
 runpy.run_path("train.py", run_name="__main__")
 """

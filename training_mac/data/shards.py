@@ -1,0 +1,82 @@
+"""WebDataset shards: which there are, and the samples and clips that they hold, one after another."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+from datasets import Audio, Features, Value, load_dataset
+
+from processing_mac.dataset_mac import Clip, text_cells
+from training_mac.recipe.data_fields import Source
+
+
+def expand_braces(pattern: str) -> list[str]:
+    """`shard-{000..012}.tar` and `{train,val}.tar` as the shell would."""
+    match = re.search(r"\{(\d+)\.\.(\d+)\}|\{([^{}]*,[^{}]*)\}", pattern)
+    if match is None:
+        return [pattern]
+    first, last, names = match.groups()
+    if first is None:
+        values = names.split(",")
+    else:
+        values = [str(number).zfill(len(first)) for number in range(int(first), int(last) + 1)]
+    return [
+        one for value in values for one in expand_braces(pattern[: match.start()] + value + pattern[match.end() :])
+    ]
+
+
+def list_shards(source: Source) -> list[str]:
+    """
+    The shards that a source names: paths, addresses, `*` and braces.
+
+    Raises:
+        ValueError: a local shard that is not there.
+    """
+    shards: list[str] = []
+    for pattern in source.path if isinstance(source.path, list) else [source.path]:
+        for name in expand_braces(str(pattern)):
+            if "://" in name:
+                shards.append(name)
+                continue
+            path = Path(name).absolute()
+            found = sorted(path.parent.glob(path.name))
+            if not found:
+                raise ValueError(f"{name}: no such shard.")
+            shards += map(str, found)
+    return shards
+
+
+def open_shards(source: Source) -> tuple[Any, str]:
+    """The samples of a source's shards as a stream with encoded audio as bytes, and the name of their audio."""
+    options: dict[str, Any] = {"data_files": {"train": list_shards(source)}, "split": "train", "streaming": True}
+    try:
+        samples = load_dataset("webdataset", **options)
+        found = [name for name, feature in samples.features.items() if isinstance(feature, Audio)]
+        # `datasets` would take even encoded audio through torchcodec; bytes it hands on as they are.
+        features = Features({**samples.features, **dict.fromkeys(found, Value("binary"))})
+        samples = load_dataset("webdataset", features=features, **options)
+    except (OSError, ValueError, RuntimeError) as error:
+        raise ValueError(f"{source.path}: cannot be read as WebDataset shards ({error}).") from error
+    column = source.columns.get("audio") or (found[0] if found else "")
+    if column not in found:
+        raise ValueError(
+            f"{source.path}: no audio{f' {column!r}' if column else ''} in its samples; they hold "
+            f"{', '.join(name for name in samples.features if not name.startswith('__'))}."
+        )
+    return samples, column
+
+
+def sample_clip(sample: dict[str, Any], column: str, source: Source) -> Clip | None:
+    """
+    A sample as a clip; captions are a field of its JSON, else its text file. None if it has no audio or caption.
+    """
+    if not sample[column]:
+        return None
+    cells = {**sample, **(sample.get("json") or {})}
+    captions = text_cells(cells, source.columns, "caption") or text_cells(cells, {"caption": "txt"}, "caption")
+    if not captions:
+        return None
+    kind, prompt = text_cells(cells, source.columns, "source"), text_cells(cells, source.columns, "prompt")
+    audio = {"bytes": sample[column], "path": f"{sample['__url__']}, {sample['__key__']}"}
+    phrases = text_cells(cells, source.columns, "phrase")
+    return Clip(audio, captions, phrases, kind[0] if kind else None, prompt[0] if prompt else source.prompt)

@@ -1,0 +1,149 @@
+"""The tables of a run: every source is read once, on the main process, and shared by whatever needs its clips."""
+
+import hashlib
+import logging
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, TypeVar
+
+from accelerate import PartialState
+from accelerate.utils import broadcast_object_list
+
+from processing_mac.dataset_mac import Clip
+from training_mac.data.clip_table import ClipTable, JoinedClips, write_clips
+from training_mac.data.hub_datasets import stored_audio
+from training_mac.data.problems import Problems
+from training_mac.data.sources import read_source, row_name
+from training_mac.recipe.data_fields import DataRecipe, Source, parse_sources
+
+
+logger = logging.getLogger(__name__)
+
+Result = TypeVar("Result")
+
+
+class ClipTables:
+    """
+    A folder with the clips of each source, as long as it is used in a `with` block.
+
+    Args:
+        folder: Where to; on several machines, on a disk that all of them see.
+    """
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        self.found: dict[str, tuple[Problems, Problems]] = {}  # by the name of a source's file
+        self.opened: dict[str, ClipTable] = {}
+
+    def __enter__(self) -> "ClipTables":
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        if PartialState().is_main_process:
+            shutil.rmtree(self.folder, ignore_errors=True)
+            with suppress(OSError):  # it holds more, as a rule; a run that was refused leaves nothing
+                self.folder.parent.rmdir()
+
+    def file(self, source: Source) -> Path:
+        """Where the clips of a source are; how often it is gone through makes no difference."""
+        told = repr((source.path, source.format, source.name, source.split, source.audio_root, source.columns,
+                     source.prompt))  # fmt: skip
+        return self.folder / f"{hashlib.blake2b(told.encode(), digest_size=8).hexdigest()}.arrow"
+
+    def read(self, source: Source) -> tuple[Problems, Problems]:
+        """
+        Write the clips of a source, on the main process alone, unless that was done.
+
+        Returns:
+            What is wrong with rows, and which recordings are not there.
+
+        Raises:
+            ValueError: nothing of it can be read.
+        """
+        file = self.file(source)
+        if file.name not in self.found:
+            problems, missing = Problems(), Problems()
+            self.folder.mkdir(parents=True, exist_ok=True)
+            write_clips(read_source(source, problems, missing), file)
+            self.found[file.name] = problems, missing
+        return self.found[file.name]
+
+    def table(self, source: Source) -> ClipTable:
+        """The clips of a source that was read, each recording once with all its captions; of OpenAQA each question."""
+        file = self.file(source)
+        if file.name not in self.opened:
+            stored = stored_audio(source) if source.format == "dataset" else None
+            self.opened[file.name] = ClipTable(file, row_name(source), source.format != "openaqa", stored)
+        return self.opened[file.name]
+
+    def training(self, data: DataRecipe) -> list[tuple[Source, ClipTable]]:
+        """The sources to learn from, with their clips."""
+        return [(source, self.table(source)) for source in parse_sources(data.train_data, data)]
+
+    def texts(self, data: DataRecipe) -> Iterator[str]:
+        """Every wording that training may draw: what a new tokenizer is made from."""
+        return (text for _, table in self.training(data) for text in table.texts())
+
+    def validation(self, data: DataRecipe) -> JoinedClips:
+        """The recordings to validate on, with all their references; none if the recipe names none."""
+        sources = parse_sources(data.eval_data, data, split=None)
+        return JoinedClips([self.table(source) for source in sources])
+
+    def readable_validation(self, data: DataRecipe, extractor: Any) -> Sequence[Clip]:
+        """
+        The recordings to validate on. With `skip_bad_audio` each is decoded here, on the main process, and what
+        cannot be is left out and counted in the log.
+
+        Raises:
+            ValueError: none is left.
+        """
+        clips = self.validation(data)
+        if not data.skip_bad_audio:
+            return clips
+        bad = from_main_process(lambda: find_unreadable(clips, extractor))
+        if bad:
+            logger.warning("%d of %d recordings are left out of validation, such as %s", len(bad), len(clips),
+                           next(iter(bad.values())))  # fmt: skip
+        if bad and len(bad) == len(clips):
+            raise ValueError(f"None of the recordings to validate on can be read.\n{Problems(bad.values())}")
+        return [clips[index] for index in range(len(clips)) if index not in bad]
+
+
+def find_unreadable(clips: Sequence[Clip], extractor: Any) -> dict[int, str]:
+    """The clips that cannot be decoded, by index, and why."""
+    tried = ((index, try_audio("`eval_data`", clip.audio, extractor)) for index, clip in enumerate(clips))
+    return {index: problem for index, problem in tried if problem is not None}
+
+
+def try_audio(place: str, audio: Any, extractor: Any) -> str | None:
+    """Why a recording cannot be decoded; None if it can."""
+    try:
+        extractor.load(audio)
+    except (OSError, ValueError) as error:
+        return f"{place}: {error}"
+    return None
+
+
+def from_main_process(work: Callable[[], Result]) -> Result:
+    """
+    What the main process finds, on every process.
+
+    Raises:
+        OSError, ValueError: on the main process, as `work` does.
+        SystemExit: then, on the others; the main process says why.
+    """
+    state, failure, result = PartialState(), None, None
+    if state.is_main_process:
+        try:
+            result = work()
+        except (OSError, ValueError) as error:
+            failure = error
+    shared: list[Any] = [failure is None, result]
+    broadcast_object_list(shared)
+    if failure is not None:
+        raise failure
+    if not shared[0]:
+        raise SystemExit(2)
+    return shared[1]

@@ -1,0 +1,48 @@
+"""Learning to caption, or to answer questions: the parts of the model that the recipe names learn from texts."""
+
+from pathlib import Path
+from typing import Any
+
+from transformers import EarlyStoppingCallback
+
+from training_mac.examples.collating import TrainingCollator
+from training_mac.examples.encoded import EncodedExamples
+from training_mac.examples.training_set import make_training_set
+from training_mac.loop.adapters import set_trainable
+from training_mac.loop.trainer import CaptionTrainer
+from training_mac.objectives.materials import Materials
+from training_mac.recipe.file import Stage
+
+
+def make_caption_trainer(stage: Stage, materials: Materials) -> CaptionTrainer:
+    """A trainer of the parts that the stage names."""
+    recipe, training, processor = stage.recipe, stage.training, materials.processor
+    set_trainable(materials.model, recipe)
+    examples: Any = make_training_set(stage.data, processor, training.seed, materials.tables)
+    if recipe.cached_epochs:
+        examples = encode(examples, stage, materials.model, materials.scratch)
+    validates = training.eval_strategy != "no"
+    patience = recipe.early_stopping_patience
+    return CaptionTrainer(
+        materials.model,
+        training,
+        recipe=recipe,
+        train_dataset=examples,
+        data_collator=TrainingCollator(processor, recipe.loss_on, recipe.packing),
+        eval_clips=materials.tables.readable_validation(stage.data, processor.feature_extractor) if validates else [],
+        processor=processor,
+        callbacks=None if patience is None else [EarlyStoppingCallback(patience)],
+    )
+
+
+def encode(examples: Any, stage: Stage, model: Any, scratch: Path) -> EncodedExamples:
+    """The examples as the model's frozen encoder hears them, for `cached_epochs` epochs."""
+    return EncodedExamples(
+        examples,
+        next(module for name, module in model.named_modules() if name.split(".")[-1] == "audio_tower"),
+        stage.recipe.cached_epochs,
+        scratch / f"encoded-{stage.training.process_index}.npy",
+        mix=stage.recipe.encoding_mix,
+        seed=stage.training.seed,
+        device=stage.training.device,
+    )
