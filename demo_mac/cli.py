@@ -11,8 +11,8 @@ import sys
 from importlib.util import find_spec
 from pathlib import Path
 
-from processing_mac import DEFAULT_MODEL
-from processing_mac.cli_mac import find_audio, load_captioner
+from processing_mac import DEFAULT_MODEL, load_captioner
+from processing_mac.cli_mac import find_audio
 
 
 # A clone has them; a wheel does not.
@@ -28,10 +28,9 @@ def main(arguments: list[str] | None = None) -> int:
             f"needs {' and '.join(missing)}: pip install 'mamba-audio-captioning[demo]', in a clone '.[demo]'"
         )
     try:
-        captioner = load_captioner(options)
-    except (OSError, ValueError, RuntimeError, AssertionError) as error:  # the last two: torch, for a missing device
-        what = "" if Path(options.model).is_dir() else "is no folder, and as a Hub id "
-        parser.error(f"--model {options.model} {what}cannot be loaded: {error}")
+        captioner = load_captioner(options.model, device=options.device, return_segments=True)
+    except ValueError as error:
+        parser.error(f"--model {error}")
 
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # before the import, which would call home
     from .page import build_page, serve
@@ -61,7 +60,6 @@ def build_parser() -> argparse.ArgumentParser:
         "--examples", type=Path, metavar="FOLDER", default=DEFAULT_EXAMPLES,
         help="sounds to offer (default: examples/ of the repository, where there is one)",
     )  # fmt: skip
-    parser.set_defaults(prompt=None, segments=True, num_beams=None)
     return parser
 
 

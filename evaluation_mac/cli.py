@@ -20,8 +20,6 @@ from typing import Any
 from accelerate import PartialState
 from accelerate.utils import parse_flag_from_env
 
-# The command is an application on top of all packages; importing the models has them registered.
-import modeling_mac  # noqa: F401
 from evaluation_mac.metrics.text_encoder import CLAP, TextEncoder
 from evaluation_mac.protocols.captioning import caption_asker, evaluate_captions
 from evaluation_mac.protocols.clap_refine import Clap
@@ -40,8 +38,8 @@ from evaluation_mac.reports.evaluation import Evaluation
 from evaluation_mac.reports.model_card import find_card, update_card
 from evaluation_mac.reports.plots import draw_plots
 from evaluation_mac.reports.report import format_report, write_report
-from processing_mac import AudioCaptioningPipeline
-from processing_mac.cli_mac import load_captioner, positive
+from processing_mac import AudioCaptioningPipeline, load_captioner
+from processing_mac.cli_mac import positive
 from processing_mac.dataset_mac import Clip, read_manifest
 
 
@@ -102,7 +100,6 @@ UNIMPORTANT = (
     "output",
     "batch_size",
     "device",
-    "segments",
     "update_card",
     "dataset_id",
     "dataset_split",
@@ -182,7 +179,6 @@ def build_parser() -> argparse.ArgumentParser:
     classes.add_argument("--text-encoder", metavar="MODEL", default=CLAP, help=f"for captions (default: {CLAP})")
     retrieval = tasks.add_parser("retrieval", parents=[common], help="captions and clips by likelihood")
     retrieval.set_defaults(num_beams=None)
-    parser.set_defaults(segments=False)
     return parser
 
 
@@ -210,10 +206,15 @@ def join_processes(parser: argparse.ArgumentParser) -> PartialState:
 def load_model(options: argparse.Namespace) -> AudioCaptioningPipeline:
     """The model on this process's device."""
     try:
-        return load_captioner(options, options.revision)
-    except (OSError, ValueError, RuntimeError) as error:
-        what = "" if Path(options.model).is_dir() else "is no folder, and as a Hub id "
-        raise ValueError(f"--model {options.model} {what}cannot be loaded: {error}") from error
+        return load_captioner(
+            options.model,
+            revision=options.revision,
+            device=options.device,
+            prompt=options.prompt,
+            num_beams=options.num_beams,
+        )
+    except ValueError as error:
+        raise ValueError(f"--model {error}") from error
 
 
 def describe(options: argparse.Namespace, captioner: AudioCaptioningPipeline) -> dict[str, Any]:

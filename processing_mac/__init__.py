@@ -6,6 +6,7 @@ from transformers import AutoFeatureExtractor, AutoModelForMultimodalLM, AutoPro
 from transformers.pipelines import PIPELINE_REGISTRY
 
 from .feature_extraction_mac import MacFeatureExtractor
+from .loading_mac import load_captioner
 from .pipeline_mac import TASK, AudioCaptioningPipeline
 from .processing_mac import MacProcessor
 
@@ -28,4 +29,4 @@ PIPELINE_REGISTRY.register_pipeline(
     type="multimodal",
 )
 
-__all__ = ["DEFAULT_MODEL", "AudioCaptioningPipeline", "MacFeatureExtractor", "MacProcessor"]
+__all__ = ["DEFAULT_MODEL", "AudioCaptioningPipeline", "MacFeatureExtractor", "MacProcessor", "load_captioner"]

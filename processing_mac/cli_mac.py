@@ -13,12 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
-from transformers import AutoModelForMultimodalLM, AutoProcessor
-from transformers.utils import logging
 
-# The command is an application on top of both packages; it alone may import the models here, to have them registered.
-import modeling_mac  # noqa: F401
-from processing_mac import DEFAULT_MODEL, AudioCaptioningPipeline
+from processing_mac import DEFAULT_MODEL, AudioCaptioningPipeline, load_captioner
 
 from .caption_file_mac import CaptionFile
 
@@ -43,10 +39,16 @@ def main(arguments: list[str] | None = None) -> int:
     except (OSError, ValueError) as error:
         parser.error(f"--output {error}")
     try:
-        captioner = load_captioner(options, options.revision)
-    except (OSError, ValueError, RuntimeError, AssertionError) as error:  # the last two: torch, for a missing device
-        what = "" if Path(options.model).is_dir() else "is no folder, and as a Hub id "
-        parser.error(f"--model {options.model} {what}cannot be loaded: {error}")
+        captioner = load_captioner(
+            options.model,
+            revision=options.revision,
+            device=options.device,
+            prompt=options.prompt,
+            return_segments=options.segments,
+            num_beams=options.num_beams,
+        )
+    except ValueError as error:
+        parser.error(f"--model {error}")
 
     failed = 0
     todo = [file for file in files if output is None or file not in output.done]
@@ -106,20 +108,6 @@ def find_audio(inputs: list[str]) -> list[str]:
         else:
             found.append(name)
     return list(dict.fromkeys(found))
-
-
-def load_captioner(options: argparse.Namespace, revision: str | None = None) -> AudioCaptioningPipeline:
-    """The model of a folder or Hub id on the installed classes: no code of the folder runs."""
-    logging.disable_progress_bar()
-    source = {"revision": revision or "main", "trust_remote_code": False}
-    return AudioCaptioningPipeline(
-        AutoModelForMultimodalLM.from_pretrained(options.model, **source),
-        processor=AutoProcessor.from_pretrained(options.model, **source),
-        device=options.device,
-        prompt=(options.prompt or "").strip() or None,
-        return_segments=options.segments,
-        generate_kwargs={"num_beams": options.num_beams} if options.num_beams else None,
-    )
 
 
 def caption_files(

@@ -11,8 +11,7 @@ import pytest
 import soundfile
 
 from demo_mac.answers import rank_labels
-from processing_mac import DEFAULT_MODEL
-from processing_mac.cli_mac import build_parser, load_captioner
+from processing_mac import DEFAULT_MODEL, load_captioner
 
 
 pytestmark = pytest.mark.slow
@@ -23,7 +22,7 @@ PATIENCE = 60  # seconds
 
 @pytest.fixture(scope="module")
 def captioner():
-    return load_captioner(build_parser().parse_args(["x", "--model", DEFAULT_MODEL, "--device", "cpu", "--segments"]))
+    return load_captioner(DEFAULT_MODEL, device="cpu", return_segments=True)
 
 
 @pytest.fixture
