@@ -19,12 +19,11 @@ from matplotlib.ticker import MaxNLocator
 from transformers.audio_utils import hertz_to_mel
 
 from processing_mac import MacFeatureExtractor
-from processing_mac.feature_extraction_mac import ENERGY_FLOOR, LOW_FREQUENCY
+from processing_mac.feature_extraction_mac import DECIBEL, ENERGY_FLOOR, LOW_FREQUENCY
 
 
 COLUMNS = 1200  # of both pictures at most: what a wide screen shows
 COLORS = "magma"
-DECIBEL = math.log(10) / 10  # in nats
 RANGE = 80 * DECIBEL  # below the loudest cell all is black
 TICKS = {250: "250", 500: "500", 1000: "1k", 2000: "2k", 4000: "4k", 7000: "7k"}  # Hz
 NUMBER_WIDTH = 2.2  # em that a segment's number needs with its box's padding

@@ -20,6 +20,7 @@ from typing import Any
 from accelerate import PartialState
 from accelerate.utils import parse_flag_from_env
 
+from evaluation_mac.metrics.naming import NAMINGS, Naming, load_naming
 from evaluation_mac.metrics.text_encoder import CLAP, TextEncoder
 from evaluation_mac.protocols.captioning import caption_asker, evaluate_captions
 from evaluation_mac.protocols.clap_refine import Clap
@@ -75,7 +76,12 @@ def run_captioning(collector: Collector, clips: list[Clip]) -> Evaluation | None
     """Caption all clips and score the captions."""
     options = collector.options
     clips, captions = collector.captions(clips, Clap(options.refine) if options.refine else None)
-    return evaluate_captions(clips, captions, options.sentence_encoder) if clips else None
+    return evaluate_captions(clips, captions, options.sentence_encoder, naming_of(options)) if clips else None
+
+
+def naming_of(options: argparse.Namespace) -> Naming | None:
+    """The word lists that were asked for."""
+    return load_naming(options.naming) if options.task == "captioning" and options.naming else None
 
 
 def run_classification(collector: Collector, clips: list[LabelledClip]) -> Evaluation | None:
@@ -104,7 +110,7 @@ UNIMPORTANT = (
     "dataset_id",
     "dataset_split",
 )  # to the results
-SCORING = ("data", "dataset", "text_encoder", "sentence_encoder")  # may change from one run to the next
+SCORING = ("data", "dataset", "text_encoder", "sentence_encoder", "naming")  # may change from one run to the next
 RUNS: dict[str, Any] = {
     "captioning": run_captioning,
     "classification": run_classification,
@@ -174,6 +180,9 @@ def build_parser() -> argparse.ArgumentParser:
     captioning = tasks.add_parser("captioning", parents=[common, beams], help="captions against references")
     captioning.add_argument("--refine", metavar="CLAP", help="decode with 2 to 8 beams, let this CLAP model choose")
     captioning.add_argument("--sentence-encoder", metavar="MODEL", help="score similarity of sentences with it, too")
+    captioning.add_argument(
+        "--naming", choices=list(NAMINGS), help="count captions that name their clip's `source`, by these word lists"
+    )
     classes = tasks.add_parser("classification", parents=[common, beams], help="labels in the column `source`")
     classes.add_argument("--by", choices=["caption", "likelihood"], default="caption", help="(default: caption)")
     classes.add_argument("--text-encoder", metavar="MODEL", default=CLAP, help=f"for captions (default: {CLAP})")
@@ -192,6 +201,9 @@ def read_clips(options: argparse.Namespace) -> list[Clip] | list[LabelledClip]:
     if twice:
         more = f" and {len(twice) - 5} more" if len(twice) > 5 else ""
         raise ValueError(f"{options.data}: expected every recording once, but {'; '.join(twice[:5])}{more}")
+    naming = naming_of(options)
+    if naming and not any(naming.is_scored(clip.source) for clip in clips):
+        raise ValueError(f"{options.data}: --naming needs a `source` that is one of {naming.collection}")
     return clips
 
 

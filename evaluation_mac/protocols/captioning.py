@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 
 from evaluation_mac.metrics.bootstrap import bootstrap_intervals
 from evaluation_mac.metrics.caption_scores import averaged
-from evaluation_mac.metrics.esc50_naming import is_scored, names_source, read_scene
+from evaluation_mac.metrics.naming import Naming, read_scene
 from evaluation_mac.metrics.scoring import METRICS, score_captions
 from evaluation_mac.protocols.clap_refine import Clap, caption_refined
 from evaluation_mac.protocols.clip_records import Answer, Ask
@@ -32,20 +32,24 @@ def caption_asker(captioner: AudioCaptioningPipeline, batch_size: int, clap: Cla
 
 
 def evaluate_captions(
-    clips: Sequence[Clip], captions: Sequence[str], sentence_encoder: str | None = None
+    clips: Sequence[Clip],
+    captions: Sequence[str],
+    sentence_encoder: str | None = None,
+    naming: Naming | None = None,
 ) -> Evaluation:
     """
     All captioning metrics that can run here, with intervals, and whether a caption names its source.
 
-    `naming_accuracy` is the share of captions that name the `source` of their clip and none of the other 49 sources of
-    `source_naming`; of a scene of two ("dog followed by rain", "dog while rain") it must name both and how they
-    relate. It counts the clips whose sources are among those 50, if there are any; where some are scenes of two, each
-    relation is counted alone, too: `naming_accuracy_followed_by`, `naming_accuracy_while`.
+    `naming_accuracy` is the share of captions that name the `source` of their clip and no other source of the
+    collection; of a scene of two ("dog followed by rain", "dog while rain") it must name both and how they relate. It
+    counts the clips whose sources are the collection's; where some are scenes of two, each relation is counted alone,
+    too: `naming_accuracy_followed_by`, `naming_accuracy_while`.
 
     Args:
-        clips: with references and maybe sources.
-        captions: the candidate of each clip.
-        sentence_encoder: folder or Hub name of the encoder for "sentence_similarity".
+        clips: Recordings with references and maybe sources.
+        captions: Candidate caption of each clip.
+        sentence_encoder: Folder or Hub name of the encoder for "sentence_similarity".
+        naming: Words of the sources; None for no naming accuracy.
     """
     metrics = [name for name in METRICS if name != "sentence_similarity" or sentence_encoder]
     references = [clip.captions for clip in clips]
@@ -55,27 +59,26 @@ def evaluate_captions(
         for clip, caption, scores in zip(clips, captions, result["per_caption"], strict=True)
     ]
     evaluation = Evaluation(result["corpus"], result["intervals"], rows, result["skipped"])
-    add_naming(evaluation, [clip.source for clip in clips])
+    if naming is not None and any(naming.is_scored(clip.source) for clip in clips):
+        add_naming(evaluation, [clip.source for clip in clips], naming)
     return evaluation
 
 
-def add_naming(evaluation: Evaluation, sources: Sequence[str | None]) -> None:
-    """Add the naming accuracy, and a column for each clip, where sources are known."""
-    known = [is_scored(source) for source in sources]
-    if not any(known):
-        return
+def add_naming(evaluation: Evaluation, sources: Sequence[str | None], naming: Naming) -> None:
+    """Add the naming accuracy, and a column for each clip."""
+    known = [naming.is_scored(source) for source in sources]
     groups: dict[str, list[float]] = {"naming_accuracy": []}
     for row, source, is_known in zip(evaluation.clips, sources, known, strict=True):
         row["source"] = source or ""
-        row["naming_accuracy"] = int(names_source(row["caption"], str(source))) if is_known else ""
+        row["naming_accuracy"] = int(naming.names_source(row["caption"], str(source))) if is_known else ""
         if is_known:
             groups["naming_accuracy"].append(row["naming_accuracy"])
             if scene := read_scene(str(source)):
                 relation = scene[2].replace(" ", "_")
                 groups.setdefault(f"naming_accuracy_{relation}", []).append(row["naming_accuracy"])
     for name, hits in groups.items():
-        naming = averaged(name, hits)
-        evaluation.scores[name] = float(naming.corpus()[0])
-        evaluation.intervals |= bootstrap_intervals([naming], RESAMPLES)
+        share = averaged(name, hits)
+        evaluation.scores[name] = float(share.corpus()[0])
+        evaluation.intervals |= bootstrap_intervals([share], RESAMPLES)
     missed = Counter(row["source"] for row in evaluation.clips if row["naming_accuracy"] == 0)
     evaluation.missed = dict(missed.most_common())

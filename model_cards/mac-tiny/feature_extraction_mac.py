@@ -15,6 +15,7 @@ FRAME_LENGTH, FRAME_SHIFT, FFT_LENGTH = 400, 160, 512  # samples at 16 kHz: 25 m
 LOW_FREQUENCY = 20.0  # Hz
 PREEMPHASIS = 0.97
 ENERGY_FLOOR = 1.1920928955078125e-07  # float32 epsilon
+DECIBEL = math.log(10) / 10  # one dB in natural-log energy
 SAMPLES_PER_BLOCK = 60 * 16_000  # long recordings go minute by minute: bounded memory, and twice as fast in the cache
 
 

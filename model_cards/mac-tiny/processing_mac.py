@@ -11,6 +11,7 @@ from .pipeline_mac import AudioCaptioningPipeline  # noqa: F401
 
 
 AUDIO_TOKEN = "<|audio|>"  # stands for one audio embedding
+DEFAULT_PROMPT = "Describe the audio you hear."  # of SLAM-AAC
 
 # Padding and tensors are always on, and MAC neither sees nor adds special tokens of its own.
 IGNORED = {"images", "videos", "padding", "return_tensors", "add_special_tokens"}
@@ -54,7 +55,7 @@ class MacProcessor(ProcessorMixin):
         audio_tokens_per_window: int = 64,
         audio_tokens_per_run: int = 64,
         separator: str = "&&",
-        default_prompt: str = "Describe the audio you hear.",
+        default_prompt: str = DEFAULT_PROMPT,
     ):
         super().__init__(feature_extractor, tokenizer, chat_template=chat_template or CHAT_TEMPLATE)
         self.audio_token = AUDIO_TOKEN

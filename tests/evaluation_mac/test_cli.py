@@ -93,7 +93,7 @@ def test_naming_accuracy_counts_known_sources(folder, monkeypatch):
         "evaluation_mac.protocols.captioning.caption_files",
         lambda captioner, files, batch_size: iter([(file, {"caption": said[file]}) for file in files]),
     )
-    assert run("captioning") == 0
+    assert run("captioning", "--naming", "esc50") == 0
     naming = read_scores()["naming_accuracy"]
     assert naming["value"] == pytest.approx(1 / 3)
     assert naming["interval_95"][0] < 1 / 3 < naming["interval_95"][1]
@@ -113,7 +113,7 @@ def test_naming_accuracy_by_relation(folder, monkeypatch):
         "evaluation_mac.protocols.captioning.caption_files",
         lambda captioner, files, batch_size: iter([(file, {"caption": said[file]}) for file in files]),
     )
-    assert run("captioning") == 0
+    assert run("captioning", "--naming", "esc50") == 0
     scores = {name: score["value"] for name, score in read_scores().items() if name.startswith("naming")}
     assert scores == pytest.approx(
         {"naming_accuracy": 2 / 3, "naming_accuracy_followed_by": 1, "naming_accuracy_while": 1 / 2}
@@ -121,6 +121,13 @@ def test_naming_accuracy_by_relation(folder, monkeypatch):
     assert read_scores()["naming_accuracy_while"]["interval_95"] == [0, 1]
     report = Path("out/report.md").read_text(encoding="utf-8")
     assert "| naming_accuracy_while | 0.5 | 0 to 1 |" in report
+
+
+def test_naming_needs_sources_that_its_words_know(folder, capsys):
+    write_manifest(folder / "data.csv", [("a.wav", "a violin", "a violin plays", "")])
+    with pytest.raises(SystemExit):
+        run("captioning", "--naming", "esc50")
+    assert "--naming needs a `source` that is one of the 50 ESC-50 categories" in capsys.readouterr().err
 
 
 def test_classification_by_caption(folder, clap_folder):

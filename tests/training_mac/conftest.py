@@ -55,6 +55,7 @@ def write_recipe(manifest: Path, tmp_path: Path) -> Callable[..., Path]:
             "eval_data": str(manifest),
             "max_windows": 1,
             "prompt": "Describe the sound.",
+            "naming": "esc50",
             "vocab_size": 300,
             "model": {
                 "audio_config": {

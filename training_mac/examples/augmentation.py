@@ -6,9 +6,10 @@ import numpy as np
 import torch
 from torch import nn
 
+from processing_mac.feature_extraction_mac import DECIBEL, ENERGY_FLOOR
 
-FLOOR = math.log(1.1920928955078125e-07)  # the front end's floor: digital silence
-DECIBEL = math.log(10) / 10  # one dB in natural-log energy
+
+FLOOR = math.log(ENERGY_FLOOR)  # digital silence
 
 
 def change_timbre(

@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader, IterableDataset
 from transformers import Trainer, TrainerControl, TrainerState
 from transformers.trainer_utils import rotate_checkpoints
 
+from evaluation_mac.metrics.naming import load_naming
 from processing_mac.dataset_mac import Clip
 from training_mac.loop.adapters import parameter_groups
 from training_mac.loop.checkpoints import MARKER, mark_whole, writing
@@ -178,6 +179,7 @@ class CaptionTrainer(MacTrainer):
 
     def __init__(self, *args: Any, eval_clips: Sequence[Clip], processor: Any, **kwargs: Any):
         super().__init__(*args, processing_class=processor, eval_dataset=list(eval_clips), **kwargs)
+        self.naming = load_naming(self.recipe.naming) if self.recipe.naming else None
 
     def evaluate(
         self, eval_dataset: Any = None, ignore_keys: Any = None, metric_key_prefix: str = "eval"
@@ -187,7 +189,7 @@ class CaptionTrainer(MacTrainer):
         start = time.perf_counter()
         with self.throughput.paused(), self.whole_throughput.paused():
             captions, loss = caption_clips(self, clips)
-            metrics = {"loss": loss, **score(clips, captions, self.recipe.eval_metrics)}
+            metrics = {"loss": loss, **score(clips, captions, self.recipe.eval_metrics, self.naming)}
         metrics["runtime"] = time.perf_counter() - start
         if self.is_world_process_zero():
             show(clips, captions)

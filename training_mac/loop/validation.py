@@ -8,7 +8,7 @@ from accelerate.utils import gather_object
 from tqdm import tqdm
 
 from evaluation_mac import score_captions
-from evaluation_mac.metrics.esc50_naming import is_scored, naming_accuracy
+from evaluation_mac.metrics.naming import Naming
 from processing_mac.dataset_mac import Clip
 
 
@@ -73,9 +73,11 @@ def caption_batch(
     return captions, (float(loss) * tokens if tokens else 0.0, tokens)  # of no tokens the mean is not a number
 
 
-def score(clips: Sequence[Clip], captions: Sequence[str], metrics: Sequence[str]) -> dict[str, float]:
+def score(
+    clips: Sequence[Clip], captions: Sequence[str], metrics: Sequence[str], naming: Naming | None = None
+) -> dict[str, float]:
     """
-    The metrics over all references and, where sources are known, the share of captions that name theirs.
+    The metrics over all references and, by the words of `naming`, the share of captions that name their source.
 
     Raises:
         ValueError: a metric cannot run here; the message says what it needs.
@@ -84,10 +86,10 @@ def score(clips: Sequence[Clip], captions: Sequence[str], metrics: Sequence[str]
     if result["skipped"]:
         raise ValueError(f"`eval_metrics`: {'; '.join(f'{name}: {why}' for name, why in result['skipped'].items())}.")
     scores = dict(result["corpus"])
-    named = [(caption, clip.source) for clip, caption in zip(clips, captions, strict=True)]
-    named = [(caption, source) for caption, source in named if is_scored(source)]
-    if named:
-        scores["naming_accuracy"] = naming_accuracy(*zip(*named, strict=True))
+    pairs = zip(captions, (clip.source for clip in clips), strict=True)
+    named = [(caption, source) for caption, source in pairs if naming is not None and naming.is_scored(source)]
+    if named and naming is not None:
+        scores["naming_accuracy"] = naming.accuracy(*zip(*named, strict=True))
     return scores
 
 

@@ -113,6 +113,10 @@ class Recipe:
         default_factory=lambda: ["bleu", "rouge_l", "cider_d"],
         metadata={"help": "Metrics of `evaluation_mac.score_captions`; meteor, spice and spider need Java."},
     )
+    naming: str | None = field(
+        default=None,
+        metadata={"help": "Word lists by which validation counts captions that name their clip's `source`: 'esc50'."},
+    )
     early_stopping_patience: int | None = field(
         default=None,
         metadata={"help": "Stop after so many evaluations without a better `metric_for_best_model`."},

@@ -192,7 +192,7 @@ def evaluation_command(facts: Mapping[str, Any]) -> str:
     """What measures the model on the test set; it runs in the folder of the card, wherever that is."""
     command = ["mac-eval", "captioning", "--model", ".", "--data", "TEST_MANIFEST", "--output", "../results"]
     command += ["--dataset", facts["test_set"]]
-    for option in ("dataset_id", "dataset_split"):
+    for option in ("dataset_id", "dataset_split", "naming"):
         if option in facts:
             command += [f"--{option.replace('_', '-')}", facts[option]]
     return shlex.join([*command, "--update-card"])

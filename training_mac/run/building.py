@@ -13,11 +13,9 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 from modeling_mac import MacConfig, MacForConditionalGeneration
 from modeling_mac.modeling_mamba2_mac import Mamba2MacMixer
 from processing_mac import MacFeatureExtractor, MacProcessor
+from processing_mac.processing_mac import AUDIO_TOKEN
 from training_mac.loop.checkpoints import write_whole
 from training_mac.recipe.fields import Recipe
-
-
-AUDIO_TOKEN = "<|audio|>"
 
 
 def load_base(base: str) -> tuple[MacForConditionalGeneration, MacProcessor]:

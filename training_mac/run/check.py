@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from itertools import islice
 from typing import Any
 
-from evaluation_mac.metrics.esc50_naming import is_scored
+from evaluation_mac.metrics.naming import Naming, load_naming
 from evaluation_mac.metrics.scoring import METRICS
 from modeling_mac import MacConfig
 from processing_mac.dataset_mac import Clip
@@ -163,7 +163,10 @@ def check_metrics(stage: Stage, clips: Sequence[Clip]) -> None:
     metrics, best = stage.recipe.eval_metrics, stage.training.metric_for_best_model
     if unknown := [name for name in metrics if name not in EVAL_METRICS]:
         raise ValueError(f"`eval_metrics`: no {', '.join(unknown)}; possible are {', '.join(EVAL_METRICS)}.")
-    possible = ["loss", *try_metrics(clips, metrics)]
+    naming = load_naming(stage.recipe.naming) if stage.recipe.naming else None
+    possible = ["loss", *try_metrics(clips, metrics, naming)]
+    if naming and "naming_accuracy" not in possible:
+        raise ValueError(f"`naming`: no clip of `eval_data` has a `source` that is one of {naming.collection}.")
     if best and best.removeprefix("eval_") not in possible:
         raise ValueError(
             f"`metric_for_best_model`: no {best!r} with these `eval_metrics` and `eval_data`; possible are "
@@ -171,7 +174,7 @@ def check_metrics(stage: Stage, clips: Sequence[Clip]) -> None:
         )
 
 
-def try_metrics(clips: Sequence[Clip], metrics: Sequence[str]) -> dict[str, Any]:
+def try_metrics(clips: Sequence[Clip], metrics: Sequence[str], naming: Naming | None) -> dict[str, Any]:
     """The scores of one or two references as captions: their names, and that Java's programs run."""
-    sample = [clips[0], *islice((clip for clip in clips if is_scored(clip.source)), 1)]
-    return score(sample, [clip.captions[0] for clip in sample], metrics)
+    sample = [clips[0], *islice((clip for clip in clips if naming and naming.is_scored(clip.source)), 1)]
+    return score(sample, [clip.captions[0] for clip in sample], metrics, naming)

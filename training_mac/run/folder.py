@@ -24,6 +24,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import set_seed
 
+from processing_mac.processing_mac import DEFAULT_PROMPT
 from processing_mac.whole_files_mac import write_text_whole
 from training_mac.data.tables import ClipTables
 from training_mac.loop.adapters import attach_adapter, ends_whole, module_to_train
@@ -39,7 +40,6 @@ from training_mac.run.building import load_base, make_base
 
 WEIGHTS = "model.safetensors"
 TEACHER = "teacher.safetensors"
-DEFAULT_PROMPT = "Describe the audio you hear."
 BASE_FIELDS = ("base_model", "base_audio_tower", "base_language_model", "tokenizer", "model", "vocab_size",
                "A_init_range")  # fmt: skip
 # Fields that may change when a run goes on: they touch what is shown, kept and sent, but no weight.

@@ -6,18 +6,12 @@ from pathlib import Path
 import pytest
 import yaml
 
-from evaluation_mac.metrics.esc50_naming import (
-    OTHER_EXPRESSIONS,
-    SOURCE_WORDS,
-    is_scored,
-    named_sources,
-    names_both,
-    names_in_order,
-    names_source,
-    naming_accuracy,
-)
+from evaluation_mac.metrics.esc50_naming import NAMING, OTHER_EXPRESSIONS, SOURCE_WORDS
+from evaluation_mac.metrics.naming import load_naming
 
 
+is_scored, named_sources, names_both = NAMING.is_scored, NAMING.named_sources, NAMING.names_both
+names_in_order, names_source, naming_accuracy = NAMING.names_in_order, NAMING.names_source, NAMING.accuracy
 RECIPE = yaml.safe_load((Path(__file__).parents[3] / "recipes" / "esc50_captions.yaml").read_text())
 SOURCES = RECIPE["sources"]
 
@@ -218,3 +212,9 @@ def test_a_scene_of_two_is_named_with_its_order():
     assert not names_source("a dog is barking", "dog while rain")
     assert is_scored("dog while rain") and is_scored("dog")
     assert not is_scored("dog while silence") and not is_scored("noise") and not is_scored(None)
+
+
+def test_word_lists_are_chosen_by_name():
+    assert load_naming("esc50") is NAMING
+    with pytest.raises(ValueError, match="no word lists 'esc51'; there are esc50"):
+        load_naming("esc51")

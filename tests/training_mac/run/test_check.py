@@ -69,7 +69,12 @@ def test_every_score_may_choose_the_best(base, write_recipe, best: str, tables) 
 def test_naming_accuracy_needs_sources(base, write_recipe, manifest, tmp_path, tables) -> None:
     path = tmp_path / "unnamed.csv"
     path.write_text(f"audio,caption\n{manifest.parent / '0.wav'},the siren wails\n")
-    recipe = write_recipe(base_model=str(base), eval_data=str(path), **BEST, metric_for_best_model="naming_accuracy")
+    fields = {"base_model": str(base), "eval_data": str(path), **BEST, "metric_for_best_model": "naming_accuracy"}
+    with pytest.raises(ValueError, match=r"`naming`: no clip of `eval_data` has a `source` .* the 50 ESC-50"):
+        check_stages(load_stages([str(write_recipe(**fields))]), tables)
+    with pytest.raises(ValueError, match=r"no word lists 'esc'; there are esc50"):
+        check_stages(load_stages([str(write_recipe(**fields, naming="esc"))]), tables)
+    recipe = write_recipe(**fields, naming=None)
     with pytest.raises(ValueError, match="possible are loss, bleu_1, bleu_2, bleu_3, bleu_4, rouge_l, cider_d\\."):
         check_stages(load_stages([str(recipe)]), tables)
 
