@@ -202,7 +202,7 @@ def read_clips(options: argparse.Namespace) -> list[Clip] | list[LabelledClip]:
         more = f" and {len(twice) - 5} more" if len(twice) > 5 else ""
         raise ValueError(f"{options.data}: expected every recording once, but {'; '.join(twice[:5])}{more}")
     naming = naming_of(options)
-    if naming and not any(naming.is_scored(clip.source) for clip in clips):
+    if naming and not any(naming.is_scored(getattr(clip, "source", None)) for clip in clips):
         raise ValueError(f"{options.data}: --naming needs a `source` that is one of {naming.collection}")
     return clips
 

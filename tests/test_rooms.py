@@ -25,8 +25,8 @@ ALLOWED = {
     "training_mac.examples": "data recipe",
     "training_mac.objectives": "examples data loop recipe",
     "training_mac.run": "objectives data loop recipe",
-    "training_mac.release": "",
-    "training_mac.cli": "run release recipe",
+    "training_mac.release": "recipe",
+    "training_mac.cli": "run release",
 }
 APPLICATIONS = {"processing_mac/cli_mac.py", "modeling_mac/convert_cli_mac.py"}  # commands, on top of both packages
 PACKAGES = [name for name in ALLOWED if "." not in name]

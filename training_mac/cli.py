@@ -1,9 +1,9 @@
 """
 `mac-train`: train MAC from a recipe. The same command again goes on where a run was stopped.
 
-    mac-train recipes/tiny.yaml
+    mac-train tiny          # a recipe that ships, or a file
     accelerate launch -m training_mac.cli recipes/openaqa.yaml --learning_rate 5e-5 --stages.2.num_train_epochs 3
-    mac-train recipes/own-data.yaml --merge_adapter true --push_to_hub --hub_model_id user/name
+    mac-train own-data --merge_adapter true --push_to_hub --hub_model_id user/name
     mac-train --help        # every field
 """
 
@@ -12,7 +12,6 @@ from pathlib import Path
 
 from accelerate import PartialState
 
-from training_mac.recipe.file import load_stages
 from training_mac.release.card import write_card
 from training_mac.release.emissions import hardware_in_use
 from training_mac.release.hub import HubTarget, prepare, publish, read_target
@@ -27,7 +26,7 @@ def main(arguments: list[str] | None = None) -> None:
     """Train, save and release: exits with 2 and a line where something that was given cannot be."""
     arguments = sys.argv[1:] if arguments is None else arguments
     with input_errors():
-        run = Run(load_stages(arguments))
+        run = Run.from_arguments(arguments)
     state = PartialState()
     with run.read_sources() as tables:
         with input_errors():

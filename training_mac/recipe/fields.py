@@ -1,9 +1,12 @@
 """The fields of a recipe that are not data's: what is built, what trains, how it is validated and what is kept."""
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal
 
 from transformers import TrainingArguments
+
+from processing_mac import DEFAULT_MODEL
 
 
 @dataclass
@@ -11,7 +14,9 @@ class Recipe:
     """What MAC's training needs beyond its data and transformers' TrainingArguments."""
 
     # Where the model comes from
-    base_model: str | None = field(default=None, metadata={"help": "MAC folder or Hub id to start from."})
+    base_model: str | None = field(
+        default=None, metadata={"help": "MAC folder or Hub id to start from; 'mac-tiny' is the checkpoint that ships."}
+    )
     base_audio_tower: str | None = field(
         default=None, metadata={"help": "Without a base model: pretrained EAT, a file, folder or Hub id."}
     )
@@ -137,6 +142,15 @@ class Recipe:
         default_factory=list,
         metadata={"help": "Overrides of any field, one mapping a stage; stages run one after another."},
     )
+
+    def __post_init__(self) -> None:
+        self.base_model = find_model(self.base_model) if self.base_model else None
+
+
+def find_model(name: str) -> str:
+    """Where a model is: the checkpoint that ships by its name, any other where its folder or Hub id says."""
+    is_shipped = name == Path(DEFAULT_MODEL).name and not Path(name).is_dir()
+    return DEFAULT_MODEL if is_shipped else name
 
 
 @dataclass

@@ -11,6 +11,7 @@ import re
 import sys
 import types
 from dataclasses import dataclass, fields
+from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
@@ -60,17 +61,17 @@ class Stage:
 
 def load_stages(arguments: list[str]) -> list[Stage]:
     """
-    Parse `recipe.yaml [--field value …]`; a recipe without `stages` has one.
+    Parse `RECIPE [--field value …]`; a recipe without `stages` has one.
 
     Raises:
         ValueError: no such recipe or stage, a field that does not exist (the nearest one is named) or is missing, a
             value of a wrong kind.
     """
-    parser = HfArgumentParser(KINDS, usage="train.py RECIPE.yaml [--field value …]", description=__doc__)
+    parser = HfArgumentParser(KINDS, usage="mac-train RECIPE [--field value …]", description=__doc__)
     if not arguments or arguments[0] in ("-h", "--help"):
         parser.print_help()
         sys.exit(0)
-    path = Path(arguments[0])
+    path = find_recipe(arguments[0])
     common, staged = parse_overrides(arguments[1:])
     settings = read_yaml(path)
     stages = settings.pop("stages", None) or [{}]
@@ -95,10 +96,30 @@ def load_stages(arguments: list[str]) -> list[Stage]:
     return result
 
 
+def recipes_folder() -> Path:
+    """The recipes that ship: in a wheel inside this package, in a clone beside it."""
+    packaged = Path(str(files("training_mac"))) / "recipes"
+    return packaged if packaged.is_dir() else packaged.parents[1] / "recipes"
+
+
+def find_recipe(name: str) -> Path:
+    """
+    The file of a recipe: a path, or the name of one that ships.
+
+    Raises:
+        ValueError: there is neither.
+    """
+    path, shipped = Path(name), recipes_folder() / f"{name}.yaml"
+    if path.is_file():
+        return path
+    if shipped.is_file() and path.name == name:
+        return shipped
+    names = sorted(file.stem for file in recipes_folder().glob("*.yaml") if not file.stem.endswith("_captions"))
+    raise ValueError(f"{name}: no such recipe. It is a file, or one of those that ship: {', '.join(names)}.")
+
+
 def read_yaml(path: Path) -> dict[str, Any]:
     """A recipe file's mapping."""
-    if not path.is_file():
-        raise ValueError(f"{path}: no such recipe.")
     try:
         settings = yaml.load(path.read_text(encoding="utf-8"), RecipeLoader) or {}
     except yaml.YAMLError as error:

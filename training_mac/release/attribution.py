@@ -11,6 +11,7 @@ from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import RemoteEntryNotFoundError
 
 from processing_mac.whole_files_mac import write_text_whole
+from training_mac.recipe.fields import find_model
 
 
 NAME = "attribution.csv"
@@ -29,7 +30,7 @@ def write_attribution(folder: Path, stages: Sequence[Mapping[str, Any]]) -> tupl
     """
     data = dict.fromkeys(path for stage in stages for path in data_paths(stage.get("train_data")))
     files = dict.fromkeys(path.parent / NAME for path in data)
-    bases = dict.fromkeys(stage["base_model"] for stage in stages if stage.get("base_model"))
+    bases = dict.fromkeys(find_model(stage["base_model"]) for stage in stages if stage.get("base_model"))
     credited = [*filter(None, map(find_base_file, bases)), *(file for file in files if file.is_file())]
     rows = list({tuple(row.items()): row for row in read_rows(credited)}.values())
     if rows:

@@ -20,11 +20,12 @@ from safetensors import safe_open
 
 from evaluation_mac.reports.model_card import NOT_MEASURED, tabulate
 from processing_mac.whole_files_mac import write_text_whole
+from training_mac.recipe.file import recipes_folder
 from training_mac.release.attribution import write_attribution
 from training_mac.release.emissions import WORLD_GRID, Hardware, estimate_emissions
 
 
-CARDS = Path(__file__).parents[2] / "recipes" / "cards"
+CARDS = recipes_folder() / "cards"
 ABSOLUTE_PATH = re.compile(r"(?<![\w.:/~-])(?:~/|/[^\s/,]+/)[^,'\"{}\[\]]*")
 TAGS = ("audio", "audio-captioning", "mamba-2", "state-space-model", "eat")
 SOFTWARE = ("torch", "transformers", "peft", "accelerate")

@@ -34,7 +34,7 @@ from training_mac.loop.checkpoints import (
     remove_partial_checkpoints,
     write_whole,
 )
-from training_mac.recipe.file import Stage
+from training_mac.recipe.file import Stage, load_stages
 from training_mac.run.building import load_base, make_base
 
 
@@ -73,6 +73,11 @@ class Run:
         self.settings = json.loads(json.dumps(settings))
         if self.has_begun:
             self.compare_settings()
+
+    @classmethod
+    def from_arguments(cls, arguments: list[str]) -> "Run":
+        """The run of a command line: a recipe, and what overrides its fields; see `load_stages`."""
+        return cls(load_stages(arguments))
 
     @property
     def has_begun(self) -> bool:

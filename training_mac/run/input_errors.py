@@ -11,5 +11,5 @@ def input_errors() -> Iterator[None]:
     try:
         yield
     except (OSError, ValueError) as error:
-        print(f"train.py: {error}", file=sys.stderr, flush=True)
+        print(f"mac-train: {error}", file=sys.stderr, flush=True)
         raise SystemExit(2) from error

@@ -102,7 +102,7 @@ def test_towers_are_joined_without_reading_captions(write_recipe, monkeypatch, t
 def test_mistakes_in_what_is_given_are_told_without_a_traceback(in_process, write_recipe, fields, message) -> None:
     ended = in_process("train.py", write_recipe(**fields))
     assert ended.returncode == 2 and "Traceback" not in ended.stderr
-    assert any(line.startswith("train.py: ") for line in ended.stderr.splitlines()) and message in ended.stderr
+    assert any(line.startswith("mac-train: ") for line in ended.stderr.splitlines()) and message in ended.stderr
 
 
 PATCHED = """
