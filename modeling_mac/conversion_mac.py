@@ -10,7 +10,7 @@ from transformers.configuration_utils import PreTrainedConfig
 from .configuration_mac import EatConfig
 from .conversion_eat_mac import convert_eat_state_dict, load_eat
 from .conversion_text_mac import first_free_row, language_model_config, load_language_model
-from .weight_files_mac import locate
+from .weight_files_mac import load_strictly, locate
 
 
 @dataclass
@@ -66,4 +66,4 @@ def default_generation_config(text_config: PreTrainedConfig, audio_token_id: int
     )
 
 
-__all__ = ["Towers", "convert_eat_state_dict", "default_generation_config", "load_eat", "load_towers"]
+__all__ = ["Towers", "convert_eat_state_dict", "default_generation_config", "load_eat", "load_strictly", "load_towers"]

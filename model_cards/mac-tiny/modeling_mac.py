@@ -3,6 +3,7 @@
 import inspect
 from contextlib import nullcontext
 from dataclasses import dataclass
+from importlib import import_module
 from os import PathLike
 from typing import Any
 
@@ -18,12 +19,10 @@ from transformers.utils import ModelOutput, can_return_tuple, torch_compilable_c
 
 from .configuration_mac import MacConfig
 from .connector_mac import CONNECTORS
-from .conversion_mac import default_generation_config, load_towers
 from .generation_mac import MacGenerationMixin
 from .linear_mac import FewRowsLinear
 from .modeling_eat import EatModel
 from .modeling_mamba2_mac import Mamba2MacModel
-from .weight_files_mac import load_strictly
 
 
 # Language models that scale their embeddings or logits outside `AutoModel` cannot sit under a plain head.
@@ -294,8 +293,15 @@ class MacForConditionalGeneration(MacPreTrainedModel, MacGenerationMixin):
 
         Raises:
             ValueError: a weight of a tower is missing or left over, or a file could run code.
+            ImportError: the class comes from a saved folder, and the package is not installed.
         """
-        towers = load_towers(audio, language_model, audio_token_id)
+        # Conversion stays at home: a saved folder brings the code of inference alone, and the loader of remote code
+        # would want every file that an import line names.
+        try:
+            conversion = import_module("modeling_mac.conversion_mac")
+        except ModuleNotFoundError as error:
+            raise ImportError("`from_towers` needs the package: pip install mamba-audio-captioning") from error
+        towers = conversion.load_towers(audio, language_model, audio_token_id)
         mac_config = MacConfig(
             audio_config=towers.audio_config,
             text_config=towers.text_config,
@@ -303,10 +309,10 @@ class MacForConditionalGeneration(MacPreTrainedModel, MacGenerationMixin):
             tie_word_embeddings=towers.tied,
             **config,
         )
-        model = load_strictly(
+        model = conversion.load_strictly(
             cls, mac_config, towers.state_dict, "the two towers", dtype=dtype, new="model.connector."
         )
-        model.generation_config = default_generation_config(towers.text_config, towers.audio_token_id)
+        model.generation_config = conversion.default_generation_config(towers.text_config, towers.audio_token_id)
         return model
 
     def get_input_embeddings(self) -> nn.Module:

@@ -95,6 +95,9 @@ def test_the_folder_holds_the_code_it_needs_and_no_other(released):
         assert needed <= saved
     assert {"modeling_mac.py", "processing_mac.py", "feature_extraction_mac.py", "pipeline_mac.py"} <= saved
     assert not {"cli_mac.py", "dataset_mac.py", "convert_cli_mac.py"} & saved
+    assert not [
+        name for name in saved if name.startswith(("conversion_", "weight_files_", "whole_files_", "loading_"))
+    ]
 
 
 STRANGER = """
@@ -118,6 +121,12 @@ processor = AutoProcessor.from_pretrained(folder, trust_remote_code=True)
 inputs = processor(audio)
 tokens = model.generate(**inputs)
 captions.append(processor.decode(tokens[0, inputs["input_ids"].shape[1]:]))
+try:
+    type(model).from_towers("eat.pt", "mamba2")
+except ImportError as error:
+    assert "pip install mamba-audio-captioning" in str(error)
+else:
+    raise AssertionError("from_towers found a package that is not there")
 
 # What somebody saves who trained on: by the model and the processor, or by the pipeline.
 model.save_pretrained(again + "/plain")
