@@ -28,6 +28,7 @@ class Clip:
         phrases: The same as noun phrases, used where two recordings are joined ("X, followed by Y").
         source: A label of what sounds, if the manifest has one.
         prompt: What the captions answer, if it is not the usual prompt.
+        scene: "silence" or "noise" if it is no sound of something, which training puts together with no other clip.
     """
 
     audio: Any
@@ -35,6 +36,7 @@ class Clip:
     phrases: tuple[str, ...] = ()
     source: str | None = None
     prompt: str | None = None
+    scene: str | None = None
 
 
 @dataclass

@@ -8,10 +8,11 @@ Manifests of ESC-50 for `recipes/tiny.yaml`.
 and licence of each recording. Those under CC0 and CC-BY are kept. A folder with a table of one's own is read, too:
 `manifest.csv` with the columns file, fold, category, title, author, url, licence.
 
-Captions are our own wording, `esc50_captions.yaml`. Fold 5 becomes the validation set and `--folds` the training set,
-to which recordings of silence and of noise are added: 1 2 3 by default, as of the checkpoint that ships. `noise.csv`
-has more noise, loud, for the language model alone. `pairs.csv` lists windows made of two validation recordings, one
-after the other or both at once. `attribution.csv` names title, author and licence of what is learnt from.
+Captions are our own wording, `esc50_captions.yaml`. Fold 5 becomes the validation set and `--folds` the training set:
+1 2 3 by default, as of the checkpoint that ships. `silence.csv` and `hiss.csv` have recordings of silence and of noise
+at many levels, `noise.csv` more noise, loud, for the language model alone. `pairs.csv` lists windows made of two
+validation recordings, one after the other or both at once. `attribution.csv` names title, author and
+licence of what is learnt from.
 """
 
 import argparse
@@ -64,14 +65,15 @@ def write_manifests(recordings: list[dict[str, str]], audio: Path, folds: list[s
     """
     wording = yaml.safe_load(Path(__file__).with_name("esc50_captions.yaml").read_text(encoding="utf-8"))
     output.mkdir(parents=True, exist_ok=True)
-    rows: dict[str, list[dict]] = {"train": [], "validation": [], "noise": []}
+    rows: dict[str, list[dict]] = {"train": [], "validation": [], "silence": [], "hiss": [], "noise": []}
     for recording in recordings:
         if recording["fold"] in (*folds, VALIDATION_FOLD):
             split = "validation" if recording["fold"] == VALIDATION_FOLD else "train"
             category = recording["category"]
             rows[split].append(make_row(audio.resolve() / recording["file"], category, wording["sources"][category]))
     for path, source in write_silence_and_noise(output.resolve()):
-        rows["train"].append(make_row(path, source, wording["no_source"][source]))
+        table = "silence" if source == "silence" else "hiss"
+        rows[table].append(make_row(path, source, wording["no_source"][source]))
     for path in write_loud_noise(output.resolve()):
         rows["noise"].append(make_row(path, "noise", wording["no_source"]["noise"]))
     pairs = write_pairs(output.resolve() / "pairs", rows["validation"])

@@ -26,7 +26,8 @@ HOOKS = {
     "transformers.integrations.accelerate.force_accelerate_hooks": "child_module_names",
     "transformers.modeling_utils.slice_logits_to_keep": "hidden_states logits_to_keep",
     # modeling_mac: the Mamba-2 backbone by subclassing, and the layout of its states
-    "transformers.models.mamba2.modeling_mamba2.Mamba2Mixer.__init__": "self config layer_idx initialize_mixer_weights",
+    "transformers.models.mamba2.modeling_mamba2.Mamba2Mixer.__init__":
+        "self config layer_idx initialize_mixer_weights",
     "transformers.models.mamba2.modeling_mamba2.Mamba2Model.forward":
         "self input_ids inputs_embeds cache use_cache output_hidden_states return_dict attention_mask kwargs",
     "transformers.cache_utils.LinearAttentionLayer.lazy_initialization":

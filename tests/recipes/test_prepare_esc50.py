@@ -59,7 +59,7 @@ def prepare(folder: Path, *options: str) -> dict[str, list[dict[str, str]]]:
     output = folder.parent / "out"
     script.main(["--esc50", str(folder), "--output", str(output), *options])
     tables = {}
-    for table in ("train", "validation", "noise", "pairs", "attribution"):
+    for table in ("train", "validation", "silence", "hiss", "noise", "pairs", "attribution"):
         with open(output / f"{table}.csv", encoding="utf-8", newline="") as file:
             tables[table] = list(csv.DictReader(file))
     return tables
@@ -74,7 +74,8 @@ def test_the_published_folder_gives_what_the_checkpoint_learnt_from(published: P
     tables = prepare(published)
     assert names(tables["train"]) == ["1-100032-A-0.wav"]
     assert names(tables["validation"]) == ["5-9032-A-0.wav", "5-181766-A-10.wav"]
-    assert {row["source"] for row in tables["train"]} == {"dog", "silence", "noise"}
+    for table, source in (("train", "dog"), ("silence", "silence"), ("hiss", "noise")):
+        assert {row["source"] for row in tables[table]} == {source}
     assert tables["validation"][1]["caption_1"] and tables["validation"][1]["source"] == "rain"
     assert len(tables["pairs"]) == 2
     assert {row["source"] for row in tables["noise"]} == {"noise"}

@@ -25,6 +25,7 @@ SCHEMA = pyarrow.schema(
         "phrases": pyarrow.list_(pyarrow.string()),
         "source": pyarrow.string(),
         "prompt": pyarrow.string(),
+        "scene": pyarrow.string(),
     }
 )
 BATCH = 5_000  # rows that are objects at a time, while a table is written
@@ -100,9 +101,8 @@ class ClipTable(Sequence):
         captions, phrases = (
             tuple(text for row in rows for text in self.cell(name, row)) for name in ("captions", "phrases")
         )
-        return Clip(
-            self.recording(index), captions, phrases, self.cell("source", rows[0]), self.cell("prompt", rows[0])
-        )
+        told = (self.cell(name, rows[0]) for name in ("source", "prompt", "scene"))
+        return Clip(self.recording(index), captions, phrases, *told)
 
     def texts(self) -> Iterator[str]:
         """Every caption and phrase, clip after clip."""

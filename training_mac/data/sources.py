@@ -37,7 +37,14 @@ def read_source(source: Source, problems: Problems, missing: Problems) -> Number
         if isinstance(clip.audio, str) and clip.audio not in files:
             missing.append(f"{origin} {number}: no recording {clip.audio}")
         else:
-            yield number, replace(clip, prompt=source.prompt) if source.prompt and not clip.prompt else clip
+            yield number, with_defaults(clip, source)
+
+
+def with_defaults(clip: Clip, source: Source) -> Clip:
+    """The clip with what its source says of all of its clips."""
+    if source.scene is None and (source.prompt is None or clip.prompt):
+        return clip
+    return replace(clip, prompt=clip.prompt or source.prompt, scene=source.scene)
 
 
 def row_name(source: Source) -> str:

@@ -5,6 +5,7 @@ import logging
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -48,8 +49,7 @@ class ClipTables:
 
     def file(self, source: Source) -> Path:
         """Where the clips of a source are; how often it is gone through makes no difference."""
-        told = repr((source.path, source.format, source.name, source.split, source.audio_root, source.columns,
-                     source.prompt))  # fmt: skip
+        told = repr(replace(source, weight=1.0))
         return self.folder / f"{hashlib.blake2b(told.encode(), digest_size=8).hexdigest()}.arrow"
 
     def read(self, source: Source) -> tuple[Problems, Problems]:

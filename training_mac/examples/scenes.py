@@ -25,8 +25,6 @@ from training_mac.examples.augmentation import (
 from training_mac.recipe.data_fields import DataRecipe
 
 
-SILENCE_AND_NOISE = ("silence", "noise")  # sources that are no part of a scene of two
-
 Recording = tuple[Clip, torch.Tensor]  # with its raw log-mel, (frames, mel bins)
 
 
@@ -69,7 +67,7 @@ class SceneMaker:
     def draw_kind(self, clip: Clip, rng: np.random.Generator) -> str:
         """The name of a method: 'single', 'joined', 'overlaid' or 'background'."""
         kind = rng.random()
-        if clip.source in SILENCE_AND_NOISE or kind >= self.data.share_of_two:
+        if clip.scene or kind >= self.data.share_of_two:
             return "single"
         if kind < self.data.join_probability:
             return "joined"
@@ -86,7 +84,7 @@ class SceneMaker:
             log_mel = stretch(log_mel, rng, self.data.tempo, self.data.pitch)
         if self.most_frames is not None:
             log_mel = excerpt(log_mel, rng, self.most_frames)
-        if clip.source == "silence":
+        if clip.scene == "silence":
             return log_mel
         if self.data.time_shift:
             log_mel = turn_in_time(log_mel, rng)
@@ -139,7 +137,7 @@ class SceneMaker:
 
 def may_meet(first: Clip, second: Clip) -> bool:
     """Whether a scene of both says something: different sounds, the second neither silence nor noise."""
-    if second.source in SILENCE_AND_NOISE or first.audio == second.audio:
+    if second.scene or first.audio == second.audio:
         return False
     return first.source is None or first.source != second.source
 

@@ -17,7 +17,7 @@ from processing_mac.dataset_mac import Clip, summarize
 from training_mac.data.clip_table import JoinedClips
 from training_mac.data.features import LogMels
 from training_mac.data.tables import ClipTables
-from training_mac.examples.scenes import SILENCE_AND_NOISE, Recording, SceneMaker, may_meet
+from training_mac.examples.scenes import Recording, SceneMaker, may_meet
 from training_mac.examples.streaming import StreamingTrainingSet
 from training_mac.recipe.data_fields import TWO, DataRecipe, parse_sources
 
@@ -83,7 +83,7 @@ class TrainingSet(Dataset):
         self.note_unreadable(self.log_mels.left_out)
         if data.share_of_two > 0:
             for clip in self.clips:
-                if clip.source not in SILENCE_AND_NOISE:  # refuse data without two different recordings
+                if not clip.scene:  # refuse data without two different recordings
                     self.draw_other(clip, np.random.default_rng(seed))
                     break
 

@@ -19,7 +19,7 @@ from torch.utils.data import Dataset, Subset, default_collate
 
 from processing_mac.dataset_mac import Clip
 from training_mac.examples.augmentation import mask_stripes
-from training_mac.examples.scenes import SILENCE_AND_NOISE, SceneMaker
+from training_mac.examples.scenes import SceneMaker
 from training_mac.examples.training_set import make_training_set
 from training_mac.loop.trainer import MacTrainer
 from training_mac.objectives.materials import Materials
@@ -130,8 +130,8 @@ class MixtureDataset(Dataset):
         log_mel, target = self.excerpt(row, rng), self.targets[row]
         share = rng.uniform(0.5, 1.0)  # of the amplitude
         other = int(rng.integers(len(self)))
-        nothing = {self.clips[row].source, self.clips[other].source} & set(SILENCE_AND_NOISE)
-        if rng.random() > 0.3 and not nothing:
+        alone = self.clips[row].scene or self.clips[other].scene
+        if rng.random() > 0.3 and not alone:
             quieter = self.excerpt(other, rng) + 2 * float(np.log(1 - share))
             log_mel = torch.logaddexp(log_mel + 2 * float(np.log(share)), quieter)
             target = share * target + (1 - share) * self.targets[other]
@@ -152,7 +152,7 @@ def list_sources(clips: Sequence[Clip]) -> list[str]:
     Raises:
         ValueError: a clip has none.
     """
-    sources = set(SILENCE_AND_NOISE)
+    sources: set[str] = set()
     for clip in clips:
         if clip.source is None:
             raise ValueError(f"Training on tags needs a `source` for every clip; {clip.audio} has none.")

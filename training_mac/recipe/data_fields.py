@@ -10,6 +10,7 @@ from processing_mac.dataset_mac import MANIFESTS
 
 
 FORMATS = ("manifest", "audiocaps", "clotho", "openaqa", "dataset", "webdataset")
+SCENES = ("silence", "noise")  # what a source may hold that is no sound of something
 TWO = ("join_probability", "overlay_probability", "background_probability")  # examples of two recordings
 
 
@@ -24,7 +25,7 @@ class DataRecipe:
     train_data: str | dict | list = field(
         metadata={
             "help": "What to learn from: a path, a mapping (format, path, name, split, audio_root, columns, weight, "
-            f"prompt) or a list of mappings. Formats: {', '.join(FORMATS)}."
+            f"prompt, scene) or a list of mappings. Formats: {', '.join(FORMATS)}."
         },
     )
     eval_data: str | dict | list | None = field(
@@ -115,6 +116,8 @@ class Source:
         columns: What the source calls `audio`, `caption`, `phrase`, `source` and `prompt`.
         weight: How many times an epoch goes through it: 2 is twice, 0.5 another half each epoch.
         prompt: Of all its clips that bring none.
+        scene: One of `SCENES` if its clips are no sound of something: they are no part of a scene of two, and silence
+            stays as loud as it is.
     """
 
     path: Any
@@ -125,6 +128,7 @@ class Source:
     columns: Mapping[str, str] = field(default_factory=dict)
     weight: float = 1.0
     prompt: str | None = None
+    scene: str | None = None
 
     def __post_init__(self) -> None:
         if not self.format:
@@ -133,6 +137,8 @@ class Source:
             raise ValueError(f"{self.path}: no format {self.format!r}.{suggest(self.format, FORMATS)}")
         if self.format != "webdataset" and not isinstance(self.path, str):
             raise ValueError(f"{self.path}: expected one path; a mixture is a list of mappings.")
+        if self.scene is not None and self.scene not in SCENES:
+            raise ValueError(f"{self.path}: `scene` is {self.scene!r}; expected {' or '.join(map(repr, SCENES))}.")
         if self.weight <= 0:
             raise ValueError(f"{self.path}: `weight` is {self.weight}; expected more than 0.")
 

@@ -90,3 +90,9 @@ def test_published_tables(kind: str, name: str, recordings: int, tmp_path: Path,
         (tmp_path / (row.get("file_name") or f"Y{row['youtube_id']}.wav")).touch()
     clips = load_clips({"format": kind, "path": str(table), "audio_root": str(tmp_path)})
     assert Counter(len(clip.captions) for clip in clips) == {5: recordings}
+
+
+def test_a_source_says_what_all_its_clips_are(folder: Path, load_clips) -> None:
+    table = write(folder / "x.csv", "audio,caption,prompt\nYdog11chars0.wav,A,Who?\nYrain1chars0.wav,B,\n")
+    clips = load_clips({"path": table, "prompt": "What?", "scene": "noise"})
+    assert [(clip.prompt, clip.scene) for clip in clips] == [("Who?", "noise"), ("What?", "noise")]

@@ -98,11 +98,13 @@ def test_a_short_recording_is_repeated() -> None:
 
 
 def test_silence_stays_alone_and_as_it_is() -> None:
-    silence = Clip("s.wav", ("no sound",), (), "silence")
+    silence = Clip("s.wav", ("no sound",), (), "nothing", scene="silence")
     scenes = maker(join_probability=1.0, gain_db=6.0, time_shift=True, min_excerpt=0.5)
     rng = np.random.default_rng(0)
     assert scenes.draw_kind(silence, rng) == "single" and scenes.draw_kind(DOG, rng) == "joined"
     assert torch.equal(scenes.vary((silence, level(-9)), rng), level(-9))
+    called_so = Clip("n.wav", ("nobody speaks",), (), "silence")  # a word of somebody's own
+    assert scenes.draw_kind(called_so, rng) == "joined" and may_meet(DOG, called_so)
     assert not may_meet(DOG, silence) and may_meet(DOG, RAIN) and not may_meet(DOG, DOG)
     assert not may_meet(DOG, Clip("other.wav", ("a dog",), (), "dog"))
 

@@ -17,10 +17,11 @@ SOURCES = ["dog", "rain"]
 
 def make_mixtures(sources: list[str]) -> MixtureDataset:
     torch.manual_seed(0)
-    clips = [Clip(f"{row}.wav", ("x",), (), sources[row % 2]) for row in range(8)]
+    scenes = [name if name == "silence" else None for name in sources]
+    clips = [Clip(f"{row}.wav", ("x",), (), sources[row % 2], scene=scenes[row % 2]) for row in range(8)]
     log_mels = [torch.randn(300, 128) - (2, 9)[row % 2] for row in range(8)]
-    scenes = SceneMaker(DataRecipe("", gain_db=6, time_shift=True), MacFeatureExtractor())
-    return MixtureDataset(clips, log_mels, sources, scenes, seed=1)
+    maker = SceneMaker(DataRecipe("", gain_db=6, time_shift=True), MacFeatureExtractor())
+    return MixtureDataset(clips, log_mels, sources, maker, seed=1)
 
 
 @pytest.fixture

@@ -28,6 +28,7 @@ def test_a_path_a_mapping_and_a_mixture() -> None:
         ({"path": "x.csv", "wieght": 2}, "x.csv: a source has no field 'wieght'. Did you mean 'weight'"),
         ({"format": "clotho"}, "a mapping with `path`"),
         ({"path": "x.csv", "weight": 0}, "x.csv: `weight` is 0"),
+        ({"path": "x.csv", "scene": "street"}, "x.csv: `scene` is 'street'; expected 'silence' or 'noise'"),
         ({"path": ["a.csv", "b.csv"]}, "a mixture is a list of mappings"),
     ],
 )
