@@ -56,7 +56,7 @@ class MacModelOutput(ModelOutput):
         last_hidden_state: (batch, length, width) of the language model.
         cache: The language model's cache, whatever its kind.
         hidden_states, attentions: Of the language model's layers, where asked for and supported.
-        audio_hidden_states: (windows * audio tokens a window, width) what the connector gave.
+        audio_hidden_states: (windows, audio tokens a window, width) what the connector gave.
     """
 
     last_hidden_state: torch.Tensor | None = None
@@ -205,11 +205,13 @@ class MacModel(MacPreTrainedModel):
             use_cache: Whether to return the cache.
 
         Raises:
-            ValueError: audio without text, text without its audio, or counts of windows or audio tokens that do not
-                match.
+            ValueError: audio without text, text without its audio, audio given twice, or counts of windows or audio tokens
+                that do not match.
         """
         if (input_ids is None) == (inputs_embeds is None):
             raise ValueError("Give exactly one of `input_ids` and `inputs_embeds`.")
+        if input_features is not None and encoder_hidden_states is not None:
+            raise ValueError("Give one of `input_features` and `encoder_hidden_states`: the latter replace the former.")
         if inputs_embeds is None:
             inputs_embeds = self.get_input_embeddings()(input_ids)
         audio_embeds = None

@@ -7,7 +7,8 @@ from transformers.generation import GenerationConfig, GenerationMixin
 from transformers.utils import ModelOutput
 
 
-AUDIO_INPUTS = ("input_features", "audio_num_windows")  # a row a window and a row a clip, not a row a sequence
+# A row a window or a row a clip, not a row a sequence; the text that they stand in is read once.
+AUDIO_INPUTS = ("input_features", "encoder_hidden_states", "audio_num_windows")
 
 
 class MacGenerationMixin(GenerationMixin):
@@ -17,6 +18,13 @@ class MacGenerationMixin(GenerationMixin):
     def _supports_default_dynamic_cache(cls) -> bool:
         # `generate` would make a plain `DynamicCache`; the language model makes the kind that it reads fastest.
         return False
+
+    def _update_model_kwargs_for_generation(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """What the next step takes: no encodings, once a cache holds what was heard; `input_features` go by name."""
+        model_kwargs = super()._update_model_kwargs_for_generation(*args, **kwargs)
+        if model_kwargs.get("use_cache", True):
+            model_kwargs.pop("encoder_hidden_states", None)
+        return model_kwargs
 
     def _expand_inputs_for_generation(
         self, expand_size: int = 1, is_encoder_decoder: bool = False, input_ids: Any = None, **model_kwargs: Any
@@ -36,7 +44,8 @@ class MacGenerationMixin(GenerationMixin):
         if copies == 1:
             return super()._prefill(input_ids, generation_config, model_kwargs, **kwargs)
         if not model_kwargs["use_cache"]:  # every step reads everything again
-            model_kwargs.update(repeat_clips(copies, *(model_kwargs.get(name) for name in AUDIO_INPUTS)))
+            audio = {name: model_kwargs[name] for name in AUDIO_INPUTS if model_kwargs.get(name) is not None}
+            model_kwargs.update(repeat_clips(copies, audio))
             return super()._prefill(input_ids, generation_config, model_kwargs, **kwargs)
         single = {
             name: value[::copies] if isinstance(value, torch.Tensor) and name not in AUDIO_INPUTS else value
@@ -52,16 +61,16 @@ class MacGenerationMixin(GenerationMixin):
         return outputs
 
 
-def repeat_clips(
-    copies: int, input_features: torch.Tensor | None, audio_num_windows: torch.Tensor | None
-) -> dict[str, torch.Tensor | None]:
-    """Repeat whole clips, all windows of one together."""
-    if input_features is not None:
-        clips = input_features.split(1 if audio_num_windows is None else audio_num_windows.tolist())
-        input_features = torch.cat([clip for clip in clips for _ in range(copies)])
-    if audio_num_windows is not None:
-        audio_num_windows = audio_num_windows.repeat_interleave(copies)
-    return {"input_features": input_features, "audio_num_windows": audio_num_windows}
+def repeat_clips(copies: int, audio: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Repeat whole clips, all windows of one together; `audio` holds `AUDIO_INPUTS`."""
+    repeated, counts = {}, audio.get("audio_num_windows")
+    for name, tensor in audio.items():
+        if name == "audio_num_windows":
+            repeated[name] = tensor.repeat_interleave(copies)
+        else:
+            clips = tensor.split(1 if counts is None else counts.tolist())
+            repeated[name] = torch.cat([clip for clip in clips for _ in range(copies)])
+    return repeated
 
 
 __all__ = ["MacGenerationMixin"]

@@ -68,6 +68,25 @@ def test_sampling_repeats_with_its_seed(make_mac, make_inputs, model_type):
     assert not torch.equal(first, generate(model, inputs, **options))
 
 
+@pytest.mark.parametrize("use_cache", [True, False])
+@searches
+@language_models
+def test_encodings_made_earlier_give_the_same_captions(make_mac, make_inputs, model_type, search, use_cache):
+    model, inputs = make_mac(model_type), make_inputs(1, 3)
+    expected = generate(model, inputs, **search)
+    with torch.no_grad():
+        states = model.get_audio_features(inputs.pop("input_features")).last_hidden_state
+    found = generate(model, {**inputs, "encoder_hidden_states": states}, use_cache=use_cache, **search)
+    assert torch.equal(found, expected)
+
+
+def test_audio_comes_once_as_features_or_as_encodings(mac, make_inputs):
+    inputs = make_inputs(1)
+    states = mac.get_audio_features(inputs["input_features"]).last_hidden_state
+    with pytest.raises(ValueError, match="one of `input_features` and `encoder_hidden_states`"):
+        mac(**inputs, encoder_hidden_states=states)
+
+
 def test_the_caption_depends_on_the_audio(mac, make_inputs):
     inputs = make_inputs(1)
     heard = generate(mac, inputs)
@@ -88,7 +107,7 @@ def test_every_clip_and_prompt_is_read_once(make_mac, make_inputs, model_type, o
 
 def test_beams_repeat_whole_clips():
     features, num_windows = torch.arange(4.0).view(4, 1, 1), torch.tensor([1, 3])
-    repeated = repeat_clips(2, features, num_windows)
+    repeated = repeat_clips(2, {"input_features": features, "audio_num_windows": num_windows})
     assert repeated["input_features"].flatten().tolist() == [0, 0, 1, 2, 3, 1, 2, 3]
     assert repeated["audio_num_windows"].tolist() == [1, 1, 3, 3]
 

@@ -7,6 +7,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, Mamba2Model
 
 from modeling_mac import MacConfig, MacForConditionalGeneration, MacModel, ssd_mac
 from modeling_mac.configuration_mac import CONNECTOR_TYPES
+from modeling_mac.modeling_mac import MacModelOutput
 from modeling_mac.modeling_mamba2_mac import Mamba2MacModel
 
 
@@ -72,6 +73,8 @@ def test_audio_embeddings_stand_where_the_placeholders_are(make_mac, make_inputs
     expected = model(inputs_embeds=embeds, attention_mask=inputs["attention_mask"])
     assert torch.equal(outputs.logits, expected.logits)
     assert torch.equal(outputs.audio_hidden_states, features.pooler_output)
+    assert outputs.audio_hidden_states.ndim == 3
+    assert "audio_hidden_states: (windows, audio tokens a window, width)" in (MacModelOutput.__doc__ or "")
 
 
 def test_a_wrong_count_of_audio_tokens_names_both_numbers(mac, make_inputs):
