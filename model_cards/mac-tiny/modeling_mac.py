@@ -205,13 +205,13 @@ class MacModel(MacPreTrainedModel):
             use_cache: Whether to return the cache.
 
         Raises:
-            ValueError: audio without text, text without its audio, audio given twice, or counts of windows or audio tokens
-                that do not match.
+            ValueError: audio without text, text without its audio, audio given twice, or counts of windows or audio
+                tokens that do not match.
         """
         if (input_ids is None) == (inputs_embeds is None):
             raise ValueError("Give exactly one of `input_ids` and `inputs_embeds`.")
         if input_features is not None and encoder_hidden_states is not None:
-            raise ValueError("Give one of `input_features` and `encoder_hidden_states`: the latter replace the former.")
+            raise ValueError("Give one of `input_features` and `encoder_hidden_states`: one replaces the other.")
         if inputs_embeds is None:
             inputs_embeds = self.get_input_embeddings()(input_ids)
         audio_embeds = None
