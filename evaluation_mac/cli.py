@@ -40,7 +40,7 @@ from evaluation_mac.reports.model_card import find_card, update_card
 from evaluation_mac.reports.plots import draw_plots
 from evaluation_mac.reports.report import format_report, write_report
 from processing_mac import AudioCaptioningPipeline, load_captioner
-from processing_mac.cli_mac import positive
+from processing_mac.cli_mac import plain_text, positive
 from processing_mac.dataset_mac import Clip, read_manifest
 
 
@@ -138,10 +138,13 @@ def main(arguments: list[str] | None = None) -> int:
     if state.is_main_process:
         if evaluation is None:
             parser.error(f"--data {options.data}: none of its {len(clips)} recordings can be read")
-        finish(options, settings, evaluation, collector.failed)
-        if card:
-            name = options.dataset or options.data.stem
-            update_card(card, options.task, name, evaluation, options.dataset_id, options.dataset_split)
+        try:
+            finish(options, settings, evaluation, collector.failed)
+            if card:
+                name = options.dataset or options.data.stem
+                update_card(card, options.task, name, evaluation, options.dataset_id, options.dataset_split)
+        except OSError as error:
+            parser.error(f"--output {options.output}: the report cannot be written ({error}); run it again")
     if state.num_processes > 1:
         state.wait_for_everyone()
         state.destroy_process_group()
@@ -166,7 +169,7 @@ def build_parser() -> argparse.ArgumentParser:
     common.add_argument("--dataset", help="what the results call the data (default: the manifest's name)")
     common.add_argument("--dataset-id", metavar="ID", help="the data's id on the Hub, for the card")
     common.add_argument("--dataset-split", metavar="SPLIT", help="which part of it, for the card")
-    common.add_argument("--prompt", help="what to ask (default: what the model was trained with)")
+    common.add_argument("--prompt", type=plain_text, help="what to ask (default: what the model was trained with)")
     common.add_argument("--batch-size", type=positive, default=8, help="recordings at a time (default: 8)")
     common.add_argument("--update-card", action="store_true", help="write the scores into the model's README.md")
     parser = argparse.ArgumentParser(

@@ -8,6 +8,7 @@ import argparse
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from transformers import set_seed
 
 # The command is an application on top of both packages; it alone may take a helper of the other one.
@@ -34,7 +35,7 @@ def main(arguments: list[str] | None = None) -> None:
         )
         with write_folder_whole(output) as partial:
             model.save_pretrained(partial)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, SafetensorError) as error:  # the last: a full disk
         parser.exit(1, f"mac-convert: {error}\n")
     print(f"{output}: {model.num_parameters():,} parameters; the connector is untrained.")
 

@@ -57,10 +57,15 @@ class CaptionFile:
         """The recordings in whole records."""
         try:
             if self.path.suffix == ".jsonl":
-                return {json.loads(line)["audio"] for line in text.split("\n") if line}
+                records = [json.loads(line) for line in text.split("\n") if line]
+                if any(list(record) != self.fields for record in records):
+                    raise ValueError(f"expected the fields {', '.join(self.fields)} in each record")
+                return {record["audio"] for record in records}
             return {row["audio"] for row in csv.DictReader(io.StringIO(text, newline=""), strict=True)}
         except (ValueError, KeyError, TypeError, csv.Error) as error:
-            raise ValueError(f"{self.path}: is no file of captions ({error!r}).") from error
+            raise ValueError(
+                f"{self.path}: is no file of captions such as this command would write ({error})."
+            ) from error
 
     def append(self, record: dict[str, Any]) -> None:
         """Write one recording's record."""

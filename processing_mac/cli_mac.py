@@ -17,6 +17,7 @@ from tqdm import tqdm
 from processing_mac import DEFAULT_MODEL, AudioCaptioningPipeline, load_captioner
 
 from .caption_file_mac import CaptionFile
+from .processing_mac import AUDIO_TOKEN
 
 
 NOTHING_SAID = "the model said nothing to this prompt"
@@ -63,7 +64,10 @@ def main(arguments: list[str] | None = None) -> int:
                 if output is None:
                     print(format_caption(file, result), flush=True)
                 else:
-                    output.append({"audio": file, **result})
+                    try:
+                        output.append({"audio": file, **result})
+                    except OSError as error:
+                        parser.error(f"--output {options.output}: cannot be written ({error}); run it again to go on")
             bar.update()
     return 1 if failed else 0
 
@@ -84,7 +88,9 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--batch-size", type=positive, default=8, help="recordings at a time (default: 8)")
     parser.add_argument("--num-beams", type=positive, help="beams of the search (default: what the model ships with)")
     parser.add_argument("--segments", action="store_true", help="one more caption for every window of 10.24 s")
-    parser.add_argument("--prompt", help="what to ask (default, and of a blank one: what it was trained with)")
+    parser.add_argument(
+        "--prompt", type=plain_text, help="what to ask (default, and of a blank one: what it was trained with)"
+    )
     parser.add_argument("--device", help="such as cpu or cuda:1 (default: the first accelerator, else the CPU)")
     return parser
 
@@ -95,6 +101,13 @@ def positive(text: str) -> int:
     if number < 1:
         raise ValueError
     return number
+
+
+def plain_text(text: str) -> str:
+    """A prompt: the processor writes `<|audio|>` before it."""
+    if AUDIO_TOKEN in text:
+        raise argparse.ArgumentTypeError(f"{text!r} holds {AUDIO_TOKEN}, which stands for the recording")
+    return text
 
 
 def find_audio(inputs: list[str]) -> list[str]:

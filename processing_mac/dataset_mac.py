@@ -15,6 +15,7 @@ from pyarrow.parquet import ParquetFile
 MANIFESTS = (".csv", ".jsonl", ".parquet")
 TEXTS = ("caption", "phrase", "source", "prompt")
 COLUMNS = ("audio", *TEXTS)
+NO_FOLDER = Path()
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,34 +125,48 @@ def iter_clips(
         unit: What the numbers count: "line" or "row".
     """
     layouts: dict[tuple, dict[str, list[str]]] = {}  # of the rows' keys: matching names costs more than all the rest
-    seen, count, has_root = dict.fromkeys([""]), 0, root != Path()
+    seen, count = dict.fromkeys([""]), 0
     for number, row in rows:
         keys = tuple(row)
         if (layout := layouts.get(keys)) is None:
             layout = layouts[keys] = find_columns(keys, columns)
             seen.update(dict.fromkeys(keys))
-        audio = audio_cell(row, columns)
-        captions, phrases, sources, prompts = [texts_in(row, layout[name]) if layout[name] else () for name in TEXTS]
-        if None in row:
-            problems.append(
-                f"{origin}, {unit} {number}: more cells than columns; is a comma in a caption without quotes?"
-            )
-        elif audio is None or not captions:
-            name = "audio" if captions or audio is None else "caption"
-            what = columns.get(name, name)
-            hint = f" or `{what}_1`, …" if name == "caption" else ""
-            problems.append(f"{origin}, {unit} {number}: no `{what}`{hint}")
+        try:
+            clip = make_clip(row, layout, root, columns)
+        except ValueError as error:
+            problems.append(f"{origin}, {unit} {number}: {error}")
         else:
             count += 1
-            audio = str(root / audio) if has_root and isinstance(audio, str) else audio
-            yield (
-                number,
-                Clip(audio, captions, phrases, sources[0] if sources else None, prompts[0] if prompts else None),
-            )
+            yield number, clip
     if missing := missing_columns(origin, [name for name in seen if name], columns):
         problems[:] = missing
     elif not count and not problems:
         problems.append(f"{origin}: holds no rows.")
+
+
+def make_clip(row: dict[str, Any], layout: dict[str, list[str]], root: Path, columns: Mapping[str, str]) -> Clip:
+    """
+    The clip of a row.
+
+    Args:
+        row: Its cells.
+        layout: From `find_columns`.
+        root, columns: As in `iter_clips`.
+
+    Raises:
+        ValueError: it makes none; the message says why.
+    """
+    if None in row:
+        raise ValueError("more cells than columns; is a comma in a caption without quotes?")
+    audio = audio_cell(row, columns)
+    captions, phrases, sources, prompts = [texts_in(row, layout[name]) if layout[name] else () for name in TEXTS]
+    if audio is None or not captions:
+        name = "audio" if captions or audio is None else "caption"
+        what = columns.get(name, name)
+        raise ValueError(f"no `{what}`" + (f" or `{what}_1`, …" if name == "caption" else ""))
+    if isinstance(audio, str) and root != NO_FOLDER:
+        audio = str(root / audio)
+    return Clip(audio, captions, phrases, sources[0] if sources else None, prompts[0] if prompts else None)
 
 
 def find_columns(keys: Iterable[str | None], columns: Mapping[str, str]) -> dict[str, list[str]]:
@@ -185,6 +200,10 @@ def audio_cell(row: dict[str, Any], columns: Mapping[str, str]) -> Any:
     audio = row.get(columns.get("audio", "audio"))
     if isinstance(audio, dict):
         raise ValueError("The audio column holds encoded audio, not paths; read it with `format: dataset`.")
+    if not isinstance(audio, str) and (hasattr(audio, "__array__") or isinstance(audio, (list, tuple))):
+        raise ValueError(
+            "The audio column holds samples without their rate; expected paths, or `Audio` of `datasets`."
+        )
     return None if isinstance(audio, (int, float)) or (isinstance(audio, str) and not audio.strip()) else audio
 
 
@@ -197,7 +216,7 @@ def texts_in(row: dict[str, Any], keys: Iterable[str]) -> tuple[str, ...]:
     """The texts in some cells of a row, without blank ones."""
     texts: list[str] = []
     for key in keys:
-        cell = row[key]
+        cell = row[key].tolist() if hasattr(row[key], "tolist") else row[key]  # numpy's arrays and texts
         texts += [text.strip() for text in (cell if isinstance(cell, list) else [cell]) if isinstance(text, str)]
     return tuple(filter(None, texts))
 

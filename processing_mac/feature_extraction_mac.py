@@ -11,7 +11,8 @@ from transformers.feature_extraction_utils import BatchFeature, FeatureExtractio
 from .audio_mac import load_waveform
 
 
-FRAME_LENGTH, FRAME_SHIFT, FFT_LENGTH = 400, 160, 512  # samples at 16 kHz: 25 ms, 10 ms
+SAMPLING_RATE = 16_000  # Hz: of EAT, and of all that counts samples below
+FRAME_LENGTH, FRAME_SHIFT, FFT_LENGTH = 400, 160, 512  # samples: 25 ms, 10 ms
 LOW_FREQUENCY = 20.0  # Hz
 PREEMPHASIS = 0.97
 ENERGY_FLOOR = 1.1920928955078125e-07  # float32 epsilon
@@ -79,10 +80,13 @@ class MacFeatureExtractor(FeatureExtractionMixin):
 
     Args:
         feature_size: Mel bins.
-        sampling_rate: Rate in Hz that clips are brought to.
+        sampling_rate: Rate in Hz that clips are brought to: 16000, which frames and filters are made for.
         padding_value: Log-mel that fills the last window of a clip, before it is normalised.
         window_frames: Frames of one window (1024 x 10 ms).
         mean, scale: A log-mel cell x becomes (x - mean) / scale: EAT's AudioSet statistics.
+
+    Raises:
+        ValueError: another sampling rate.
     """
 
     model_input_names = ["input_features", "audio_num_windows"]
@@ -98,6 +102,8 @@ class MacFeatureExtractor(FeatureExtractionMixin):
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
+        if sampling_rate != SAMPLING_RATE:
+            raise ValueError(f"`sampling_rate` is {sampling_rate}; MAC's frames are made for {SAMPLING_RATE} Hz.")
         self.feature_size = feature_size
         self.sampling_rate = sampling_rate
         self.padding_value = padding_value

@@ -1,6 +1,7 @@
 """`mac-eval`: what it writes, how it goes on after trouble, what it refuses."""
 
 import csv
+import errno
 import json
 import os
 import subprocess
@@ -285,3 +286,13 @@ def test_two_processes_share_the_work(folder):
     assert read_csv("two/captions.csv") == read_csv("out/captions.csv")
     one, two = (json.loads(Path(name, "results.json").read_text("utf-8"))["scores"] for name in ("out", "two"))
     assert one == two
+
+
+def test_a_full_disk_is_told_in_a_line(folder, monkeypatch, capsys):
+    def full(path, settings, evaluation, failed):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("evaluation_mac.cli.write_report", full)
+    with pytest.raises(SystemExit) as exit:
+        run("captioning")
+    assert exit.value.code == 2 and "the report cannot be written ([Errno 28]" in capsys.readouterr().err

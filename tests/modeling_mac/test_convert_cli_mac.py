@@ -1,5 +1,6 @@
 import pytest
 import torch
+from safetensors import SafetensorError
 
 from modeling_mac import MacForConditionalGeneration
 from modeling_mac.convert_cli_mac import main
@@ -34,6 +35,19 @@ def test_a_failure_leaves_nothing_and_says_why(sources, mamba2_folder, tmp_path,
         main([*sources, "--output", str(tmp_path / "mac")])
     assert "mamba2 should hold model.safetensors" in capsys.readouterr().err
     assert not (tmp_path / "mac").exists()
+
+
+def test_a_full_disk_is_told_in_a_line(sources, tmp_path, monkeypatch, capsys):
+    def full(self, folder):
+        folder.mkdir()
+        raise SafetensorError("No space left on device")
+
+    monkeypatch.setattr(MacForConditionalGeneration, "save_pretrained", full)
+    with pytest.raises(SystemExit, match="1"):
+        main([*sources, "--output", str(tmp_path / "mac")])
+    assert capsys.readouterr().err == "mac-convert: No space left on device\n" and not list(
+        tmp_path.glob("mac*.partial")
+    )
 
 
 def test_an_existing_output_is_not_touched(sources, eat_folder, capsys):

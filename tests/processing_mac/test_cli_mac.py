@@ -1,6 +1,7 @@
 """`mac-caption`: what it prints, what it writes, how it goes on after trouble."""
 
 import csv
+import errno
 import json
 import os
 from pathlib import Path
@@ -164,6 +165,8 @@ def test_one_unreadable_file_does_not_stop_the_rest(run, sounds, captioner, caps
         (["sounds", "--output", "captions.txt"], "ends in .jsonl or .csv"),
         (["sounds", "--output", "no/folder/captions.csv"], "No such file or directory"),
         (["sounds", "--batch-size", "0"], "--batch-size"),
+        (["sounds", "--prompt", "<|audio|>"], "'<|audio|>' holds <|audio|>, which stands for the recording"),
+        (["sounds", "--prompt", "Is <|audio|> like <|audio|>?"], "which stands for the recording"),
         ([], "FILE_OR_FOLDER"),
     ],
 )
@@ -184,6 +187,9 @@ def test_wrong_use(arguments, message, sounds, model_folder, capsys):
         ("captions.csv", "one line of somebody's notes"),
         ("captions.csv", "audio,caption,segments\na.wav,A,[]\n"),  # written with --segments
         ("captions.csv", 'audio,caption\n"a.wav,A\n'),
+        ("captions.jsonl", '{"audio": "a.wav", "caption": "A", "segments": []}\n'),  # written with --segments
+        ("captions.jsonl", '{"audio": "a.wav", "text": "A"}\n'),
+        ("captions.jsonl", '{"audio": "a.wav", "caption": "A"}\n[1]\n'),
     ],
 )
 def test_another_file_is_left_as_it_is(name, content, run, sounds, capsys):
@@ -203,3 +209,14 @@ def test_any_name_of_a_file_is_found_again(suffix, tmp_path):
     for name in NAMES:
         output.append({"audio": name, "caption": 'says "hello", twice', "segments": []})
     assert CaptionFile(output.path, with_segments=True).done == set(NAMES)
+
+
+def test_a_full_disk_is_told_in_a_line(run, sounds, monkeypatch, capsys):
+    def full(self, record):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(CaptionFile, "append", full)
+    with pytest.raises(SystemExit) as exit:
+        run(sounds, "--output", "captions.csv")
+    assert exit.value.code == 2
+    assert "--output captions.csv: cannot be written ([Errno 28] No space left" in capsys.readouterr().err

@@ -122,3 +122,10 @@ def test_save_and_load(extractor, sound, tmp_path):
     assert isinstance(loaded, MacFeatureExtractor)
     assert loaded.to_dict() == saved.to_dict() and loaded.window_seconds == 5.12
     assert torch.equal(loaded(sound(8), 16_000)["input_features"], saved(sound(8), 16_000)["input_features"])
+
+
+@pytest.mark.parametrize("rate", [8_000, 44_100])
+def test_another_rate_is_refused(rate):
+    """Frames and filters count samples at 16 kHz: 10 ms would be something else, without a word."""
+    with pytest.raises(ValueError, match=rf"`sampling_rate` is {rate}; MAC's frames are made for 16000 Hz"):
+        MacFeatureExtractor(sampling_rate=rate)
