@@ -12,12 +12,12 @@ from pathlib import Path
 
 from accelerate import PartialState
 
-from training_mac.release.card import write_card
+from training_mac.release.card import launch_options, write_card
 from training_mac.release.emissions import hardware_in_use
-from training_mac.release.hub import HubTarget, prepare, publish, read_target
-from training_mac.run.check import check_packing, check_stages
+from training_mac.release.hub import prepare, publish, read_target, remove_stale
+from training_mac.run.check import check_base, check_stages
 from training_mac.run.folder import Run
-from training_mac.run.input_errors import input_errors
+from training_mac.run.input_errors import input_errors, training_errors
 from training_mac.run.saving import save_model
 from training_mac.run.stage import train_stage
 
@@ -34,30 +34,32 @@ def main(arguments: list[str] | None = None) -> None:
             target = read_target(run.stages[-1].settings, run.folder, run.adapter_base)
             repo_id = prepare(target) if target and run.is_main else None
             run.begin(tables)
-            check_packing(run.stages, run.base)
-        has_card = run.is_finished and (run.folder / "README.md").is_file()
-        for stage in run.unfinished():
-            train_stage(run, stage, tables)
-    folder = save_model(run)
-    if run.is_main:
-        release(run, folder, arguments, target, repo_id, has_card)
+            check_base(run.stages, run.base)
+        was_finished = run.is_finished
+        with training_errors():
+            for stage in run.unfinished():
+                train_stage(run, stage, tables)
+            finish(run, arguments, was_finished, repo_id)
+    if run.is_main and target:
+        with input_errors():
+            print(f"Pushed: {publish(run.folder, target)}")
     state.destroy_process_group()
 
 
-def release(
-    run: Run, folder: Path, arguments: list[str], target: HubTarget | None, repo_id: str | None, has_card: bool
-) -> None:
-    """Write the card of the model in the run's folder, and push both if asked."""
-    if has_card:  # by now it may hold figures and words that no training knows
+def finish(run: Run, arguments: list[str], was_finished: bool, repo_id: str | None) -> None:
+    """Write the model, and the card of a run that has just come to its end."""
+    saved, folder = save_model(run), run.folder
+    if not run.is_main:
+        return
+    remove_stale(folder, saved)
+    # By now the card of a finished run may hold figures and words that no training knows.
+    if was_finished and (folder / "README.md").is_file():
         print(f"{folder / 'README.md'} is left as it is; without it, a new card would be written.")
     else:
         settings = [stage.settings for stage in run.stages]
         hardware = hardware_in_use(run.stages[0].training.device, PartialState().num_processes)
-        write_card(folder, Path(arguments[0]), settings, arguments, hardware, repo_id)
+        write_card(folder, Path(arguments[0]), settings, arguments, hardware, repo_id, launch_options())
     print(f"The model is in {folder}: mac-caption --model {folder} FILE")
-    if target:
-        with input_errors():
-            print(f"Pushed: {publish(folder, target)}")
 
 
 if __name__ == "__main__":

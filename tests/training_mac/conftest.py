@@ -24,6 +24,7 @@ from training_mac.recipe.data_fields import DataRecipe, parse_sources
 
 
 ROOT = Path(__file__).parents[2]
+OF_NEW_MODEL = ("model", "vocab_size")
 
 
 @pytest.fixture(scope="session")
@@ -76,6 +77,8 @@ def write_recipe(manifest: Path, tmp_path: Path) -> Callable[..., Path]:
             "use_cpu": True,
             **fields,
         }  # fmt: skip
+        if settings.get("base_model") or settings.get("base_language_model"):  # beside these they would not be read
+            settings = {name: value for name, value in settings.items() if name in fields or name not in OF_NEW_MODEL}
         path = tmp_path / "recipe.yaml"
         path.write_text(yaml.safe_dump(settings))
         return path

@@ -3,6 +3,7 @@
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from safetensors.torch import load_file
 
 from training_mac.loop.checkpoints import is_whole, last_whole_checkpoint, mark_whole, remove_partial_checkpoints
 from training_mac.loop.nan_guard import NanGuard
+from training_mac.loop.trainer import MacTrainer
 from training_mac.recipe.file import load_stages
 from training_mac.run.folder import Run
 
@@ -125,6 +127,7 @@ def test_a_full_disk_is_named_and_costs_no_checkpoint(base, write_recipe, train,
         shutil.rmtree(folder / "stage-1" / later)
     result = in_process("-c", FULL_DISK, str(recipe))
     assert result.returncode == 1
+    assert "Traceback" not in result.stderr
     message = result.stderr.strip().splitlines()[-1]
     assert "could not be written and was removed" in message and "make room" in message
     assert [path.name for path in (folder / "stage-1").iterdir() if path.is_dir()] == ["checkpoint-1"]
@@ -211,3 +214,44 @@ def test_missing_data_is_named_before_anything_is_written(base, write_recipe, tr
 def test_what_cannot_work_is_refused(base, write_recipe, train, fields: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         train(write_recipe(**{"base_model": str(base), **fields}))
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_audio_that_goes_bad_is_told_in_a_line(base, write_recipe, in_process, manifest, tmp_path, workers) -> None:
+    """Only a sample is looked at before; the third recording is found out by the training."""
+    shutil.copytree(manifest.parent, tmp_path / "sounds")
+    (tmp_path / "sounds" / "2.wav").write_bytes(b"noise")
+    recipe = write_recipe(
+        base_model=str(base), train_data=str(tmp_path / "sounds" / manifest.name), check_samples=2,
+        dataloader_num_workers=workers,
+    )  # fmt: skip
+    ended = in_process("train.py", recipe)
+    assert ended.returncode == 1 and "Traceback" not in ended.stderr
+    last = ended.stderr.strip().splitlines()[-1]
+    assert last.startswith("mac-train: ") and "2.wav: cannot be read" in last and "`skip_bad_audio: true`" in last
+
+
+def test_overflows_of_a_loss_that_is_scaled_are_no_nan_steps() -> None:
+    """fp16 begins with a scale of 65536, and finds a good one by a few steps that overflow."""
+    guard, model = NanGuard(2), torch.nn.Linear(1, 1)
+    for _ in range(5):
+        model.weight.grad = torch.ones(1, 1)
+        guard.observe(torch.tensor(1.0), ["a.wav"])
+        guard.check(model, float("inf"), scaled=True)
+        assert model.weight.grad is not None and guard.bad_steps == 0  # the scaler itself leaves the step out
+    guard.observe(torch.tensor(float("nan")), ["b.wav"])
+    guard.check(model, float("nan"), scaled=True)
+    with pytest.raises(FloatingPointError, match=r"2 steps in a row; the last one learnt from: c.wav\."):
+        guard.observe(torch.tensor(1.0), ["c.wav"])
+        guard.check(model, float("inf"), scaled=False)
+
+
+@pytest.mark.parametrize(("fp16", "scale", "deepspeed", "scaled"), [
+    (True, 2.0**16, False, True), (True, 1.0, False, False), (True, None, True, True), (False, None, False, False),
+])  # fmt: skip
+def test_a_scale_of_one_can_go_no_lower(fp16, scale, deepspeed, scaled) -> None:
+    scaler = None if scale is None else SimpleNamespace(get_scale=lambda: scale)
+    trainer = SimpleNamespace(
+        args=SimpleNamespace(fp16=fp16), is_deepspeed_enabled=deepspeed, accelerator=SimpleNamespace(scaler=scaler)
+    )
+    assert MacTrainer.scales_loss.fget(trainer) is scaled

@@ -39,6 +39,8 @@ def check_on_main_process(stages: list[DataRecipe], tables: ClipTables, extracto
     problems = Problems()
     checked: list[tuple[Source, bool]] = []
     for data in stages:
+        if audio_token in (data.prompt or ""):
+            problems.append(f"`prompt` is {data.prompt!r}; {audio_token} stands for audio, and is written by itself.")
         for source in (*parse_sources(data.train_data, data), *parse_sources(data.eval_data, data, split=None)):
             if (source, data.skip_bad_audio) not in checked:
                 checked.append((source, data.skip_bad_audio))
@@ -51,7 +53,7 @@ def check_source(source: Source, data: DataRecipe, tables: ClipTables, extractor
     """All that is wrong with a source; recordings that are to be left out are only logged."""
     try:
         if source.format == "webdataset":
-            rows, audio = check_shards(source, data, extractor)
+            rows, audio = check_shards(source, data, extractor, audio_token)
         else:
             rows, audio = check_rows(source, data, tables, extractor, audio_token)
     except (OSError, ValueError) as error:  # nothing can be read of it at all
@@ -78,7 +80,7 @@ def check_rows(
     return rows, audio
 
 
-def check_shards(source: Source, data: DataRecipe, extractor: Any) -> tuple[Problems, Problems]:
+def check_shards(source: Source, data: DataRecipe, extractor: Any, audio_token: str) -> tuple[Problems, Problems]:
     """The same of the beginning of a stream, which is not read to its end."""
     samples, column = open_shards(source)
     rows, audio = Problems(), Problems()
@@ -87,6 +89,8 @@ def check_shards(source: Source, data: DataRecipe, extractor: Any) -> tuple[Prob
         if clip is None:
             rows.append(f"{place}: no audio or no caption in the sample.")
         else:
+            if any(audio_token in text for text in (*clip.captions, *clip.phrases, clip.prompt or "")):
+                rows.append(f"{place}: {audio_token} in a text; it stands for audio.")
             audio.extend(filter(None, [try_audio(place, clip.audio, extractor)]))
     return rows, audio
 

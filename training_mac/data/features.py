@@ -80,10 +80,13 @@ class FeatureCache:
             self.open_parts()
             missing: dict[str, Any] = {}
             for audio in recordings:
-                if (identity := identify(audio)) not in self.digests:
-                    self.digests[identity] = key = digest(audio)
-                    if key not in self.places:
-                        missing.setdefault(key, audio)
+                try:
+                    if (identity := identify(audio)) not in self.digests:
+                        self.digests[identity] = key = digest(audio)
+                        if key not in self.places:
+                            missing.setdefault(key, audio)
+                except (OSError, ValueError) as error:  # gone, or an empty cell of a dataset
+                    logger.warning("Not in the cache of features: %s", error)
             keys = list(missing)
             with tqdm(total=len(keys), desc="log-mel", unit="clip", disable=not keys) as progress:
                 for start in range(0, len(keys), PART):
@@ -131,8 +134,11 @@ class FeatureCache:
         return iter(DataLoader(rows, batch_size=None, shuffle=False, num_workers=workers))
 
     def find(self, audio: Any) -> Place | None:
-        """Where a recording's log-mel is."""
-        return self.places.get(self.digests[identify(audio)])
+        """Where a recording's log-mel is; None of one that could not be read."""
+        try:
+            return self.places.get(self.digests.get(identify(audio), ""))
+        except OSError:  # it is gone
+            return None
 
     def read(self, place: Place) -> torch.Tensor:
         """(frames, mel bins) float16."""

@@ -14,6 +14,7 @@ from accelerate.utils import broadcast_object_list
 
 from processing_mac.dataset_mac import Clip
 from training_mac.data.clip_table import ClipTable, JoinedClips, write_clips
+from training_mac.data.data_error import DataError
 from training_mac.data.hub_datasets import stored_audio
 from training_mac.data.problems import Problems
 from training_mac.data.sources import read_source, row_name
@@ -107,7 +108,7 @@ class ClipTables:
             logger.warning("%d of %d recordings are left out of validation, such as %s", len(bad), len(clips),
                            next(iter(bad.values())))  # fmt: skip
         if bad and len(bad) == len(clips):
-            raise ValueError(f"None of the recordings to validate on can be read.\n{Problems(bad.values())}")
+            raise DataError(f"None of the recordings to validate on can be read.\n{Problems(bad.values())}")
         return [clips[index] for index in range(len(clips)) if index not in bad]
 
 

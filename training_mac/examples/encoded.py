@@ -17,6 +17,7 @@ from torch.utils.data import Dataset
 from tqdm import tqdm
 
 from modeling_mac import EatModel
+from training_mac.data.data_error import DataError
 
 
 ENCODER_BATCH = 16
@@ -70,7 +71,7 @@ class EncodedExamples(Dataset):
         """Append a few examples."""
         features = torch.cat([example["input_features"] for example in batch])
         if len(features) != len(batch):
-            raise ValueError("`cached_epochs` needs clips of one window each; some of these are longer.")
+            raise DataError("`cached_epochs` needs clips of one window each; some of these are longer.")
         states = encoder(features.to(encoder.device)).last_hidden_state
         place = len(self.others)
         self.encoded[place : place + len(batch)] = states.cpu().half().numpy()

@@ -106,14 +106,15 @@ class SceneMaker:
     def joined(self, first: Recording, second: Recording, rng: np.random.Generator) -> Scene:
         """X, followed by Y; without phrases: X, then Y."""
         before, after = self.vary(first, rng), self.vary(second, rng)
+        if self.most_frames is not None:  # of what is told, some must be heard
+            before = before[: max(1, self.most_frames - min(len(after), self.most_frames // 4))]
         log_mel = torch.cat([before, after])[: self.most_frames]
         caption = end_clause(pick(first[0].captions, rng))
         if second[0].phrases:
             caption = f"{caption}, followed by {pick(second[0].phrases, rng)}"
         else:
             caption = f"{caption}, then {begin_clause(pick(second[0].captions, rng))}"
-        middle = min(len(before), len(log_mel))
-        spans = [(0, middle, first[0].source), (middle, len(log_mel), second[0].source)]
+        spans = [(0, len(before), first[0].source), (len(before), len(log_mel), second[0].source)]
         return Scene(log_mel, caption, spans)
 
     def overlaid(self, first: Recording, second: Recording, rng: np.random.Generator) -> Scene:
@@ -137,7 +138,8 @@ class SceneMaker:
 
 def may_meet(first: Clip, second: Clip) -> bool:
     """Whether a scene of both says something: different sounds, the second neither silence nor noise."""
-    if second.scene or first.audio == second.audio:
+    same = first.audio is second.audio or (isinstance(first.audio, str) and first.audio == second.audio)
+    if second.scene or same:
         return False
     return first.source is None or first.source != second.source
 

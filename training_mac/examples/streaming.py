@@ -12,6 +12,7 @@ from accelerate import PartialState
 from datasets.distributed import split_dataset_by_node
 from torch.utils.data import IterableDataset, get_worker_info
 
+from training_mac.data.data_error import DataError
 from training_mac.data.features import compute_log_mel
 from training_mac.data.shards import open_shards, sample_clip
 from training_mac.examples.scenes import Recording, SceneMaker, may_meet
@@ -74,7 +75,7 @@ class StreamingTrainingSet(IterableDataset):
             if not read and worker is not None and worker.id > 0:
                 return  # a worker more than there are shards
             if not read:
-                raise ValueError(f"{self.source.path}: holds nothing that can be read.")
+                raise DataError(f"{self.source.path}: holds nothing that can be read.")
 
     def deal(self, number: int) -> Any:
         """This process's samples of a pass, in an order of its own; `datasets` deals out shards to the workers."""
@@ -97,7 +98,7 @@ class StreamingTrainingSet(IterableDataset):
             return clip, compute_log_mel(clip.audio, self.scenes.extractor)
         except ValueError as error:
             if not self.skip_bad_audio:
-                raise ValueError(f"{error} (`skip_bad_audio: true` goes on without it.)") from error
+                raise DataError(f"{error} (`skip_bad_audio: true` goes on without it.)") from error
             with self._skipped.get_lock():
                 self._skipped.value += 1
             logger.warning("Skipped, %d so far: %s", self.num_skipped, error)

@@ -15,6 +15,7 @@ from torch.utils.data import Dataset
 
 from processing_mac.dataset_mac import Clip, summarize
 from training_mac.data.clip_table import JoinedClips
+from training_mac.data.data_error import DataError
 from training_mac.data.features import LogMels
 from training_mac.data.tables import ClipTables
 from training_mac.examples.scenes import Recording, SceneMaker, may_meet
@@ -91,7 +92,7 @@ class TrainingSet(Dataset):
         """What making the cache has found."""
         if rows and not self.skip_bad_audio:
             names = [f"{self.clips[row].audio} cannot be read; the log says why." for row in rows]
-            raise ValueError(summarize(names))
+            raise DataError(summarize(names))
         self.unreadable[rows] = True
 
     @property
@@ -139,7 +140,7 @@ class TrainingSet(Dataset):
         if kind == "single":
             scene = self.scenes.single(first, rng)
         else:
-            second = self.load(self.draw_other(first[0], rng))
+            second = self.load_other(first[0], rng)
             scene = getattr(self.scenes, kind)(first, second, rng)
         return self.scenes.example(scene, first[0], rng)
 
@@ -149,7 +150,15 @@ class TrainingSet(Dataset):
             row = int(rng.integers(len(self.clips)))
             if may_meet(clip, self.clips[row]):
                 return row
-        raise ValueError(f"Found nothing to put together with {clip.audio}: expected other files, of other sources.")
+        raise DataError(f"Found nothing to put together with {clip.audio}: expected other files, of other sources.")
+
+    def load_other(self, clip: Clip, rng: np.random.Generator) -> Recording:
+        """A clip that may follow or overlay this one, and can be read, with its log-mel."""
+        for _ in range(MOST_DRAWS):
+            row = self.draw_other(clip, rng)
+            if not self.unreadable[row] and (log_mel := self.read(row)) is not None:
+                return self.clips[row], log_mel
+        raise DataError(f"Nothing that could be put together with {clip.audio} can be read.")
 
     def load(self, row: int) -> Recording:
         """
@@ -161,7 +170,7 @@ class TrainingSet(Dataset):
         for candidate in (*range(row, len(self.clips)), *range(row)):
             if (log_mel := self.read(candidate)) is not None:
                 return self.clips[candidate], log_mel
-        raise ValueError("None of the recordings can be read.")
+        raise DataError("None of the recordings can be read.")
 
     def read(self, row: int) -> torch.Tensor | None:
         """A clip's log-mel; None if it cannot be read and is to be skipped, which is counted."""
@@ -169,7 +178,7 @@ class TrainingSet(Dataset):
             return self.log_mels[row]
         except (OSError, ValueError) as error:
             if not self.skip_bad_audio:
-                raise ValueError(f"{error} (`skip_bad_audio: true` goes on without it.)") from error
+                raise DataError(f"{error} (`skip_bad_audio: true` goes on without it.)") from error
             if not self.unreadable[row]:
                 self.unreadable[row] = True
                 logger.warning("Skipped, %d so far: %s", self.num_skipped, error)

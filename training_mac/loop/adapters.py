@@ -9,10 +9,11 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from torch import nn
 
-from modeling_mac import MacForConditionalGeneration
+from modeling_mac import MacConfig, MacForConditionalGeneration
 from training_mac.recipe.fields import Recipe
 
 
@@ -64,10 +65,45 @@ def check_lora(recipes: Sequence[Recipe]) -> None:
     for name in LORA_FIELDS:
         if any(getattr(recipe, name) != getattr(recipes[0], name) for recipe in recipes):
             raise ValueError(f"`{name}` differs between the stages: the LoRA layers are made once, for all of them.")
+    check_lora_sizes(recipes[0])
     if any(recipe.objective != "captions" for recipe in recipes):
         raise ValueError(
             "A recipe with LoRA cannot learn tags or have a teacher: they are for an encoder that starts from nothing."
         )
+
+
+def check_lora_sizes(recipe: Recipe) -> None:
+    """Refuse what peft would refuse once the run has begun, or would make LoRA do nothing."""
+    if recipe.lora_rank < 1:
+        raise ValueError(f"`lora_rank` is {recipe.lora_rank}; expected at least 1. Without LoRA a part is 'full'.")
+    if recipe.lora_alpha is not None and recipe.lora_alpha <= 0:
+        raise ValueError(f"`lora_alpha` is {recipe.lora_alpha}; expected more than 0.")
+    if not 0 <= recipe.lora_dropout < 1:
+        raise ValueError(f"`lora_dropout` is {recipe.lora_dropout}; expected a share, from 0 to below 1.")
+
+
+def check_lora_targets(recipes: Sequence[Recipe], config: MacConfig) -> None:
+    """
+    Refuse layers to adapt that the model does not have.
+
+    Raises:
+        ValueError: names them, and the layers of that part.
+    """
+    ways, recipe = ways_to_train(recipes), recipes[0]
+    targets = {"encoder": recipe.encoder_lora_targets, "language_model": recipe.lora_targets}
+    if not any("lora" in ways[part] for part in targets):
+        return
+    with torch.device("meta"):
+        model = MacForConditionalGeneration(config)
+    for part, wanted in targets.items():
+        inside = getattr(model.model, MODULES[part]).named_modules()
+        layers = sorted({name.split(".")[-1] for name, module in inside if isinstance(module, nn.Linear)})
+        missing = [target for target in wanted if target not in layers]
+        if "lora" in ways[part] and (missing or not wanted):
+            name = "lora_targets" if part == "language_model" else "encoder_lora_targets"
+            raise ValueError(
+                f"`{name}`: no {', '.join(missing) or 'layer'} to adapt; this model has {', '.join(layers)}."
+            )
 
 
 def learns_whole(recipes: Sequence[Recipe]) -> bool:

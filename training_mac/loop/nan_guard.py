@@ -22,23 +22,32 @@ class NanGuard:
         self.bad_steps = 0
         self.files: list[str] = []
         self.suspects: list[str] = []
+        self.lost = False  # whether a loss of this step was not finite
 
     def observe(self, loss: torch.Tensor, files: Sequence[str]) -> None:
         """Remember the files of a batch of this step, apart if its loss is not finite."""
         self.files += files
         if not torch.isfinite(loss):
             self.suspects += files
+            self.lost = True
 
-    def check(self, model: nn.Module, grad_norm: float | torch.Tensor, can_skip: bool = True) -> None:
+    def check(
+        self, model: nn.Module, grad_norm: float | torch.Tensor, can_skip: bool = True, scaled: bool = False
+    ) -> None:
         """
         Drop the gradients of a bad step; call it on all processes, which see the same norm.
+
+        Args:
+            can_skip: Whether the optimizer passes over parameters without a gradient.
+            scaled: Whether a scaler that can still go lower multiplied the loss: gradients that overflow while all
+                losses are finite are then its ordinary search for a scale, and it leaves the step out by itself.
 
         Raises:
             FloatingPointError: too many in a row, or one that cannot be skipped; it names the files.
         """
         if math.isfinite(grad_norm):
             self.bad_steps = 0
-        else:
+        elif not scaled or any(gather_object([self.lost])):
             self.bad_steps += 1
             model.zero_grad(set_to_none=True)  # the optimizer passes over parameters without a gradient
             files = gather_object(self.suspects) or gather_object(self.files)
@@ -49,4 +58,4 @@ class NanGuard:
                     "learning rate, in a run with another `output_dir`, or raise `max_nan_steps`."
                 )
             PartialState().print(f"Left out a step without a finite gradient; it learnt from: {', '.join(files)}.")
-        self.files, self.suspects = [], []
+        self.files, self.suspects, self.lost = [], [], False

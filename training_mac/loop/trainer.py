@@ -96,8 +96,14 @@ class MacTrainer(Trainer):
     def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
         """Called after every step's last gradient and before the optimizer."""
         grad_norm = super()._get_grad_norm(model, grad_norm)
-        self.guard.check(model, grad_norm, can_skip=not self.is_deepspeed_enabled)
+        self.guard.check(model, grad_norm, not self.is_deepspeed_enabled, self.scales_loss)
         return grad_norm
+
+    @property
+    def scales_loss(self) -> bool:
+        """Whether the loss is multiplied by more than 1; DeepSpeed, which hides its scale, stops by itself at 1."""
+        scaler = self.accelerator.scaler
+        return self.args.fp16 and (self.is_deepspeed_enabled or (scaler is not None and scaler.get_scale() > 1))
 
     # Speed
 

@@ -9,7 +9,7 @@ so that the language model starts from evidence for each source.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from typing import Any
 
@@ -18,6 +18,7 @@ from torch import nn
 
 from modeling_mac import EatModel
 from modeling_mac.connector_mac import Connector, MeanPoolConnector
+from training_mac.data.data_error import DataError
 from training_mac.examples.training_set import make_training_set
 from training_mac.loop.trainer import MacTrainer
 from training_mac.objectives.materials import Materials
@@ -137,7 +138,7 @@ class SpanTagger(nn.Module):
         weight = self.head.weight / deviation
         layer, sources = connector.linear_1, len(weight)
         if sources > len(layer.weight):
-            raise ValueError(f"`connector_hidden_size` is {len(layer.weight)}; {sources} sources need as many units.")
+            raise DataError(f"`connector_hidden_size` is {len(layer.weight)}; {sources} sources need as many units.")
         tokens = layer.in_features // weight.shape[1]  # side by side in one input of the connector
         layer.weight[:sources] = weight.repeat(1, tokens) / tokens
         layer.bias[:sources] = self.head.bias - weight @ self.norm.running_mean + DOUBT
@@ -168,17 +169,31 @@ class SpanCollator:
         self.patch_size = patch_size
 
     def __call__(self, examples: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
-        spans, labels = [], []
-        for window, example in enumerate(examples):
+        spans, labels, windows = [], [], 0
+        for example in examples:
+            count, frames = example["input_features"].shape[:2]
             for first, end, source in example["spans"]:
-                first, end = first // self.patch_size, max(end // self.patch_size, first // self.patch_size + 1)
-                spans.append((window, first, end))
-                labels.append(self.source_ids[source])
+                parts = list(self.split(first, end, frames))
+                spans += [(windows + window, *rows) for window, *rows in parts]
+                labels += [self.source_ids[source]] * len(parts)
+            windows += count
         return {
             "input_features": torch.cat([example["input_features"] for example in examples]),
             "spans": torch.tensor(spans),
             "labels": torch.tensor(labels),
         }
+
+    def split(self, first: int, end: int, frames: int) -> Iterator[tuple[int, int, int]]:
+        """
+        A span of frames as (window, first patch row, end patch row) in each window of so many frames that it is in.
+
+        What reaches less than a patch into a window is left out, unless there is nothing else of it.
+        """
+        for window in range(first // frames, -(-end // frames)):
+            begin, stop = max(first - window * frames, 0), min(end - window * frames, frames)
+            if stop - begin >= self.patch_size or 0 < stop - begin == end - first:
+                row = begin // self.patch_size
+                yield window, row, max(stop // self.patch_size, row + 1)
 
 
 def make_tag_trainer(stage: Stage, materials: Materials) -> MacTrainer:

@@ -18,6 +18,7 @@ from torch import nn
 from torch.utils.data import Dataset, Subset, default_collate
 
 from processing_mac.dataset_mac import Clip
+from training_mac.data.data_error import DataError
 from training_mac.examples.augmentation import mask_stripes
 from training_mac.examples.scenes import SceneMaker
 from training_mac.examples.training_set import make_training_set
@@ -136,7 +137,9 @@ class MixtureDataset(Dataset):
             log_mel = torch.logaddexp(log_mel + 2 * float(np.log(share)), quieter)
             target = share * target + (1 - share) * self.targets[other]
         extractor = self.scenes.extractor
-        features = (mask_stripes(log_mel, rng) - extractor.mean) / extractor.scale
+        if self.scenes.data.spec_augment:
+            log_mel = mask_stripes(log_mel, rng)
+        features = (log_mel - extractor.mean) / extractor.scale
         return {"input_features": features, "labels": target}
 
     def excerpt(self, row: int, rng: np.random.Generator) -> torch.Tensor:
@@ -155,7 +158,7 @@ def list_sources(clips: Sequence[Clip]) -> list[str]:
     sources: set[str] = set()
     for clip in clips:
         if clip.source is None:
-            raise ValueError(f"Training on tags needs a `source` for every clip; {clip.audio} has none.")
+            raise DataError(f"Training on tags needs a `source` for every clip; {clip.audio} has none.")
         sources.add(clip.source)
     return sorted(sources)
 

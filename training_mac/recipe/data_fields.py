@@ -1,6 +1,7 @@
 """What to learn from: the fields of a recipe that name data and its augmentation."""
 
 import difflib
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -9,6 +10,8 @@ from typing import Any
 from processing_mac.dataset_mac import MANIFESTS
 
 
+# Of a path or address the end, which may be a pattern; what an address asks for follows.
+SHARD = re.compile(r"\.tar(\.(gz|bz2|xz|zst))?[*}]*([?#].*)?$")
 FORMATS = ("manifest", "audiocaps", "clotho", "openaqa", "dataset", "webdataset")
 SCENES = ("silence", "noise")  # what a source may hold that is no sound of something
 TWO = ("join_probability", "overlay_probability", "background_probability")  # examples of two recordings
@@ -148,7 +151,7 @@ def guess_format(path: Any) -> str:
     first = str(path[0] if isinstance(path, list) else path)
     if Path(first).suffix in MANIFESTS:
         return "manifest"
-    return "webdataset" if ".tar" in first else "dataset"
+    return "webdataset" if SHARD.search(first) else "dataset"
 
 
 def parse_sources(value: Any, data: DataRecipe, split: str | None = "train") -> list[Source]:

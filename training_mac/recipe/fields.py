@@ -28,7 +28,10 @@ class Recipe:
     )
     model: dict = field(
         default_factory=dict,
-        metadata={"help": "Fields of MacConfig for a new model, sub-configs as mappings; of a base model none."},
+        metadata={
+            "help": "Fields of MacConfig for a new model, sub-configs as mappings; with pretrained towers those of "
+            "the connector, and of what has learnt only the shares that training drops out."
+        },
     )
     vocab_size: int = field(default=1000, metadata={"help": "Size of the BPE that a model from nothing gets."})
     A_init_range: list[float] | None = field(
@@ -144,10 +147,10 @@ class Recipe:
     )
 
     def __post_init__(self) -> None:
-        self.base_model = find_model(self.base_model) if self.base_model else None
+        self.base_model = shipped_model(self.base_model) if self.base_model else None
 
 
-def find_model(name: str) -> str:
+def shipped_model(name: str) -> str:
     """Where a model is: the checkpoint that ships by its name, any other where its folder or Hub id says."""
     is_shipped = name == Path(DEFAULT_MODEL).name and not Path(name).is_dir()
     return DEFAULT_MODEL if is_shipped else name

@@ -24,6 +24,7 @@ from training_mac.recipe.fields import MacTrainingArguments, Recipe
 
 KINDS = (Recipe, DataRecipe, MacTrainingArguments)
 DEFAULT_OUTPUT = "runs/mac"
+OF_RUN = re.compile("output_dir|push_to_hub|hub_.*|merge_adapter|store_float16")  # what a run does once, at its end
 
 
 class RecipeLoader(yaml.SafeLoader):
@@ -75,10 +76,13 @@ def load_stages(arguments: list[str]) -> list[Stage]:
     common, staged = parse_overrides(arguments[1:])
     settings = read_yaml(path)
     stages = settings.pop("stages", None) or [{}]
+    check_stage_list(stages, path)
     if beyond := [number for number in staged if not 0 < number <= len(stages)]:
         raise ValueError(f"command line: no stage {beyond[0]}; {path} has {len(stages)}.")
     for origin, part in [(path, settings), *((f"{path}, stage {i}", one) for i, one in enumerate(stages, 1))]:
         check_fields(part, str(origin))
+    for number, stage in enumerate(stages, 1):
+        refuse_run_fields({**stage, **staged.get(number, {})}, f"{path}, stage {number}")
     for part in (common, *staged.values()):
         check_fields({name.split(".")[0]: None for name in part}, "command line")
     result = []
@@ -118,6 +122,21 @@ def find_recipe(name: str) -> Path:
     raise ValueError(f"{name}: no such recipe. It is a file, or one of those that ship: {', '.join(names)}.")
 
 
+def check_stage_list(stages: Any, path: Path) -> None:
+    """Refuse `stages` that are no list of mappings."""
+    if not isinstance(stages, list):
+        raise ValueError(f"{path}: `stages` is {stages!r}; expected a list, each stage a mapping of fields.")
+    for number, stage in enumerate(stages, 1):
+        if not isinstance(stage, dict):
+            raise ValueError(f"{path}, stage {number}: {stage!r}; expected a mapping of fields.")
+
+
+def refuse_run_fields(stage: dict[str, Any], origin: str) -> None:
+    """Refuse in a stage what a run does once, with all stages behind it."""
+    if found := [name for name in stage if OF_RUN.fullmatch(name)]:
+        raise ValueError(f"{origin}: {found[0]!r} is for the whole run; it stands above `stages`, not in one.")
+
+
 def read_yaml(path: Path) -> dict[str, Any]:
     """A recipe file's mapping."""
     try:
@@ -145,7 +164,7 @@ def parse_overrides(arguments: list[str]) -> tuple[dict[str, Any], dict[int, dic
         name, joined, text = name.partition("=")
         if not joined:
             text = given.pop(0) if given and not given[0].startswith("--") else "true"
-        name, value = name[2:].replace("-", "_"), yaml.load(text, RecipeLoader)
+        name, value = field_name(name[2:]), yaml.load(text, RecipeLoader)
         if match := re.fullmatch(r"stages\.(\d+)\.(.+)", name):
             staged.setdefault(int(match[1]), {})[match[2]] = value
         elif name.split(".")[0] == "stages":
@@ -153,6 +172,12 @@ def parse_overrides(arguments: list[str]) -> tuple[dict[str, Any], dict[int, dic
         else:
             common[name] = value
     return common, staged
+
+
+def field_name(name: str) -> str:
+    """A field as the command line writes it: `learning-rate` is one; keys inside a mapping stay as they are."""
+    stage, own, keys = re.fullmatch(r"(stages\.[^.]*\.)?([^.]*)(.*)", name, re.DOTALL).groups("")  # type: ignore[union-attr]
+    return f"{stage}{own.replace('-', '_')}{keys}"
 
 
 def set_dotted(settings: dict[str, Any], name: str, value: Any) -> None:

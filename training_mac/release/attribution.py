@@ -11,7 +11,7 @@ from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import RemoteEntryNotFoundError
 
 from processing_mac.whole_files_mac import write_text_whole
-from training_mac.recipe.fields import find_model
+from training_mac.recipe.fields import shipped_model
 
 
 NAME = "attribution.csv"
@@ -30,7 +30,7 @@ def write_attribution(folder: Path, stages: Sequence[Mapping[str, Any]]) -> tupl
     """
     data = dict.fromkeys(path for stage in stages for path in data_paths(stage.get("train_data")))
     files = dict.fromkeys(path.parent / NAME for path in data)
-    bases = dict.fromkeys(find_model(stage["base_model"]) for stage in stages if stage.get("base_model"))
+    bases = dict.fromkeys(shipped_model(stage["base_model"]) for stage in stages if stage.get("base_model"))
     credited = [*filter(None, map(find_base_file, bases)), *(file for file in files if file.is_file())]
     rows = list({tuple(row.items()): row for row in read_rows(credited)}.values())
     if rows:
@@ -46,7 +46,8 @@ def data_paths(told: Any) -> list[Path]:
     """The paths in what a recipe says of data: a path, a mapping with one, or a list of these."""
     sources = told if isinstance(told, list) else [told]
     paths = [source.get("path") if isinstance(source, Mapping) else source for source in sources]
-    return [Path(path) for path in paths if path]
+    listed = [one for path in paths for one in (path if isinstance(path, list) else [path])]  # of shards
+    return [Path(path) for path in listed if path]
 
 
 def find_base_file(base: str) -> Path | None:

@@ -5,6 +5,7 @@ What a data set is and what its models are for stands in `recipes/cards/RECIPE.y
 filled in.
 """
 
+import itertools
 import json
 import platform
 import re
@@ -14,6 +15,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import psutil
 import yaml
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from safetensors import safe_open
@@ -40,6 +42,7 @@ def write_card(
     arguments: Sequence[str],
     hardware: Hardware,
     model_id: str | None = None,
+    launch: Sequence[str] = (),
 ) -> None:
     """
     Write the card of a finished training, and its attribution file where data or base model have one.
@@ -51,6 +54,7 @@ def write_card(
         arguments: Of the command line.
         hardware: What it was trained on.
         model_id: Full name on the Hub; None if it has none, and the card names no folder: it may be pushed later.
+        launch: Options of `accelerate launch`, see `launch_options`.
     """
     facts, settings = read_facts(recipe_file), stages[-1]
     states = read_states(folder)
@@ -73,7 +77,7 @@ def write_card(
         megabytes=sum(file.stat().st_size for file in folder.glob("*.safetensors")) / 1e6,
         attribution=attribution,
         uncredited=uncredited,
-        command=training_command(arguments, hardware.processes),
+        command=training_command(arguments, hardware.processes, launch),
         hours=hours,
         hardware=hardware,
         stages=[describe_stage(state) for state in states],
@@ -167,15 +171,36 @@ def count_parameters(folder: Path) -> int:
     return total
 
 
-def training_command(arguments: Sequence[str], processes: int) -> str:
+def training_command(arguments: Sequence[str], processes: int, launch: Sequence[str] = ()) -> str:
     """The command line, without the token and its flag and without folders that are only on this machine."""
     shown = list(arguments)
     for place in reversed(range(len(shown))):
         name, joined, _ = shown[place].partition("=")
         if name.replace("-", "_").endswith("hub_token"):
             del shown[place : place + (1 if joined else 2)]
-    launch = ["python"] if processes == 1 else ["accelerate", "launch", "--num_processes", str(processes)]
-    return shlex.join([*launch, "train.py", *map(without_machine, shown)])
+    options = list(launch) or (["--num_processes", str(processes)] if processes > 1 else [])
+    program = ["accelerate", "launch", *options] if options else ["python"]
+    return shlex.join([*map(without_machine, program), "train.py", *map(without_machine, shown)])
+
+
+def launch_options(command: Sequence[str] | None = None) -> list[str]:
+    """
+    The configuration and the number of processes that `accelerate launch` was given: what it sets is in no recipe.
+
+    Args:
+        command: Of the process that started this one; asked of the system if None. Addresses in it are left out.
+    """
+    words = psutil.Process().parent().cmdline() if command is None else list(command)  # type: ignore[union-attr]
+    if "launch" not in words:
+        return []
+    words = [part for word in words[words.index("launch") + 1 :] for part in word.split("=", 1)]
+    options = []
+    for name, value in itertools.pairwise(words):
+        if name == "-m" or name.endswith(".py"):  # what follows is the program's own
+            break
+        if name.replace("-", "_") in ("__config_file", "__num_processes"):
+            options += [name, value]
+    return options
 
 
 def without_machine(text: str) -> str:

@@ -21,7 +21,19 @@ from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, ge
 
 
 # Beside the model: notes of the training, half-written files, and pickles, which could run code or hold the token.
-LEFT_OUT = (".*", "run.json", "trainer_state.json", "*.partial", "*.part", "*.tmp", "*.bin", "*.pt", "*.pth")
+EARLIER_CARD = "README.earlier.md"  # of a run that ended in a whole model before and now in an adapter, or so
+LEFT_OUT = (
+    ".*",
+    "run.json",
+    "trainer_state.json",
+    EARLIER_CARD,
+    "*.partial",
+    "*.part",
+    "*.tmp",
+    "*.bin",
+    "*.pt",
+    "*.pth",
+)
 # What an earlier push of ours may have left and would be loaded beside the new files or instead of them: code, weights
 # and their shards, and of a whole model and an adapter the one that this is not. Other files are somebody's.
 REPLACED = (
@@ -171,6 +183,23 @@ def find_files(folder: Path) -> dict[str, Path]:
     return {
         path.name: path for path in sorted(folder.iterdir()) if path.is_file() and not matches(path.name, LEFT_OUT)
     }
+
+
+def remove_stale(folder: Path, saved: set[str]) -> None:
+    """
+    Remove what an earlier end of the same run left: an adapter below a merged model, shards of larger weights.
+
+    A card that tells of the other form is kept under another name, since it may hold figures and words by hand.
+    """
+    stale = [file for file in folder.iterdir() if file.is_file() and matches(file.name, REPLACED)]
+    stale = [file for file in stale if file.name not in saved]
+    other_form = {"config.json", "adapter_config.json"} & {file.name for file in stale}
+    if other_form and (folder / "README.md").is_file():
+        (folder / "README.md").replace(folder / EARLIER_CARD)
+        told = "an adapter" if "adapter_config.json" in other_form else "a whole model"
+        print(f"{folder}: its card told of {told}; it is kept as {EARLIER_CARD}, and a new one is written.")
+    for file in stale:
+        file.unlink()
 
 
 def matches(name: str, patterns: Sequence[str]) -> bool:

@@ -1,12 +1,16 @@
 """The model that a run starts from: a checkpoint, two pretrained towers with a new connector, or a new one."""
 
 import math
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub import HfApi
+from huggingface_hub.constants import HF_HUB_CACHE
 from huggingface_hub.errors import StrictDataclassError
+from huggingface_hub.file_download import repo_folder_name
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
@@ -16,14 +20,36 @@ from processing_mac import MacFeatureExtractor, MacProcessor
 from processing_mac.processing_mac import AUDIO_TOKEN
 from training_mac.loop.checkpoints import write_whole
 from training_mac.recipe.fields import Recipe
+from training_mac.run.model_fields import PARTS, change_config, read_config
 
 
-def load_base(base: str) -> tuple[MacForConditionalGeneration, MacProcessor]:
-    """Model and processor of a folder or Hub id; weights in float32, whatever the files hold."""
-    model = MacForConditionalGeneration.from_pretrained(base, dtype=torch.float32)
+def load_base(base: str, fields: Mapping[str, Any] | None = None) -> tuple[MacForConditionalGeneration, MacProcessor]:
+    """Model, with these fields of its configuration changed, and processor of a folder or Hub id; always float32."""
+    config = {"config": change_config(read_config(base), fields, base)} if fields else {}
+    model = MacForConditionalGeneration.from_pretrained(base, dtype=torch.float32, **config)
     if Path(base).is_dir():
         model.name_or_path = str(Path(base).resolve())  # what an adapter's folder will say that it belongs to
     return model, MacProcessor.from_pretrained(base)
+
+
+def find_model(field: str, name: str) -> None:
+    """
+    See that a model is there before its files are asked for: each would be asked for again and again.
+
+    Raises:
+        ValueError: no such folder, and none on the Hub or none that can be reached.
+    """
+    if Path(name).exists() or re.fullmatch(r"[\w.-]+(/[\w.-]+)?", name) is None or name.startswith("."):
+        if Path(name).exists():
+            return
+        raise ValueError(f"`{field}`: {name} is not there.")
+    if (Path(HF_HUB_CACHE) / repo_folder_name(repo_id=name, repo_type="model")).is_dir():
+        return
+    try:
+        HfApi().model_info(name, timeout=20)
+    except Exception as error:  # also whatever the HTTP library says of a network that is not there
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ValueError(f"`{field}`: {name} is no folder here, and the Hub does not give it ({reason}).") from error
 
 
 def load_front(base: str | None) -> tuple[Any, str]:
@@ -44,8 +70,6 @@ def make_base(recipe: Recipe, prompt: str, texts: Iterable[str], folder: Path) -
         texts: What the tokenizer of a model from nothing is made from.
         folder: Where to.
     """
-    if (recipe.base_audio_tower is None) != (recipe.base_language_model is None):
-        raise ValueError("`base_audio_tower` and `base_language_model` go together: give both or neither.")
     make = new_model if recipe.base_audio_tower is None else join_towers
     model, tokenizer = make(recipe, [*texts, prompt])
     config = model.config
@@ -68,12 +92,17 @@ def join_towers(recipe: Recipe, texts: Iterable[str]) -> tuple[MacForConditional
     tokenizer.add_special_tokens({"additional_special_tokens": [AUDIO_TOKEN]})
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
-    model = MacForConditionalGeneration.from_towers(
-        recipe.base_audio_tower,
-        recipe.base_language_model,
-        audio_token_id=tokenizer.convert_tokens_to_ids(AUDIO_TOKEN),
-        **recipe.model,
-    )
+    parts = {name: recipe.model[name] for name in PARTS if name in recipe.model}
+    try:
+        model = MacForConditionalGeneration.from_towers(
+            recipe.base_audio_tower,
+            recipe.base_language_model,
+            audio_token_id=tokenizer.convert_tokens_to_ids(AUDIO_TOKEN),
+            **{name: value for name, value in recipe.model.items() if name not in parts},
+        )
+    except StrictDataclassError as error:
+        raise ValueError(f"`model`: {error}") from error
+    change_config(model.config, parts, "the pretrained towers")
     return model, tokenizer
 
 

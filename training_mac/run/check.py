@@ -1,23 +1,25 @@
 """What a run is refused for before anything is made, trained or pushed: better now than in the night."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import islice
 from typing import Any
 
+from accelerate.utils import parse_flag_from_env
+
 from evaluation_mac.metrics.naming import Naming, load_naming
 from evaluation_mac.metrics.scoring import METRICS
-from modeling_mac import MacConfig
 from processing_mac.dataset_mac import Clip
 from training_mac.data.check import read_and_check
 from training_mac.data.tables import ClipTables
-from training_mac.loop.adapters import MODULES, check_lora
+from training_mac.loop.adapters import MODULES, check_lora, check_lora_targets
 from training_mac.loop.validation import score
 from training_mac.recipe.data_fields import parse_sources
 from training_mac.recipe.fields import MacTrainingArguments, Recipe
 from training_mac.recipe.file import Stage
-from training_mac.run.building import load_front
+from training_mac.run.building import find_model, load_front
+from training_mac.run.model_fields import check_model, read_config
 
 
 EVAL_METRICS = tuple(name for name in METRICS if name != "sentence_similarity")  # it needs an encoder of its own
@@ -38,7 +40,8 @@ def check_stages(stages: Sequence[Stage], tables: ClipTables) -> None:
     """
     recipes = [stage.recipe for stage in stages]
     check_lora(recipes)
-    check_origin(recipes[0])
+    check_origin(recipes[0], stages[0].settings)
+    check_model(recipes[0])
     for stage in stages:
         with naming(stage, stages):
             check_fields(stage)
@@ -51,8 +54,25 @@ def check_stages(stages: Sequence[Stage], tables: ClipTables) -> None:
                 check_metrics(stage, tables.validation(stage.data))
 
 
-def check_origin(recipe: Recipe) -> None:
-    """Refuse to set anew what the model to start from has learnt."""
+def check_origin(recipe: Recipe, settings: Mapping[str, Any]) -> None:
+    """
+    Refuse a model to start from that is not there, to set anew what it has learnt, and what beside it would not count.
+
+    Args:
+        settings: What recipe and command line say, as written.
+    """
+    towers = ("base_audio_tower", "base_language_model")
+    if (recipe.base_audio_tower is None) != (recipe.base_language_model is None) and not recipe.base_model:
+        raise ValueError("`base_audio_tower` and `base_language_model` go together: give both or neither.")
+    unread = [*towers, "tokenizer", "vocab_size"] if recipe.base_model else []
+    if not recipe.base_model:
+        unread = ["vocab_size"] if recipe.base_language_model else ["tokenizer"]
+    if found := [name for name in unread if settings.get(name) is not None]:
+        beside = "`base_model`" if recipe.base_model else "the towers" if recipe.base_language_model else "a new model"
+        raise ValueError(f"`{found[0]}` would not be read beside {beside}: leave one of them out.")
+    for name in ("base_model", *towers, "tokenizer"):
+        if getattr(recipe, name) is not None:
+            find_model(name, getattr(recipe, name))
     trained = recipe.base_model or recipe.base_language_model
     if recipe.A_init_range is not None and trained is not None:
         raise ValueError(f"`A_init_range` is for a new language model; {trained} has learnt its decay rates.")
@@ -76,6 +96,9 @@ def check_fields(stage: Stage) -> None:
         raise ValueError(f"`encoding_mix` is {recipe.encoding_mix}; expected 0 to 0.5, the share of the lesser part.")
     if recipe.encoding_mix and not recipe.cached_epochs:
         raise ValueError("`encoding_mix` mixes encodings that are kept: it needs `cached_epochs`.")
+    check_sharding(recipe, training)
+    if training.save_strategy == "best" and training.eval_strategy == "no":
+        raise ValueError("`save_strategy: best` keeps nothing without validation: it needs `eval_strategy`.")
     if recipe.average_checkpoints:
         check_averaging(recipe, training)
     if recipe.objective == "captions" and all(getattr(recipe, part) == "frozen" for part in MODULES):
@@ -90,6 +113,18 @@ def check_fields(stage: Stage) -> None:
         raise ValueError(f"`eval_strategy` validates captions; of `objective: {recipe.objective}` there are none.")
     if training.eval_strategy != "no" and not stage.data.eval_data:
         raise ValueError("`eval_strategy` asks for validation, but no data to validate on is given.")
+
+
+def check_sharding(recipe: Recipe, training: MacTrainingArguments) -> None:
+    """Refuse to split networks over GPUs that are handed on as a whole, and are small."""
+    flags = ("ACCELERATE_USE_FSDP", "ACCELERATE_USE_DEEPSPEED")  # of `accelerate launch`
+    if recipe.objective != "captions" and (
+        training.fsdp or training.deepspeed or any(map(parse_flag_from_env, flags))
+    ):
+        raise ValueError(
+            f"`objective: {recipe.objective}` cannot train under FSDP or DeepSpeed, which hold a part of the network "
+            "on each GPU. Train these stages in a run without them, and name its folder as `base_model` of the next."
+        )
 
 
 def check_averaging(recipe: Recipe, training: MacTrainingArguments) -> None:
@@ -137,6 +172,17 @@ def check_streams(stage: Stage) -> None:
         raise ValueError(f"{', '.join(needing)}: {STREAMED}")
 
 
+def check_base(stages: Sequence[Stage], base: str) -> None:
+    """
+    Refuse what the model to start from, made by now, does not have: layers to adapt, or what packing needs.
+
+    Raises:
+        ValueError: see `check_lora_targets` and `check_packing`.
+    """
+    check_lora_targets([stage.recipe for stage in stages], read_config(base))
+    check_packing(stages, base)
+
+
 def check_packing(stages: Sequence[Stage], base: str) -> None:
     """
     Refuse packing with a language model that would read packed clips as one.
@@ -150,7 +196,7 @@ def check_packing(stages: Sequence[Stage], base: str) -> None:
     """
     if not any(stage.recipe.packing and stage.recipe.objective == "captions" for stage in stages):
         return
-    language_model = MacConfig.from_pretrained(base).text_config.model_type
+    language_model = read_config(base).text_config.model_type
     if language_model != "mamba2":
         raise ValueError(
             f"`packing` needs a language model that keeps packed clips apart by `seq_idx`: 'mamba2'; this one is "

@@ -158,7 +158,8 @@ class Run:
 
     def load(self, after: int) -> tuple[Any, Any]:
         """Model, with its LoRA layers, and processor as they were after so many stages."""
-        model, processor = load_base(self.base)
+        fields = self.recipes[0].model if self.recipes[0].base_model is not None else None  # else the base has them
+        model, processor = load_base(self.base, fields)
         set_seed(self.stages[0].training.seed)  # of new LoRA matrices
         model = attach_adapter(model, self.recipes)
         if after:

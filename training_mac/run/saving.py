@@ -14,8 +14,14 @@ from training_mac.loop.checkpoints import writing
 from training_mac.run.folder import Run
 
 
-def save_model(run: Run) -> Path:
-    """Write the model of the last stage into the run's folder, each file under a temporary name first."""
+def save_model(run: Run) -> set[str]:
+    """
+    Write the model of the last stage into the run's folder, each file under a temporary name first.
+
+    Returns:
+        The names of the files, on the main process.
+    """
+    saved: set[str] = set()
     if run.is_main:
         stage = run.stages[-1]
         model, processor = run.load(after=len(run.stages))
@@ -29,8 +35,9 @@ def save_model(run: Run) -> Path:
                 (partial / "README.md").unlink()  # peft's; the run's own card says more, and may be there already
             else:
                 save_whole_model(model, processor, partial, stage.recipe.store_float16)
+            saved = {file.name for file in partial.iterdir()}
     PartialState().wait_for_everyone()
-    return run.folder
+    return saved
 
 
 def save_whole_model(model: Any, processor: Any, folder: Path, store_float16: bool) -> None:

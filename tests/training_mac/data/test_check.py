@@ -1,6 +1,8 @@
 """All that is wrong is said at once, before training starts."""
 
+import io
 import logging
+import tarfile
 from pathlib import Path
 
 import pytest
@@ -105,6 +107,27 @@ def test_the_sample_reaches_both_ends() -> None:
 
 def test_shards_are_looked_into(tmp_path: Path, processor, tables) -> None:
     with pytest.raises(ValueError, match=r"Problems with the data, 1 in all:\n.*none.tar: no such shard"):
+        read_and_check([DataRecipe(str(tmp_path / "none.tar"))], tables, *front(processor))
+
+
+@pytest.mark.parametrize("row", ["x,<|audio|>,", "x,,Say <|audio|>"])
+def test_the_audio_token_is_found_in_every_text(manifest: Path, tmp_path: Path, processor, tables, row: str) -> None:
+    path = tmp_path / "marked.csv"
+    path.write_text(f"audio,caption,phrase,prompt\n{manifest.parent / '0.wav'},{row}\n")
+    with pytest.raises(ValueError, match=r"marked.csv, line 2: <\|audio\|> in a text"):
+        read_and_check([DataRecipe(str(path))], tables, *front(processor))
+
+
+def test_the_audio_token_is_found_in_prompt_and_shards(manifest: Path, tmp_path: Path, processor, tables) -> None:
+    with pytest.raises(ValueError, match=r"`prompt` is 'What\? <\|audio\|>'"):
         read_and_check(
-            [DataRecipe(str(tmp_path / "none.tar"))], tables, processor.feature_extractor, processor.audio_token
+            [DataRecipe(str(manifest), prompt="What? <|audio|>")], tables, processor.feature_extractor, "<|audio|>"
         )
+    with tarfile.open(tmp_path / "one.tar", "w") as shard:
+        shard.add(manifest.parent / "0.wav", "0.wav")
+        text = b"a <|audio|> falls"
+        member = tarfile.TarInfo("0.txt")
+        member.size = len(text)
+        shard.addfile(member, io.BytesIO(text))
+    with pytest.raises(ValueError, match=r"one.tar, 0: <\|audio\|> in a text"):
+        read_and_check([DataRecipe(str(tmp_path / "one.tar"))], tables, *front(processor))

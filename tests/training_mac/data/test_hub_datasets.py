@@ -130,3 +130,29 @@ def test_a_parquet_file_with_audio_inside(manifest: Path, tmp_path: Path, load_c
     assert len(load_waveform(clip.audio)) == soundfile.info(manifest.parent / "0.wav").frames
     with pytest.raises(ValueError, match="holds encoded audio"):
         load_clips(str(path))
+
+
+@pytest.mark.parametrize("skip", [True, False])
+def test_a_row_without_audio_is_left_out_of_the_cache(manifest: Path, make_set, tmp_path: Path, skip: bool) -> None:
+    sounds = [{"bytes": Path(clip.audio).read_bytes(), "path": None} for clip in read_manifest(manifest)[:2]]
+    embed({"audio": [sounds[0], None, sounds[1]], "caption": ["a", "b", "c"]}).save_to_disk(tmp_path / "stored")
+    data = DataRecipe(str(tmp_path / "stored"), cache_features=str(tmp_path / "cache"), skip_bad_audio=skip)
+    if not skip:
+        with pytest.raises(ValueError, match="row 2 cannot be read"):
+            make_set(data, seed=0)
+        return
+    training_set = make_set(data, seed=0)
+    assert [training_set[row]["caption"] for row in range(3)] == ["a", "c", "c"]
+    assert training_set.num_skipped == 1
+
+
+def test_samples_without_their_rate_are_refused_and_lists_of_numpy_are_texts(tmp_path: Path, load_clips) -> None:
+    rows = {"audio": [[0.0] * 500], "caption": [["one", "two"]]}
+    datasets.Dataset.from_dict(rows).with_format("numpy").save_to_disk(tmp_path / "samples")
+    with pytest.raises(ValueError, match=r"samples, row 1: The audio column holds samples without their rate"):
+        load_clips({"path": str(tmp_path / "samples")})
+    (tmp_path / "a.wav").touch()
+    paths = datasets.Dataset.from_dict({"audio": [str(tmp_path / "a.wav")], "caption": [["one", "two"]]})
+    paths.with_format("numpy").save_to_disk(tmp_path / "paths")
+    [clip] = load_clips({"path": str(tmp_path / "paths")})
+    assert clip.captions == ("one", "two")

@@ -123,3 +123,16 @@ def test_the_number_of_threads_changes_no_bit(kind: str) -> None:
     finally:
         torch.set_num_threads(threads)
     assert torch.equal(*made)
+
+
+def test_some_is_heard_of_all_that_is_told() -> None:
+    """A first recording as long as the room must not push the second one out of the scene and into its caption."""
+    scenes, rng = maker(max_windows=1), np.random.default_rng(0)
+    scene = scenes.joined((DOG, level(1, 1024)), (RAIN, level(2, 500)), rng)
+    assert scene.spans == [(0, 768, "dog"), (768, 1024, "rain")] and scene.log_mel[768:].eq(2).all()
+    assert scenes.joined((DOG, level(1, 1024)), (RAIN, level(2, 9)), rng).spans[1] == (1015, 1024, "rain")
+
+
+def test_recordings_without_a_path_may_meet() -> None:
+    sounds = [Clip({"array": np.zeros(8000), "sampling_rate": 16_000}, ("x",)) for _ in range(2)]
+    assert may_meet(*sounds) and not may_meet(sounds[0], sounds[0])

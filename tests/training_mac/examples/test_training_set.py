@@ -136,3 +136,30 @@ def test_lengths_group_alike(manifest: Path, processor, tmp_path: Path, make_set
 def test_no_data_is_an_error(make_set) -> None:
     with pytest.raises(ValueError, match="`train_data` is missing"):
         make_set(DataRecipe(""), seed=0)
+
+
+def test_what_stands_in_for_bad_audio_fits_too(manifest: Path, processor, tmp_path: Path) -> None:
+    """Neither "the siren, followed by the siren" nor a siren and silence, though these come next in the manifest."""
+    siren, rain, *_ = read_manifest(manifest)
+    (tmp_path / "bad.wav").write_bytes(b"noise")
+    bad = Clip(str(tmp_path / "bad.wav"), ("bad",), (), "bell")
+    other = Clip(str(manifest.parent / "2.wav"), ("another siren",), (), "siren")
+    silence = Clip(str(manifest.parent / "3.wav"), ("silence",), (), "nothing", scene="silence")
+    for next_one in (other, silence):
+        clips = [siren, bad, next_one, rain]
+        data = DataRecipe("", join_probability=1.0, skip_bad_audio=True)
+        training_set = TrainingSet([clips], [1.0], data, processor, seed=0)
+        met = []
+        for epoch in range(12):
+            training_set.set_epoch(epoch)
+            met.append({source for *_, source in training_set[0]["spans"]})
+        assert all(sources == {"siren", "rain"} for sources in met)
+        assert training_set.num_skipped == 1
+
+
+def test_without_anything_readable_to_put_together_it_is_said(manifest: Path, processor, tmp_path: Path) -> None:
+    (tmp_path / "bad.wav").write_bytes(b"noise")
+    clips = [read_manifest(manifest)[0], Clip(str(tmp_path / "bad.wav"), ("bad",), (), "bell")]
+    training_set = TrainingSet([clips], [1.0], DataRecipe("", join_probability=1.0, skip_bad_audio=True), processor, 0)
+    with pytest.raises(ValueError, match=r"Nothing that could be put together with .*0.wav can be read"):
+        training_set[0]

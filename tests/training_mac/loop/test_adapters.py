@@ -14,6 +14,7 @@ from modeling_mac import MacForConditionalGeneration
 from processing_mac.cli_mac import main as mac_caption
 from training_mac.loop.adapters import attach_adapter, module_to_train, parameter_groups, part_of, set_trainable
 from training_mac.recipe.fields import Recipe
+from training_mac.release.hub import find_files
 from training_mac.run.building import load_base
 
 
@@ -188,3 +189,23 @@ def test_stages_that_do_not_fit_are_refused(base, stages: list[dict], message: s
 def test_nothing_to_train_is_refused(base) -> None:
     with pytest.raises(ValueError, match="nothing would train"):
         set_trainable(load_base(str(base))[0], Recipe(encoder="frozen", connector="frozen", language_model="frozen"))
+
+
+def test_a_finished_run_holds_one_form(base, write_recipe, train, capsys) -> None:
+    """Merging it later, as publishing advises, leaves no adapter beside the whole model; and back again."""
+    recipe = write_recipe(base_model=str(base), language_model="lora", max_steps=1)
+    folder = train(recipe)
+    (folder / "model-00001-of-00002.safetensors").touch()  # of larger weights, from before
+    card = folder / "README.md"
+    card.write_text(card.read_text() + "Words by hand.\n")
+    train(recipe, "--merge_adapter", "true")
+    names = {file.name for file in folder.iterdir() if file.is_file()}
+    assert {"config.json", "model.safetensors"} <= names
+    assert not [name for name in names if name.startswith(("adapter", "model-0"))]
+    assert "This is an adapter for" not in card.read_text() and "library_name: transformers" in card.read_text()
+    assert "Words by hand." in (folder / "README.earlier.md").read_text()
+    assert "its card told of an adapter; it is kept as README.earlier.md" in capsys.readouterr().out
+    assert "adapter_config.json" not in find_files(folder) and "README.earlier.md" not in find_files(folder)
+    train(recipe)
+    assert {"adapter_config.json", "adapter_model.safetensors"} <= {file.name for file in folder.iterdir()}
+    assert not (folder / "model.safetensors").exists() and not (folder / "config.json").exists()

@@ -88,3 +88,15 @@ def test_spans_come_in_patch_rows() -> None:
 def test_a_clip_without_a_source_is_named() -> None:
     with pytest.raises(ValueError, match=r"needs a `source` for every clip; b.wav has none"):
         list_sources([Clip("a.wav", ("x",), (), "dog"), Clip("b.wav", ("x",))])
+
+
+def test_a_span_goes_on_in_the_windows_of_its_own_clip() -> None:
+    """Clips of 10.24 s and more have several windows: the second clip's is not the second."""
+    collate = SpanCollator(["dog", "rain"], patch_size=16)
+    long = {"input_features": torch.zeros(3, 64, 128), "spans": [(0, 80, "rain"), (80, 132, "dog")]}
+    short = {"input_features": torch.ones(1, 64, 128), "spans": [(0, 5, "dog"), (64, 64, "rain"), (9, 9, "rain")]}
+    batch = collate([long, short])
+    # The dog's last 4 frames are less than a patch of the third window; nothing is left of the rain that was cut off.
+    assert batch["spans"].tolist() == [[0, 0, 4], [1, 0, 1], [1, 1, 4], [3, 0, 1]]
+    assert batch["labels"].tolist() == [1, 1, 0, 0]
+    assert batch["input_features"][3].eq(1).all()

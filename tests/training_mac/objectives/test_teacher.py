@@ -126,3 +126,12 @@ def test_two_teachers_say_the_mean_of_what_they_believe() -> None:
     mean = ((said[0] + said[1]) / 2).log().repeat(2, 1)
     torch.testing.assert_close(tagger.imitation_loss(windows, spans, mean, tokens, row), heard)
     assert tagger.imitation_loss(windows, spans, said[0].log().repeat(2, 1), tokens, row) > heard + 1e-3
+
+
+def test_stripes_are_masked_only_if_asked_for(mixtures: MixtureDataset) -> None:
+    mixtures.scenes = SceneMaker(DataRecipe(""), MacFeatureExtractor())
+    mixtures.log_mels = [torch.rand(EXCERPT, 128) for _ in range(8)]
+    plain = [mixtures[row]["input_features"] for row in range(8)]
+    mixtures.scenes = SceneMaker(DataRecipe("", spec_augment=True), MacFeatureExtractor())
+    masked = [mixtures[row]["input_features"] for row in range(8)]
+    assert all(len(one.unique()) > len(other.unique()) for one, other in zip(plain, masked, strict=True))

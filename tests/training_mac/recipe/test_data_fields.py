@@ -71,3 +71,15 @@ def test_every_field_is_explained(capsys: pytest.CaptureFixture) -> None:
     assert all(f"--{name}" in printed for name in DataRecipe.__dataclass_fields__)
     [data] = parser.parse_dict({"train_data": {"path": "x.csv"}, "time_shift": True})
     assert data.train_data == {"path": "x.csv"} and data.time_shift
+
+
+@pytest.mark.parametrize(
+    ("path", "format"),
+    [
+        ("data/shard-{000..012}.tar", "webdataset"), ("https://x.org/a.tar.gz?token=1", "webdataset"),
+        ("sets/*.tar", "webdataset"), ("{a.tar,b.tar}", "webdataset"), ("my.target/sounds", "dataset"),
+        ("user/sounds.tar.d", "dataset"), ("old.tar/clips.csv", "manifest"), ("birds.tar/stored", "dataset"),
+    ],
+)  # fmt: skip
+def test_only_what_ends_as_an_archive_is_a_shard(path: str, format: str) -> None:
+    assert parse_sources(path, DataRecipe(""))[0].format == format

@@ -1,5 +1,6 @@
 """Recipes are checked, staged and overridden."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -104,3 +105,30 @@ def test_help_explains_every_field(capsys) -> None:
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
 def test_the_recipes_that_ship_are_valid(path: Path) -> None:
     assert load_stages([str(path), "--use_cpu", "true", "--bf16", "false"])
+
+
+@pytest.mark.parametrize(
+    ("stages", "message"),
+    [("captions", "`stages` is 'captions'; expected a list"), ("{a: 1}", "`stages` is {'a': 1}; expected a list"),
+     ("[captions]", "recipe.yaml, stage 1: 'captions'; expected a mapping"), ("[{}, 7]", "stage 2: 7; expected a"),
+     ("[{}, {output_dir: x}]", "stage 2: 'output_dir' is for the whole run; it stands above `stages`"),
+     ("[{push_to_hub: true}, {}]", "stage 1: 'push_to_hub' is for the whole run")],
+)  # fmt: skip
+def test_stages_are_a_list_of_mappings_of_what_a_stage_has(recipe_file: Path, stages: str, message: str) -> None:
+    text = recipe_file.read_text()
+    recipe_file.write_text(f"{text[: text.index('stages:')]}train_data: x.csv\nstages: {stages}\n")
+    with pytest.raises(ValueError, match=re.escape(message)):
+        load_stages([str(recipe_file)])
+
+
+@pytest.mark.parametrize("name", ["output_dir", "output-dir", "hub_model_id", "merge_adapter"])
+def test_what_a_run_does_once_is_no_stages(recipe_file: Path, name: str) -> None:
+    with pytest.raises(ValueError, match=f"stage 2: '{name.replace('-', '_')}' is for the whole run"):
+        load_stages([str(recipe_file), f"--stages.2.{name}", "true"])
+
+
+def test_keys_of_a_mapping_keep_their_dashes(recipe_file: Path) -> None:
+    arguments = ["--audio-root.as-20k", "/sounds", "--stages.2.audio-root.fsd-50k", "/more", "--learning-rate", "1e-4"]
+    first, second = load_stages([str(recipe_file), *arguments])
+    assert first.data.audio_root == {"as-20k": "/sounds"} and first.training.learning_rate == 1e-4
+    assert second.data.audio_root == {"as-20k": "/sounds", "fsd-50k": "/more"}

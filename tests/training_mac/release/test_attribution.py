@@ -74,3 +74,10 @@ def test_a_base_on_the_hub(data: Path, monkeypatch: pytest.MonkeyPatch, capsys: 
     monkeypatch.setattr("training_mac.release.attribution.hf_hub_download", no_network)
     assert write_attribution(data / "model", stages) == (True, [])
     assert "user/base: whether it has attribution.csv is not known" in capsys.readouterr().err
+
+
+def test_a_list_of_shards(data: Path) -> None:
+    shards = [str(data / name / "{000..009}.tar") for name in ("first", "more")]
+    stages = [{"train_data": {"path": [*shards, "https://x.org/a.tar"], "format": "webdataset"}}]
+    assert write_attribution(data / "model", stages) == (True, ["a.tar"])
+    assert authors(data / "model") == [("a.wav", "ann"), ("d.wav", "")]

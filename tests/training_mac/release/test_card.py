@@ -17,7 +17,7 @@ from transformers import Trainer, TrainingArguments
 from evaluation_mac.cli import build_parser
 from evaluation_mac.reports.evaluation import Evaluation
 from evaluation_mac.reports.model_card import update_card
-from training_mac.release.card import CARDS, write_card
+from training_mac.release.card import CARDS, launch_options, write_card
 from training_mac.release.emissions import Hardware, estimate_emissions, hardware_in_use
 
 
@@ -251,3 +251,17 @@ def test_an_estimate_is_the_product_of_its_assumptions() -> None:
     hardware = hardware_in_use(torch.device("cpu"), processes=1)
     assert hardware.watts > 0 and "assumed" in hardware.basis
     assert hardware_in_use(torch.device("meta")).watts is None
+
+
+def test_the_launchers_configuration_is_told(folder: Path) -> None:
+    """What it sets, such as precision and how a model is split, stands in no recipe."""
+    command = ["/usr/bin/python", "/usr/bin/accelerate", "launch", "--config-file=/home/me/fsdp.yaml",
+               "--main_process_ip", "10.0.0.1", "--num_processes", "2", "train.py", "--config_file", "x"]  # fmt: skip
+    options = launch_options(command)
+    assert options == ["--config-file", "/home/me/fsdp.yaml", "--num_processes", "2"]
+    assert launch_options(["bash"]) == [] and launch_options() == []
+    write_card(folder, RECIPES[0], [{}], ARGUMENTS, HARDWARE, launch=options)
+    [line] = re.findall(r"^accelerate .*$", read(folder)[1], re.MULTILINE)
+    assert shlex.split(line)[:7] == [
+        "accelerate", "launch", "--config-file", "fsdp.yaml", "--num_processes", "2", "train.py",
+    ]  # fmt: skip

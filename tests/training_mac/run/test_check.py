@@ -1,11 +1,12 @@
 """What a run cannot do is told before anything is made, in a line."""
 
+import re
 from pathlib import Path
 
 import pytest
 
 from training_mac.recipe.file import load_stages
-from training_mac.run.check import EVAL_METRICS, check_stages
+from training_mac.run.check import EVAL_METRICS, check_base, check_stages
 from training_mac.run.folder import Run
 
 
@@ -38,6 +39,18 @@ SHARDS = {"train_data": "sounds-{000..009}.tar", "eval_data": None}
             {"objective": "tags", "average_checkpoints": 2, "save_strategy": "epoch", "save_total_limit": 1},
             "is 2, but `save_strategy` and `save_total_limit` keep 1",
         ),
+        (
+            {"objective": "tags", "average_checkpoints": 2, "save_strategy": "best", "metric_for_best_model": "loss"},
+            "`save_strategy: best` keeps nothing without validation",
+        ),
+        ({"language_model": "lora", "lora_rank": 0}, "`lora_rank` is 0; expected at least 1"),
+        ({"language_model": "lora", "lora_dropout": 1.0}, "`lora_dropout` is 1.0; expected a share"),
+        ({"language_model": "lora", "lora_alpha": 0.0}, "`lora_alpha` is 0.0; expected more than 0"),
+        ({"base_audio_tower": "eat"}, "`base_audio_tower` would not be read beside `base_model`"),
+        ({"vocab_size": 900}, "`vocab_size` would not be read beside `base_model`"),
+        ({"base_model": None, "tokenizer": "words"}, "`tokenizer` would not be read beside a new model"),
+        ({"model": {"connector_type": "spiral"}}, "`model.connector_type` is 'concat' in "),
+        ({"prompt": "<|audio|>"}, "`prompt` is '<|audio|>'".replace("|", "[|]")),
         ({"encoding_mix": 0.6}, "`encoding_mix` is 0.6; expected 0 to 0.5"),
         ({"encoding_mix": 0.3}, "needs `cached_epochs`"),
         ({"A_init_range": [0.1, 1.0]}, "`A_init_range` is for a new language model; .* has learnt"),
@@ -117,3 +130,49 @@ runpy.run_path("train.py", run_name="__main__")
 def test_mistakes_in_the_code_keep_their_traceback(in_process, write_recipe: Path) -> None:
     ended = in_process("-c", PATCHED, write_recipe())
     assert ended.returncode == 1 and "Traceback" in ended.stderr and "AttributeError" in ended.stderr
+
+
+@pytest.mark.parametrize("flag", ["ACCELERATE_USE_FSDP", "ACCELERATE_USE_DEEPSPEED"])
+@pytest.mark.parametrize("objective", ["tags", "teacher"])
+def test_what_is_handed_on_whole_is_not_split(
+    base, write_recipe, monkeypatch, flag: str, objective: str, tables
+) -> None:
+    """The parts of the tagger on one GPU would become the result in place of the model."""
+    stages = load_stages([str(write_recipe(base_model=str(base), stages=[{"objective": objective}, {}]))])
+    captions = load_stages([str(write_recipe(base_model=str(base)))])
+    monkeypatch.setenv(flag, "true")
+    with pytest.raises(ValueError, match=f"Stage 1: `objective: {objective}` cannot train under FSDP or DeepSpeed"):
+        check_stages(stages, tables)
+    check_stages(captions, tables)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        (
+            {"lora_targets": ["in_proj", "q_proj"]},
+            "no q_proj to adapt; this model has in_proj, out_proj.",
+        ),
+        ({"lora_targets": []}, "`lora_targets`: no layer to adapt"),
+        ({"encoder": "lora", "encoder_lora_targets": ["qvk"]}, "`encoder_lora_targets`: no qvk to adapt"),
+    ],
+)
+def test_layers_to_adapt_are_there(base, write_recipe, fields: dict, message: str) -> None:
+    stages = load_stages([str(write_recipe(base_model=str(base), language_model="lora", **fields))])
+    with pytest.raises(ValueError, match=message):
+        check_base(stages, str(base))
+
+
+@pytest.mark.parametrize("name", ["nowhere", "user/nowhere", "runs/no/where", "./nowhere", "/no/where"])
+def test_a_model_that_is_not_there_is_asked_for_once(base, write_recipe, monkeypatch, name: str, tables) -> None:
+    asked: list[str] = []
+
+    def model_info(self, repo_id, **options):
+        asked.append(repo_id)
+        raise OSError("no such model")
+
+    monkeypatch.setattr("huggingface_hub.HfApi.model_info", model_info)
+    monkeypatch.setattr("processing_mac.MacProcessor.from_pretrained", lambda *_: asked.append("files"))
+    with pytest.raises(ValueError, match=f"`base_model`: {re.escape(name)} is (not there|no folder here)"):
+        check_stages(load_stages([str(write_recipe(base_model=name))]), tables)
+    assert asked == ([name] if re.fullmatch(r"\w+(/\w+)?", name) else [])

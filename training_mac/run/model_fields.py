@@ -1,0 +1,121 @@
+"""The fields of MacConfig in a recipe's `model`: which there are, and what a model that has learnt can still take."""
+
+import difflib
+import json
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from transformers import CONFIG_MAPPING
+
+from modeling_mac import MacConfig
+from training_mac.recipe.fields import Recipe
+
+
+PARTS = {"audio_config": "mac_eat", "text_config": "mamba2"}  # and the kind that each is if `model_type` is not given
+DROPS = re.compile(r"(^|_)(drop|dropout|pdrop|layerdrop)(_|$)")  # shares of what is left out while training
+OF_CONNECTOR = ("connector_type", "connector_hidden_size", "initializer_range")
+OF_TOKENIZER = re.compile(r"(text_config\.)?(vocab_size|(audio|eos|bos|pad)_token_id)$")
+
+Named = Iterator[tuple[str, str, Any]]  # sub-config ("" for MacConfig itself), field, value
+
+
+def check_model(recipe: Recipe) -> None:
+    """
+    Refuse fields of `model` that do not exist, or that would change nothing.
+
+    Raises:
+        ValueError: names the field, and says how to get what it asks for.
+    """
+    if not recipe.model:
+        return
+    if recipe.base_model is not None:
+        change_config(read_config(recipe.base_model), recipe.model, recipe.base_model)
+        return
+    refuse_unknown(recipe.model, None if recipe.base_language_model else dict(PARTS))
+    for part, name, _ in flat(recipe.model):
+        path = f"{part}.{name}".lstrip(".")
+        if recipe.base_audio_tower is None and OF_TOKENIZER.match(path):
+            raise ValueError(
+                f"`model.{path}` comes from the tokenizer; `vocab_size` of the recipe says how large it is."
+            )
+        if recipe.base_audio_tower is not None and not (part and DROPS.search(name)) and path not in OF_CONNECTOR:
+            raise ValueError(
+                f"`model.{path}` is what the pretrained towers say; beside them `model` may have "
+                f"{', '.join(OF_CONNECTOR)}, and of a tower what it drops out in training."
+            )
+
+
+def flat(model: Mapping[str, Any]) -> Named:
+    """Each field that `model` names."""
+    for name, value in model.items():
+        if name not in PARTS:
+            yield "", name, value
+        elif not isinstance(value, Mapping):
+            raise ValueError(f"`model.{name}` is {value!r}; expected the fields of a configuration.")
+        else:
+            yield from ((name, inner, one) for inner, one in value.items())
+
+
+def refuse_unknown(model: Mapping[str, Any], kinds: Mapping[str, str] | None) -> None:
+    """
+    Refuse names that no configuration has: transformers keeps them as attributes that nothing reads.
+
+    Args:
+        kinds: `model_type` of each part where `model` names none; None where the towers that are not loaded yet tell.
+    """
+    for part, name, _ in flat(model):
+        kind = "mac" if not part else model[part].get("model_type") or (kinds or {}).get(part)
+        if kind is None:
+            continue
+        if kind not in CONFIG_MAPPING:
+            raise ValueError(f"`model.{part}.model_type`: transformers has no {kind!r}.")
+        config = CONFIG_MAPPING[kind]
+        known = {"model_type", *(field.name for field in fields(config)), *config.attribute_map}
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f" Did you mean {near[0]!r}?" if near else ""
+            raise ValueError(f"`model`: {config.__name__} has no field {name!r}.{hint}")
+
+
+def change_config(config: MacConfig, model: Mapping[str, Any], origin: str) -> MacConfig:
+    """
+    The configuration of weights that were learnt, with what may change in it: shares that training drops out.
+
+    Anything else would need other weights, or change what the learnt ones mean, or nothing at all.
+
+    Args:
+        config: Changed in place.
+        model: The recipe's.
+        origin: Where the weights are from, for the message.
+
+    Raises:
+        ValueError: a field that does not exist, or that cannot change.
+    """
+    refuse_unknown(model, {part: getattr(config, part).model_type for part in PARTS})
+    for part, name, value in flat(model):
+        holder = getattr(config, part) if part else config
+        before = getattr(holder, name)
+        if json.dumps(before, default=str) == json.dumps(value, default=str):
+            continue
+        path = f"{part}.{name}".lstrip(".")
+        if not DROPS.search(name):
+            raise ValueError(
+                f"`model.{path}` is {before!r} in {origin}, whose weights were learnt with that: it cannot become "
+                f"{value!r}. For a new connector give `base_audio_tower` and `base_language_model` in place of "
+                "`base_model`, for a new model none of these."
+            )
+        if not isinstance(value, (int, float)) or not 0 <= value < 1:
+            raise ValueError(f"`model.{path}` is {value!r}; expected a share, from 0 to below 1.")
+        setattr(holder, name, float(value))
+    return config
+
+
+def read_config(base: str) -> MacConfig:
+    """The configuration of a folder or Hub id; of an adapter's folder, that of the model below it."""
+    adapter = Path(base) / "adapter_config.json"
+    if adapter.is_file() and not (Path(base) / "config.json").is_file():
+        base = json.loads(adapter.read_text(encoding="utf-8"))["base_model_name_or_path"]
+    return MacConfig.from_pretrained(base)
