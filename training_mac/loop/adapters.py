@@ -14,11 +14,10 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from torch import nn
 
 from modeling_mac import MacConfig, MacForConditionalGeneration
-from training_mac.recipe.fields import Recipe
+from training_mac.recipe.fields import Recipe, marked
 
 
 MODULES = {"encoder": "audio_tower", "connector": "connector", "language_model": "language_model"}
-LORA_FIELDS = ("lora_rank", "lora_alpha", "lora_dropout", "lora_targets", "encoder_lora_targets")
 
 
 def attach_adapter(
@@ -62,7 +61,7 @@ def check_lora(recipes: Sequence[Recipe]) -> None:
     for part in ways:
         if {"lora", "full"} <= ways[part]:
             raise ValueError(f"`{part}` is 'lora' in one stage and 'full' in another: choose one for all stages.")
-    for name in LORA_FIELDS:
+    for name in marked("lora"):
         if any(getattr(recipe, name) != getattr(recipes[0], name) for recipe in recipes):
             raise ValueError(f"`{name}` differs between the stages: the LoRA layers are made once, for all of them.")
     check_lora_sizes(recipes[0])

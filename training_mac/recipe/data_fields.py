@@ -17,6 +17,17 @@ SCENES = ("silence", "noise")  # what a source may hold that is no sound of some
 TWO = ("join_probability", "overlay_probability", "background_probability")  # examples of two recordings
 
 
+class Help(str):
+    """A field's help text, and its marks; see `Recipe`."""
+
+    marks: tuple[str, ...]
+
+    def __new__(cls, text: str, *marks: str) -> "Help":
+        made = super().__new__(cls, text)
+        made.marks = marks
+        return made
+
+
 @dataclass
 class DataRecipe:
     """
@@ -47,11 +58,11 @@ class DataRecipe:
         metadata={"help": "Leave out recordings that are missing or unreadable and count them, instead of stopping."},
     )
     check_samples: int = field(
-        default=100, metadata={"help": "Recordings of each source to decode before training starts."}
+        default=100, metadata={"help": Help("Recordings of each source to decode before training starts.", "free")}
     )
     cache_features: str | None = field(
         default=None,
-        metadata={"help": "Folder to keep log-mels in; without one they are computed when needed."},
+        metadata={"help": Help("Folder to keep log-mels in; without one they are computed when needed.", "free")},
     )
     max_windows: int | None = field(
         default=None,

@@ -1,44 +1,65 @@
 """The fields of a recipe that are not data's: what is built, what trains, how it is validated and what is kept."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Literal
 
 from transformers import TrainingArguments
 
 from processing_mac import DEFAULT_MODEL
+from training_mac.recipe.data_fields import DataRecipe, Help
 
 
 @dataclass
 class Recipe:
-    """What MAC's training needs beyond its data and transformers' TrainingArguments."""
+    """
+    What MAC's training needs beyond its data and transformers' TrainingArguments.
+
+    Marks of a field's help: `base` says what model a run starts from and `lora` how its LoRA layers are made, so
+    neither may differ between stages; `run` is done once, with all stages behind it; `free` may change when a run goes
+    on, for it touches what is shown, kept and sent, but no weight.
+    """
 
     # Where the model comes from
     base_model: str | None = field(
-        default=None, metadata={"help": "MAC folder or Hub id to start from; 'mac-tiny' is the checkpoint that ships."}
+        default=None,
+        metadata={
+            "help": Help("MAC folder or Hub id to start from; 'mac-tiny' is the checkpoint that ships.", "base")
+        },
     )
     base_audio_tower: str | None = field(
-        default=None, metadata={"help": "Without a base model: pretrained EAT, a file, folder or Hub id."}
+        default=None,
+        metadata={"help": Help("Without a base model: pretrained EAT, a file, folder or Hub id.", "base")},
     )
     base_language_model: str | None = field(
-        default=None, metadata={"help": "And the pretrained language model that a new connector joins to it."}
+        default=None,
+        metadata={"help": Help("And the pretrained language model that a new connector joins to it.", "base")},
     )
     tokenizer: str | None = field(
-        default=None, metadata={"help": "Tokenizer of `base_language_model`; by default the one in its folder."}
+        default=None,
+        metadata={"help": Help("Tokenizer of `base_language_model`; by default the one in its folder.", "base")},
     )
     model: dict = field(
         default_factory=dict,
         metadata={
-            "help": "Fields of MacConfig for a new model, sub-configs as mappings; with pretrained towers those of "
-            "the connector, and of what has learnt only the shares that training drops out."
+            "help": Help(
+                "Fields of MacConfig for a new model, sub-configs as mappings; with pretrained towers those of "
+                "the connector, and of what has learnt only the shares that training drops out.",
+                "base",
+            )
         },
     )
-    vocab_size: int = field(default=1000, metadata={"help": "Size of the BPE that a model from nothing gets."})
+    vocab_size: int = field(
+        default=1000, metadata={"help": Help("Size of the BPE that a model from nothing gets.", "base")}
+    )
     A_init_range: list[float] | None = field(
         default=None,
         metadata={
-            "help": "Least and greatest decay rate of the heads of a new Mamba-2, the smaller the longer it remembers "
-            "at first; 1 to the number of heads if not given."
+            "help": Help(
+                "Least and greatest decay rate of the heads of a new Mamba-2, the smaller the longer it remembers "
+                "at first; 1 to the number of heads if not given.",
+                "base",
+            )
         },
     )
 
@@ -105,15 +126,22 @@ class Recipe:
     encoder_layer_decay: float = field(
         default=1.0, metadata={"help": "Factor of the learning rate from each encoder block to the one below it."}
     )
-    lora_rank: int = field(default=8, metadata={"help": "Rank r of the LoRA matrices; the paper's: 8 and 256."})
-    lora_alpha: float | None = field(default=None, metadata={"help": "LoRA's scale times r; 2 r if not given."})
-    lora_dropout: float = field(default=0.0, metadata={"help": "Dropout before the LoRA matrices."})
+    lora_rank: int = field(
+        default=8, metadata={"help": Help("Rank r of the LoRA matrices; the paper's: 8 and 256.", "lora")}
+    )
+    lora_alpha: float | None = field(
+        default=None, metadata={"help": Help("LoRA's scale times r; 2 r if not given.", "lora")}
+    )
+    lora_dropout: float = field(default=0.0, metadata={"help": Help("Dropout before the LoRA matrices.", "lora")})
     lora_targets: list[str] = field(
         default_factory=lambda: ["in_proj", "out_proj"],
-        metadata={"help": "Layers of the language model that LoRA adapts; Mamba-2's projections by default."},
+        metadata={
+            "help": Help("Layers of the language model that LoRA adapts; Mamba-2's projections by default.", "lora")
+        },
     )
     encoder_lora_targets: list[str] = field(
-        default_factory=lambda: ["qkv", "proj"], metadata={"help": "Layers of the encoder that LoRA adapts."}
+        default_factory=lambda: ["qkv", "proj"],
+        metadata={"help": Help("Layers of the encoder that LoRA adapts.", "lora")},
     )
 
     # Validation and faults
@@ -131,15 +159,21 @@ class Recipe:
     )
     max_nan_steps: int = field(
         default=3,
-        metadata={"help": "Stop at so many steps in a row without a finite gradient; such steps change no weight."},
+        metadata={
+            "help": Help(
+                "Stop at so many steps in a row without a finite gradient; such steps change no weight.", "free"
+            )
+        },
     )
 
     # What is kept
     merge_adapter: bool = field(
-        default=False, metadata={"help": "Write the LoRA matrices into the weights: a whole model, no adapter."}
+        default=False,
+        metadata={"help": Help("Write the LoRA matrices into the weights: a whole model, no adapter.", "run", "free")},
     )
     store_float16: bool = field(
-        default=False, metadata={"help": "Write the final weights as float16; they load as float32."}
+        default=False,
+        metadata={"help": Help("Write the final weights as float16; they load as float32.", "run", "free")},
     )
     stages: list[dict] = field(
         default_factory=list,
@@ -161,7 +195,10 @@ class MacTrainingArguments(TrainingArguments):
     """transformers' own, with the defaults that MAC's data and faults need."""
 
     output_dir: str | None = field(
-        default="runs/mac", metadata={"help": "Folder of the run: the model at its end, stages and checkpoints below."}
+        default="runs/mac",
+        metadata={
+            "help": Help("Folder of the run: the model at its end, stages and checkpoints below.", "run", "free")
+        },
     )
     remove_unused_columns: bool = field(
         default=False, metadata={"help": "Must stay false: the collator reads what the model does not."}
@@ -174,3 +211,31 @@ class MacTrainingArguments(TrainingArguments):
         default_factory=lambda: {"dispatch_batches": False},
         metadata={"help": "Fields of accelerate's AcceleratorConfig, as a mapping or JSON file."},
     )
+
+
+# transformers' own fields, by how their names begin, whose marks would be `free` and `run`.
+FREE_BEGINNINGS = ("logging_", "report_to", "run_name", "project", "disable_tqdm", "log_level", "push_to_hub", "hub_",
+                   "dataloader_num_workers", "dataloader_prefetch_factor", "dataloader_pin_memory", "save_total_limit",
+                   "resume_from_checkpoint", "trackio_", "ddp_timeout")  # fmt: skip
+RUN_BEGINNINGS = ("push_to_hub", "hub_")
+
+
+def marked(mark: str) -> list[str]:
+    """The names of our fields that bear a mark; see `Recipe`."""
+    kinds = (Recipe, DataRecipe, MacTrainingArguments)
+    return [
+        entry.name
+        for kind in kinds
+        for entry in fields(kind)
+        if mark in getattr(entry.metadata.get("help"), "marks", ())
+    ]
+
+
+def keeps_weights(name: str) -> bool:
+    """Whether another value of this field would give another model."""
+    return name not in marked("free") and not name.startswith(FREE_BEGINNINGS)
+
+
+def is_of_run(name: str) -> bool:
+    """Whether a field says what a run does once, so that no stage can have its own."""
+    return name in marked("run") or name.startswith(RUN_BEGINNINGS)

@@ -19,12 +19,11 @@ import yaml
 from transformers import HfArgumentParser
 
 from training_mac.recipe.data_fields import DataRecipe
-from training_mac.recipe.fields import MacTrainingArguments, Recipe
+from training_mac.recipe.fields import MacTrainingArguments, Recipe, is_of_run
 
 
 KINDS = (Recipe, DataRecipe, MacTrainingArguments)
 DEFAULT_OUTPUT = "runs/mac"
-OF_RUN = re.compile("output_dir|push_to_hub|hub_.*|merge_adapter|store_float16")  # what a run does once, at its end
 
 
 class RecipeLoader(yaml.SafeLoader):
@@ -133,7 +132,7 @@ def check_stage_list(stages: Any, path: Path) -> None:
 
 def refuse_run_fields(stage: dict[str, Any], origin: str) -> None:
     """Refuse in a stage what a run does once, with all stages behind it."""
-    if found := [name for name in stage if OF_RUN.fullmatch(name)]:
+    if found := [name for name in stage if is_of_run(name)]:
         raise ValueError(f"{origin}: {found[0]!r} is for the whole run; it stands above `stages`, not in one.")
 
 

@@ -34,19 +34,13 @@ from training_mac.loop.checkpoints import (
     remove_partial_checkpoints,
     write_whole,
 )
+from training_mac.recipe.fields import keeps_weights, marked
 from training_mac.recipe.file import Stage, load_stages
 from training_mac.run.building import load_base, make_base
 
 
 WEIGHTS = "model.safetensors"
 TEACHER = "teacher.safetensors"
-BASE_FIELDS = ("base_model", "base_audio_tower", "base_language_model", "tokenizer", "model", "vocab_size",
-               "A_init_range")  # fmt: skip
-# Fields that may change when a run goes on: they touch what is shown, kept and sent, but no weight.
-FREE_FIELDS = ("logging_", "report_to", "run_name", "project", "disable_tqdm", "log_level", "push_to_hub", "hub_",
-               "dataloader_num_workers", "dataloader_prefetch_factor", "dataloader_pin_memory", "save_total_limit",
-               "resume_from_checkpoint", "output_dir", "trackio_", "ddp_timeout",
-               "max_nan_steps", "check_samples", "cache_features", "merge_adapter", "store_float16")  # fmt: skip
 
 
 class Run:
@@ -65,7 +59,7 @@ class Run:
         self.recipes = [stage.recipe for stage in stages]
         self.folder = Path(stages[0].settings["output_dir"])
         self.is_main = stages[0].training.process_index == 0
-        for name in BASE_FIELDS:
+        for name in marked("base"):
             if any(getattr(recipe, name) != getattr(self.recipes[0], name) for recipe in self.recipes):
                 raise ValueError(f"`{name}` differs between the stages: a run starts from one model.")
         settings = [{name: value for name, value in stage.settings.items() if keeps_weights(name)}
@@ -195,11 +189,6 @@ class Run:
 
 
 HINT = "To go on with it, run it as it was; to start anew, choose another --output_dir or delete this one."
-
-
-def keeps_weights(name: str) -> bool:
-    """Whether another value of this field would give another model."""
-    return not name.startswith(FREE_FIELDS)
 
 
 def learnt_weights(state_dict: dict[str, torch.Tensor], whole: bool) -> dict[str, torch.Tensor]:
