@@ -98,7 +98,8 @@ def test_a_frozen_encoder_keeps_no_activations(base) -> None:
 
 
 def test_learning_rates_by_part_and_depth() -> None:
-    recipe = Recipe(encoder_learning_rate=1.0, connector_learning_rate=3.0, encoder_layer_decay=0.5)
+    rates = {"encoder_learning_rate": 1.0, "connector_learning_rate": 3.0, "language_model_learning_rate": 4.0}
+    recipe = Recipe(**rates, encoder_layer_decay=0.5)
     model = nn.ModuleDict({
         "audio_tower": nn.ModuleDict({"embeddings": nn.Linear(1, 1),
                                       "layers": nn.ModuleList([nn.Linear(1, 1), nn.Linear(1, 1)])}),
@@ -106,10 +107,12 @@ def test_learning_rates_by_part_and_depth() -> None:
     })  # fmt: skip
     groups = parameter_groups(model, recipe, 2.0, 0.1, {name for name, _ in model.named_parameters() if "w" in name})
     found = {id(p): (group["lr"], group["weight_decay"]) for group in groups for p in group["params"]}
-    rates = {name: found[id(parameter)] for name, parameter in model.named_parameters()}
-    assert rates["audio_tower.embeddings.weight"][0] == 0.25 and rates["audio_tower.layers.0.weight"][0] == 0.5
-    assert rates["audio_tower.layers.1.weight"] == (1.0, 0.1) and rates["connector.bias"] == (3.0, 0.0)
-    assert rates["language_model.weight"][0] == rates["lm_head.weight"][0] == 2.0
+    rates_of = {name: found[id(parameter)] for name, parameter in model.named_parameters()}
+    assert rates_of["audio_tower.embeddings.weight"][0] == 0.25 and rates_of["audio_tower.layers.0.weight"][0] == 0.5
+    assert rates_of["audio_tower.layers.1.weight"] == (1.0, 0.1) and rates_of["connector.bias"] == (3.0, 0.0)
+    assert rates_of["language_model.weight"][0] == rates_of["lm_head.weight"][0] == 4.0
+    others = parameter_groups(model, Recipe(), 2.0, 0.1, set())
+    assert [group["lr"] for group in others] == [2.0]  # parts without a rate of their own
 
 
 def test_an_adapter_folder_loads_captions_and_merges(base, write_recipe, train, manifest, tmp_path, capsys) -> None:
