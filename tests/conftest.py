@@ -23,6 +23,28 @@ from training_mac.run.building import train_tokenizer
 SENTENCES = ["a dog barks in the yard", "rain falls on a roof", "a bell rings twice", "Describe the audio you hear."]
 
 
+PUBLISHED = {  # What some tests are held against and the repository does not carry, by folder of MAC_DATA.
+    "captions": "the captions of AudioCaps (github.com/cdjkim/audiocaps) and Clotho (zenodo.org/records/4783391), "
+    "audiocaps_{train,val,test}.csv and clotho_{train,val,test}.csv,",
+    "metrics": "CoNeTTE's captions of Clotho's evaluation set with the scores that its authors published "
+    "(github.com/Labbeti/conette-audio-captioning), clotho_eval_scored.csv and clotho_eval_corpus.json,",
+    "tokenizer": "tokenizer.json of huggingface.co/EleutherAI/gpt-neox-20b, renamed to 20B_tokenizer.json,",
+}
+
+
+@pytest.fixture(scope="session")
+def published() -> Callable[[str], Path]:
+    """A folder of published data; without it the test is skipped with a word on how to get it."""
+    data = Path(os.environ.get("MAC_DATA", Path(__file__).parents[2] / "shared" / "data"))
+
+    def find(name: str) -> Path:
+        if not (data / name).is_dir():
+            pytest.skip(f"put {PUBLISHED[name]} into a folder {name}/ and set MAC_DATA to the folder above it")
+        return data / name
+
+    return find
+
+
 @pytest.fixture(scope="session")
 def golden() -> dict[str, torch.Tensor]:
     """Weights, inputs and outputs of a small EAT, made by running upstream's own code."""

@@ -184,8 +184,11 @@ def test_gradient_checkpointing_gives_the_same_gradients(pair, ids):
         torch.testing.assert_close(gradient, expected[name])
 
 
+@pytest.mark.parametrize("path", ["portable", "kernels"])
 @pytest.mark.parametrize("lengths", [(30, 40), (1, 2, 67), (20, 25, 25)])
-def test_packed_sequences_equal_each_alone(pair, ids, lengths):
+def test_packed_sequences_equal_each_alone(path, lengths, pair, ids, request):
+    if path == "kernels":
+        request.getfixturevalue("emulated_kernels")
     _, ours = pair
     seq_idx = torch.repeat_interleave(torch.arange(len(lengths)), torch.tensor(lengths)).expand(3, -1).int()
     packed = gradients(ours.train(), ids, seq_idx=seq_idx)
@@ -326,9 +329,15 @@ def emulated_kernels(monkeypatch) -> None:
     """The kernels' path, with functions of ours that read the kernels' arguments as those do."""
 
     def conv(x, weight, bias, activation, seq_idx=None):
-        assert activation == "silu" and seq_idx is None
-        padded = torch.nn.functional.pad(x, (weight.shape[1] - 1, 0))
-        return torch.nn.functional.silu(torch.nn.functional.conv1d(padded, weight[:, None], bias, groups=x.shape[1]))
+        assert activation == "silu"
+        reach = weight.shape[1] - 1
+        taps = torch.nn.functional.pad(x, (reach, 0)).unfold(2, reach + 1, 1)  # (batch, channels, length, kernel)
+        if seq_idx is not None:
+            assert seq_idx.dtype == torch.int32 and x.stride(1) == 1, "the kernel takes no other"
+            reached = torch.nn.functional.pad(seq_idx, (reach, 0), value=-1).unfold(1, reach + 1, 1)
+            taps = taps * (reached == seq_idx.unsqueeze(-1)).unsqueeze(1)
+        output = (taps * weight[:, None]).sum(-1)
+        return torch.nn.functional.silu(output if bias is None else output + bias[:, None])
 
     def conv_update(x, state, weight, bias, activation):
         window = torch.cat([state, x], dim=-1)
@@ -339,6 +348,7 @@ def emulated_kernels(monkeypatch) -> None:
         x, dt, A, B, C, chunk_size, D, dt_bias, initial_states, seq_idx, dt_softplus, dt_limit, return_final_states
     ):
         assert dt_softplus and return_final_states and chunk_size == 16
+        assert seq_idx is None or seq_idx.dtype == torch.int32
         return ssd_scan(
             x, dt, A, B, C, D=D, dt_bias=dt_bias, initial_state=initial_states, seq_idx=seq_idx, dt_limit=dt_limit
         )

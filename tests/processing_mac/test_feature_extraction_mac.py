@@ -1,6 +1,5 @@
-"""Log-mel windows: bit-equal to the reference, fast, and the same whatever stands beside a clip."""
+"""Log-mel windows: bit-equal to the reference, and the same whatever stands beside a clip."""
 
-import time
 from collections.abc import Iterator
 
 import numpy as np
@@ -42,18 +41,6 @@ def test_a_constant_offset_changes_nothing(extractor, sound):
 
 def test_silence_is_finite(extractor):
     assert extractor(np.zeros(16_000), 16_000)["input_features"].isfinite().all()
-
-
-@pytest.mark.parametrize("threads", [1], indirect=True)
-def test_at_least_a_hundred_times_real_time(extractor, sound, threads):
-    clip = sound(60)
-    assert 60 / min(seconds_for(extractor, clip) for _ in range(5)) > 100
-
-
-def seconds_for(extractor: MacFeatureExtractor, clip: np.ndarray) -> float:
-    start = time.perf_counter()
-    extractor(clip, sampling_rate=16_000)
-    return time.perf_counter() - start
 
 
 WINDOW = 1024 * 160  # samples between the starts of two windows

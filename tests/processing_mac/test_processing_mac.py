@@ -1,8 +1,5 @@
 """Audio and text become model inputs and labels; generated tokens become a caption."""
 
-import os
-from pathlib import Path
-
 import pytest
 import soundfile
 import torch
@@ -11,19 +8,15 @@ from transformers import AutoProcessor, PreTrainedTokenizerFast
 from processing_mac import MacFeatureExtractor, MacProcessor
 
 
-DATA = Path(os.environ.get("MAC_DATA", Path(__file__).parents[3] / "shared" / "data"))
-GPT_NEOX = DATA / "tokenizer" / "20B_tokenizer.json"
 # (<|audio|> a run, runs) of one window
 LAYOUTS = {"concat": (64, 1), "time_major": (8, 64), "frequency_major": (64, 8), "mean_pool": (32, 1)}
 
 
 @pytest.fixture
-def neox() -> PreTrainedTokenizerFast:
+def neox(published) -> PreTrainedTokenizerFast:
     """The tokenizer of the released Mamba-2 models; as with them, padding is the end token."""
-    if not GPT_NEOX.is_file():
-        pytest.skip(f"the GPT-NeoX tokenizer is not at {GPT_NEOX}; MAC_DATA names the folder that holds tokenizer/")
-    end = "<|endoftext|>"
-    return PreTrainedTokenizerFast(tokenizer_file=str(GPT_NEOX), eos_token=end, pad_token=end, padding_side="left")
+    file, end = published("tokenizer") / "20B_tokenizer.json", "<|endoftext|>"
+    return PreTrainedTokenizerFast(tokenizer_file=str(file), eos_token=end, pad_token=end, padding_side="left")
 
 
 @pytest.fixture

@@ -29,8 +29,8 @@ def test_tokens_are_those_of_the_java_program(caption, tokens):
 
 
 @pytest.mark.parametrize("table", TABLES)
-def test_tokens_of_published_captions(table, shared_data):
-    with open(shared_data / "captions" / f"{table}.csv", newline="", encoding="utf-8") as file:
+def test_tokens_of_published_captions(table, published):
+    with open(published("captions") / f"{table}.csv", newline="", encoding="utf-8") as file:
         captions = [text for row in csv.DictReader(file) for name, text in row.items() if name.startswith("caption")]
     tokens = "\n".join(map(ptb_tokenize, captions))
     assert (len(captions), hashlib.sha256(tokens.encode()).hexdigest()[:16]) == TABLES[table]

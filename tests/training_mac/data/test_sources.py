@@ -1,16 +1,12 @@
 """Every format becomes clips, and every bad row is named."""
 
 import json
-import os
 from collections import Counter
 from pathlib import Path
 
 import pytest
 
 from processing_mac.dataset_mac import Clip, read_rows
-
-
-TABLES = Path(os.environ.get("MAC_DATA", Path(__file__).parents[4] / "shared" / "data")) / "captions"
 
 
 @pytest.fixture
@@ -80,12 +76,11 @@ def test_an_audio_folder_that_is_not_there_is_one_error(folder: Path, load_clips
         load_clips(table, audio_root="nowhere")
 
 
-@pytest.mark.skipif(not TABLES.is_dir(), reason="needs the published tables")
 @pytest.mark.parametrize(
     ("kind", "name", "recordings"), [("audiocaps", "audiocaps_val", 495), ("clotho", "clotho_train", 3839)]
 )
-def test_published_tables(kind: str, name: str, recordings: int, tmp_path: Path, load_clips) -> None:
-    table = TABLES / f"{name}.csv"
+def test_published_tables(kind: str, name: str, recordings: int, tmp_path: Path, load_clips, published) -> None:
+    table = published("captions") / f"{name}.csv"
     for _, row in read_rows(table):
         (tmp_path / (row.get("file_name") or f"Y{row['youtube_id']}.wav")).touch()
     clips = load_clips({"format": kind, "path": str(table), "audio_root": str(tmp_path)})

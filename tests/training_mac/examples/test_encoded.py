@@ -66,10 +66,25 @@ def test_a_share_of_another_example_is_mixed_in(encoder: EatModel, scenes: Train
 
 
 def test_the_encoder_works_where_training_will_and_goes_back(encoder, scenes, tmp_path, monkeypatch) -> None:
-    moves: list[tuple[str, bool]] = []
-    monkeypatch.setattr(EatModel, "to", lambda self, device: moves.append((str(device), self.training)) or self)
-    EncodedExamples(scenes, encoder, 1, tmp_path / "encoded", device="cuda:1")
-    assert moves == [("cuda:1", False), ("cpu", True)]
+    """Where there is no second device, its journey and what it did on the way; the next test moves it."""
+    journey: list[str] = []
+    monkeypatch.setattr(EatModel, "to", lambda self, device: journey.append(str(device)) or self)
+    encoder.register_forward_pre_hook(lambda model, _: journey.append("trains" if model.training else "encodes"))
+    EncodedExamples(scenes, encoder, 2, tmp_path / "encoded", device="cuda:1")
+    assert journey == ["cuda:1", "encodes", "encodes", "cpu"] and encoder.training
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_the_encoder_moves_to_a_gpu_and_back(encoder, scenes, tmp_path) -> None:
+    expected = EncodedExamples(scenes, encoder, 1, tmp_path / "on-cpu")
+    places: list[tuple[str, str]] = []
+    encoder.register_forward_pre_hook(lambda model, inputs: places.append((model.device.type, inputs[0].device.type)))
+    encoded = EncodedExamples(scenes, encoder, 1, tmp_path / "on-gpu", device="cuda")
+    assert places == [("cuda", "cuda")] and encoder.device.type == "cpu" and encoder.training
+    for row in range(3):
+        states = [one[row]["encoder_hidden_states"] for one in (encoded, expected)]
+        torch.testing.assert_close(*states, atol=1e-2, rtol=1e-2)
 
 
 def test_a_full_disk_is_named_before_anything_is_encoded(encoder, scenes, tmp_path, monkeypatch) -> None:

@@ -149,8 +149,7 @@ def test_frozen_parts_stay_bit_identical(base, write_recipe, train) -> None:
     after = MacForConditionalGeneration.from_pretrained(train(recipe)).state_dict()
     before = load_base(str(base))[0].state_dict()
     changed = {name for name in before if not torch.equal(before[name], after[name])}
-    assert changed and all("language_model" in name or "lm_head" in name for name in changed)
-    assert any("in_proj" in name for name in changed) and any("out_proj" in name for name in changed)
+    assert changed == {name for name in before if "language_model" in name or "lm_head" in name}
 
 
 def test_stages_share_one_adapter(base, write_recipe, train, weights_after) -> None:
@@ -163,7 +162,7 @@ def test_stages_share_one_adapter(base, write_recipe, train, weights_after) -> N
     first, second = weights_after(folder, 1), weights_after(folder, 2)
     assert first.keys() == second.keys()
     moved = {name for name in first if not torch.equal(first[name], second[name])}
-    assert any("audio_tower" in name for name in moved) and any("lora_B" in name for name in moved)
+    assert moved >= {name for name in first if "audio_tower" in name or "lora_B" in name}
     untouched = load_base(str(base))[0].state_dict()
     for name, tensor in first.items():
         if "audio_tower" in name:

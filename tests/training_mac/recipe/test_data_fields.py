@@ -64,12 +64,8 @@ def test_the_shipped_recipes_name_their_data(name: str, formats: set[str]) -> No
     assert found == formats
 
 
-def test_every_field_is_explained(capsys: pytest.CaptureFixture) -> None:
-    parser = HfArgumentParser(DataRecipe)
-    parser.print_help()
-    printed = capsys.readouterr().out
-    assert all(f"--{name}" in printed for name in DataRecipe.__dataclass_fields__)
-    [data] = parser.parse_dict({"train_data": {"path": "x.csv"}, "time_shift": True})
+def test_a_mapping_comes_through_the_parser() -> None:
+    [data] = HfArgumentParser(DataRecipe).parse_dict({"train_data": {"path": "x.csv"}, "time_shift": True})
     assert data.train_data == {"path": "x.csv"} and data.time_shift
 
 
