@@ -5,6 +5,7 @@ from transformers import AutoConfig, AutoModel, AutoModelForAudioClassification,
 from .configuration_mac import EatConfig, MacConfig
 from .modeling_eat import EatForAudioClassification, EatModel
 from .modeling_mac import MacForConditionalGeneration, MacModel
+from .selective_scan_mac import selective_scan
 from .ssd_mac import ssd_scan, ssd_step
 
 
@@ -30,6 +31,7 @@ __all__ = [
     "MacConfig",
     "MacForConditionalGeneration",
     "MacModel",
+    "selective_scan",
     "ssd_scan",
     "ssd_step",
 ]

@@ -1,13 +1,14 @@
-"""Mamba-2's states between calls: transformers' cache, whose beams are reordered where they lie."""
+"""The states of Mamba-1 and Mamba-2 between calls: transformers' cache, whose beams are reordered where they lie."""
 
 import torch
 from transformers.cache_utils import DynamicCache, LinearAttentionLayer
-from transformers.models.mamba2.configuration_mamba2 import Mamba2Config
+from transformers.configuration_utils import PreTrainedConfig
 
 
 class StateLayer(LinearAttentionLayer):
     """
-    The convolution's last inputs, (batch, channels, kernel), and the state, (batch, heads, head_dim, state).
+    The convolution's last inputs, (batch, channels, kernel), and the state, (batch, heads, head_dim, state) of Mamba-2
+    and (batch, channels, state) of Mamba-1.
 
     In memory all channels of a token, and all heads of a state entry, lie together: decoding reads them so.
     """
@@ -36,11 +37,11 @@ class StateLayer(LinearAttentionLayer):
 
     def reorder_cache(self, beam_idx: torch.Tensor) -> None:
         """Other rows in new tensors of the same layout."""
-        for states, order in ((self.conv_states, (0, 2, 1)), (self.recurrent_states, (0, 3, 1, 2))):
+        for states in (self.conv_states, self.recurrent_states):
             for index, tensor in states.items():
                 if tensor is not None:
-                    back = sorted(range(tensor.dim()), key=order.__getitem__)
-                    states[index] = tensor.permute(order).index_select(0, beam_idx.to(tensor.device)).permute(back)
+                    rows = tensor.movedim(-1, 1).index_select(0, beam_idx.to(tensor.device))
+                    states[index] = rows.movedim(1, -1)
 
     def move_rows(self, source: torch.Tensor, target: torch.Tensor) -> None:
         """Copy the rows `source` of the batch over the rows `target`, all as they were before."""
@@ -57,10 +58,10 @@ class StateLayer(LinearAttentionLayer):
                 states[there].copy_(kept.get(here, states[here]))
 
 
-class Mamba2MacCache(DynamicCache):
+class StateCache(DynamicCache):
     """A cache of `StateLayer`s."""
 
-    def __init__(self, config: Mamba2Config):
+    def __init__(self, config: PreTrainedConfig):
         super().__init__(config=config)
         self.layers: list[StateLayer] = [StateLayer() for _ in range(config.num_hidden_layers)]
 
@@ -76,4 +77,4 @@ class Mamba2MacCache(DynamicCache):
                 layer.move_rows(beam_idx[target], target)
 
 
-__all__ = ["Mamba2MacCache"]
+__all__ = ["StateCache"]

@@ -1,4 +1,4 @@
-"""Mamba-2's short convolution over time: every channel alone, as shifted multiply-adds in the layout of the tokens."""
+"""Mamba's short convolution over time: every channel alone, as shifted multiply-adds in the layout of the tokens."""
 
 from typing import Any
 

@@ -10,6 +10,7 @@ from transformers.configuration_utils import PreTrainedConfig
 from .configuration_mac import EatConfig
 from .conversion_eat_mac import convert_eat_state_dict, load_eat
 from .conversion_text_mac import first_free_row, language_model_config, load_language_model
+from .language_model_mac import kind_of
 from .weight_files_mac import load_strictly, locate
 
 
@@ -43,10 +44,12 @@ def load_towers(audio: str | PathLike, language_model: str | PathLike, audio_tok
         audio_token_id: The row that `<|audio|>` takes; by default the first that a GPT-NeoX tokenizer leaves free.
 
     Raises:
-        ValueError: a source cannot be read, is no such model, or lacks weights; or no row is known to be free.
+        ValueError: a source cannot be read, is no such model, or lacks weights; MAC cannot run the language
+            model, or no row is known to be free.
     """
     path = locate(language_model)
     text_config, num_tokens = language_model_config(path)
+    kind_of(text_config)  # or a ValueError, before anything large is read
     if audio_token_id is None:
         audio_token_id = first_free_row(text_config, num_tokens)
     audio_config, audio_weights = load_eat(audio)

@@ -1,7 +1,7 @@
 """
 A pretrained causal language model -> configuration and weights of MAC's `language_model` and `lm_head`.
 
-Mamba-2 in the form that state-spaces released it, or any causal language model of transformers.
+Mamba-1 and Mamba-2 in the form that state-spaces released them, or a causal language model of transformers.
 """
 
 from collections.abc import Mapping
@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoConfig, Mamba2Config
+from transformers import AutoConfig, Mamba2Config, MambaConfig
 from transformers.configuration_utils import PreTrainedConfig
 from transformers.modeling_utils import PreTrainedModel
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
@@ -17,23 +17,30 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 from .weight_files_mac import config_folder, load_strictly, read_config, read_weights
 
 
-GPT_NEOX_TOKENS = 50277  # entries of the tokenizer that Mamba-2 and Pythia share; the rows above it are padding
+GPT_NEOX_TOKENS = 50277  # entries of the tokenizer that Mamba and Pythia share; the rows above it are padding
 GPT_NEOX_MAX_ROWS = 50688  # Pythia-12b pads furthest
 
-SSM_DEFAULTS = {"layer": "Mamba1", "d_state": 128, "headdim": 64, "ngroups": 1, "expand": 2}
+MAMBA2_DEFAULTS = {"d_state": 128, "headdim": 64, "ngroups": 1, "expand": 2}
 
-# Mamba2's arguments in mamba-ssm -> `Mamba2Config`. An argument not listed would need a mixer that we do not have.
-SSM_FIELDS = {
+# The layers' arguments in mamba-ssm -> `MambaConfig`, `Mamba2Config`. One not listed would need another mixer.
+SHARED_FIELDS = {
     "bias": "use_bias",
-    "chunk_size": "chunk_size",
     "conv_bias": "use_conv_bias",
     "d_conv": "conv_kernel",
     "d_state": "state_size",
     "dt_init_floor": "time_step_floor",
-    "dt_limit": "time_step_limit",
     "dt_max": "time_step_max",
     "dt_min": "time_step_min",
     "expand": "expand",
+}
+MAMBA1_FIELDS = SHARED_FIELDS | {
+    "dt_init": "time_step_init_scheme",
+    "dt_rank": "time_step_rank",
+    "dt_scale": "time_step_scale",
+}
+MAMBA2_FIELDS = SHARED_FIELDS | {
+    "chunk_size": "chunk_size",
+    "dt_limit": "time_step_limit",
     "headdim": "head_dim",
     "ngroups": "n_groups",
 }
@@ -49,45 +56,55 @@ def language_model_config(path: Path) -> tuple[PreTrainedConfig, int | None]:
     config = read_config(path)
     if not config:
         raise ValueError(f"{config_folder(path)} holds no config.json to say which language model {path} is.")
-    if "ssm_cfg" in config:  # not AutoConfig, which would fill the gaps from the defaults of a 7B model
-        return mamba2_config(config), config["vocab_size"]
+    # Not AutoConfig, which would fill the gaps from the defaults of another size. What state-spaces converted to
+    # transformers has both forms' keys, and is in that of transformers.
+    if "ssm_cfg" in config and "hidden_size" not in config:
+        return state_spaces_config(config), config["vocab_size"]
     if "model_type" not in config:
         raise ValueError(f"{config_folder(path)}/config.json has neither `model_type` (transformers) nor `ssm_cfg`.")
     text_config = AutoConfig.from_pretrained(config_folder(path), trust_remote_code=False)
-    neox = text_config.model_type in ("mamba2", "gpt_neox") and text_config.vocab_size <= GPT_NEOX_MAX_ROWS
+    neox = text_config.model_type in ("mamba", "mamba2", "gpt_neox") and text_config.vocab_size <= GPT_NEOX_MAX_ROWS
     return text_config, GPT_NEOX_TOKENS if neox else None
 
 
-def mamba2_config(original: Mapping[str, Any]) -> Mamba2Config:
+def state_spaces_config(original: Mapping[str, Any]) -> MambaConfig | Mamba2Config:
     """
-    A state-spaces config.json -> `Mamba2Config`; what it leaves out has the defaults of mamba-ssm.
+    A state-spaces config.json -> transformers' configuration; what it leaves out has the defaults of mamba-ssm.
 
     Raises:
-        ValueError: layers other than Mamba-2, or an option that transformers' Mamba-2 does not have.
+        ValueError: layers other than Mamba-1 and Mamba-2, or an option that transformers' do not have.
     """
-    ssm = SSM_DEFAULTS | (original.get("ssm_cfg") or {})
-    if (layer := ssm.pop("layer")) != "Mamba2":
-        raise ValueError(f"The language model's layers are {layer}; expected Mamba2 (`ssm_cfg` of its config.json).")
+    ssm = dict(original.get("ssm_cfg") or {})
+    layer = ssm.pop("layer", "Mamba1")
+    ssm.pop("use_fast_path", None)  # which kernels ran: nothing of the weights
+    if layer not in ("Mamba1", "Mamba2"):
+        raise ValueError(
+            f"The language model's layers are {layer}; expected Mamba1 or Mamba2 (`ssm_cfg` of its config.json)."
+        )
     if absent := [name for name in ("d_model", "n_layer", "vocab_size") if name not in original]:
         raise ValueError(f"The language model's config.json lacks {', '.join(absent)}.")
-    unsupported = sorted(set(ssm) - set(SSM_FIELDS)) + [
+    fields = MAMBA1_FIELDS if layer == "Mamba1" else MAMBA2_FIELDS
+    unsupported = sorted(set(ssm) - set(fields)) + [
         name for name in ("attn_layer_idx", "d_intermediate") if original.get(name)
     ]
+    if not original.get("rms_norm", True):
+        unsupported.append("rms_norm = false")
     if unsupported:
-        raise ValueError(f"The language model's config.json sets {', '.join(unsupported)}: not a plain Mamba-2.")
+        raise ValueError(f"The language model's config.json sets {', '.join(unsupported)}: not a plain {layer}.")
     multiple = original.get("pad_vocab_size_multiple", 8)
-    return Mamba2Config(
-        hidden_size=original["d_model"],
-        num_hidden_layers=original["n_layer"],
-        num_heads=ssm["expand"] * original["d_model"] // ssm["headdim"],
-        vocab_size=-(-original["vocab_size"] // multiple) * multiple,
-        residual_in_fp32=original.get("residual_in_fp32", True),
-        tie_word_embeddings=original.get("tie_embeddings", True),
-        bos_token_id=0,
-        eos_token_id=0,
-        pad_token_id=0,
-        **{SSM_FIELDS[name]: value for name, value in ssm.items()},
-    )
+    common = {
+        "hidden_size": original["d_model"],
+        "num_hidden_layers": original["n_layer"],
+        "vocab_size": -(-original["vocab_size"] // multiple) * multiple,
+        "residual_in_fp32": original.get("residual_in_fp32", True),
+        "tie_word_embeddings": original.get("tie_embeddings", True),
+        **dict.fromkeys(("bos_token_id", "eos_token_id", "pad_token_id"), 0),
+    }
+    if layer == "Mamba1":
+        return MambaConfig(**common, **{fields[name]: value for name, value in ssm.items()})
+    ssm = MAMBA2_DEFAULTS | ssm
+    num_heads = ssm["expand"] * original["d_model"] // ssm["headdim"]
+    return Mamba2Config(**common, num_heads=num_heads, **{fields[name]: value for name, value in ssm.items()})
 
 
 def first_free_row(config: PreTrainedConfig, num_tokens: int | None) -> int:
@@ -111,7 +128,7 @@ def load_language_model(path: Path, config: PreTrainedConfig) -> tuple[dict[str,
     if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
         raise ValueError(f"{path} is a {config.model_type!r} model; expected a causal language model of transformers.")
     weights = read_weights(path)
-    if config.model_type == "mamba2":  # the one name that differs in the state-spaces form
+    if config.model_type in ("mamba", "mamba2"):  # the one name that differs in the state-spaces form
         weights = {name.replace("backbone.embedding.", "backbone.embeddings."): weights[name] for name in weights}
     model = load_strictly(MODEL_FOR_CAUSAL_LM_MAPPING[type(config)], config, weights, str(path))
     tied = bool(config.tie_word_embeddings)

@@ -169,6 +169,11 @@ class EatPreTrainedModel(PreTrainedModel):
     _supports_attention_backend = True
     _can_record_outputs = {"hidden_states": EatLayer, "attentions": EatAttention}
 
+    @classmethod
+    def is_custom_code(cls) -> bool:
+        """Initialised as transformers' own models are: also modules without weights of their own."""
+        return False
+
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
         """Xavier for every matrix, the patches' convolution among them, as upstream."""

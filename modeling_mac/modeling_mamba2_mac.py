@@ -23,7 +23,7 @@ from transformers.models.mamba2.modeling_mamba2 import (
     MambaRMSNormGated,
 )
 
-from .cache_mac import Mamba2MacCache
+from .cache_mac import StateCache
 from .causal_conv_mac import causal_conv
 from .linear_mac import FewRowsLinear
 from .ssd_mac import ssd_scan, ssd_step, step_size
@@ -40,6 +40,7 @@ class CudaKernels(NamedTuple):
     state_update: Callable
     conv: Callable
     conv_update: Callable
+    selective_scan: Callable
 
 
 @lru_cache
@@ -47,11 +48,18 @@ def cuda_kernels() -> CudaKernels | None:
     """mamba-ssm's and causal-conv1d's functions; None unless both are installed."""
     try:
         from causal_conv1d import causal_conv1d_fn, causal_conv1d_update
+        from mamba_ssm.ops.selective_scan_interface import selective_scan_fn
         from mamba_ssm.ops.triton.selective_state_update import selective_state_update
         from mamba_ssm.ops.triton.ssd_combined import mamba_chunk_scan_combined
     except ImportError:
         return None
-    return CudaKernels(mamba_chunk_scan_combined, selective_state_update, causal_conv1d_fn, causal_conv1d_update)
+    return CudaKernels(
+        chunk_scan=mamba_chunk_scan_combined,
+        state_update=selective_state_update,
+        conv=causal_conv1d_fn,
+        conv_update=causal_conv1d_update,
+        selective_scan=selective_scan_fn,
+    )
 
 
 def kernels_for(tensor: torch.Tensor) -> CudaKernels | None:
@@ -89,17 +97,14 @@ class GatedRMSNorm(MambaRMSNormGated):
         return self.weight * normed.to(hidden_states.dtype)
 
 
-class Mamba2MacMixer(Mamba2Mixer):
-    """The token mixer: in_proj -> causal convolution -> state-space scan -> gated norm -> out_proj."""
+class StateSpaceMixer:
+    """What the mixers of Mamba-1 and Mamba-2 share: long inputs in pieces, and the convolution before the scan."""
 
-    def __init__(self, config: Mamba2Config, layer_idx: int, initialize_mixer_weights: bool = True):
-        super().__init__(config, layer_idx, initialize_mixer_weights)
-        projection_size = self.intermediate_size + self.conv_dim + self.num_heads
-        self.in_proj = FewRowsLinear(self.hidden_size, projection_size, bias=self.use_bias)
-        self.out_proj = FewRowsLinear(self.intermediate_size, self.hidden_size, bias=self.use_bias)
-        self.norm = GatedRMSNorm(
-            self.intermediate_size, self.intermediate_size // self.n_groups, self.layer_norm_epsilon
-        )
+    layer_idx: int
+    conv_kernel_size: int
+    conv1d: nn.Conv1d
+    activation: str
+    act: Callable[[torch.Tensor], torch.Tensor]
 
     @force_accelerate_hooks("conv1d")
     def forward(
@@ -135,24 +140,7 @@ class Mamba2MacMixer(Mamba2Mixer):
         seq_idx: torch.Tensor | None,
     ) -> torch.Tensor:
         """`forward` on tokens that follow those in the cache."""
-        state = cache.get_recurrent_state(self.layer_idx, state_idx=0) if cache is not None else None
-        projected = self.in_proj(mask_padding(hidden_states, attention_mask))
-        gate, conv_input, dt = projected.split([self.intermediate_size, self.conv_dim, self.num_heads], dim=-1)
-        conv_output = self.convolve(conv_input, cache, seq_idx)
-        conv_output = mask_padding(conv_output, attention_mask)
-        state_width = self.n_groups * self.ssm_state_size
-        x, B, C = conv_output.split([self.intermediate_size, state_width, state_width], dim=-1)
-        x = x.unflatten(-1, (self.num_heads, self.head_dim))
-        B, C = (projection.unflatten(-1, (self.n_groups, self.ssm_state_size)) for projection in (B, C))
-        learns = x.requires_grad or (state is not None and state.requires_grad)
-        if state is not None and x.shape[1] == 1 and not learns:
-            y = self.step(state, x[:, 0], dt[:, 0], B[:, 0], C[:, 0]).unsqueeze(1)
-        else:
-            y, final_state = self.scan(x, dt, B, C, state, seq_idx)
-            if cache is not None:
-                cache.update_recurrent_state(final_state, layer_idx=self.layer_idx)
-        y = self.norm(y.flatten(2), gate)
-        return self.out_proj(y.to(hidden_states.dtype))
+        raise NotImplementedError
 
     def convolve(self, conv_input: torch.Tensor, cache: Cache | None, seq_idx: torch.Tensor | None) -> torch.Tensor:
         """Depthwise causal convolution over time and SiLU, (batch, length, channels) -> same."""
@@ -187,6 +175,46 @@ class Mamba2MacMixer(Mamba2Mixer):
         if seq_idx is not None:
             seq_idx = nn.functional.pad(seq_idx[:, 1 - kernel - length :], (missing, 0))
         return self.act(causal_conv(padded.to(weight.dtype), weight, bias, seq_idx))
+
+
+class Mamba2MacMixer(StateSpaceMixer, Mamba2Mixer):
+    """The token mixer: in_proj -> causal convolution -> state-space scan -> gated norm -> out_proj."""
+
+    def __init__(self, config: Mamba2Config, layer_idx: int, initialize_mixer_weights: bool = True):
+        super().__init__(config, layer_idx, initialize_mixer_weights)
+        projection_size = self.intermediate_size + self.conv_dim + self.num_heads
+        self.in_proj = FewRowsLinear(self.hidden_size, projection_size, bias=self.use_bias)
+        self.out_proj = FewRowsLinear(self.intermediate_size, self.hidden_size, bias=self.use_bias)
+        self.norm = GatedRMSNorm(
+            self.intermediate_size, self.intermediate_size // self.n_groups, self.layer_norm_epsilon
+        )
+
+    def mix(
+        self,
+        hidden_states: torch.Tensor,
+        cache: Cache | None,
+        attention_mask: torch.Tensor | None,
+        seq_idx: torch.Tensor | None,
+    ) -> torch.Tensor:
+        """`forward` on tokens that follow those in the cache."""
+        state = cache.get_recurrent_state(self.layer_idx, state_idx=0) if cache is not None else None
+        projected = self.in_proj(mask_padding(hidden_states, attention_mask))
+        gate, conv_input, dt = projected.split([self.intermediate_size, self.conv_dim, self.num_heads], dim=-1)
+        conv_output = self.convolve(conv_input, cache, seq_idx)
+        conv_output = mask_padding(conv_output, attention_mask)
+        state_width = self.n_groups * self.ssm_state_size
+        x, B, C = conv_output.split([self.intermediate_size, state_width, state_width], dim=-1)
+        x = x.unflatten(-1, (self.num_heads, self.head_dim))
+        B, C = (projection.unflatten(-1, (self.n_groups, self.ssm_state_size)) for projection in (B, C))
+        learns = x.requires_grad or (state is not None and state.requires_grad)
+        if state is not None and x.shape[1] == 1 and not learns:
+            y = self.step(state, x[:, 0], dt[:, 0], B[:, 0], C[:, 0]).unsqueeze(1)
+        else:
+            y, final_state = self.scan(x, dt, B, C, state, seq_idx)
+            if cache is not None:
+                cache.update_recurrent_state(final_state, layer_idx=self.layer_idx)
+        y = self.norm(y.flatten(2), gate)
+        return self.out_proj(y.to(hidden_states.dtype))
 
     def scan(
         self,
@@ -247,6 +275,11 @@ class Mamba2MacModel(Mamba2Model):
         self.norm_f = RMSNorm(config.hidden_size, eps=config.layer_norm_epsilon)
         self.post_init()
 
+    @classmethod
+    def is_custom_code(cls) -> bool:
+        """Initialised as transformers' own models are: also modules without weights of their own."""
+        return False
+
     def forward(
         self,
         input_ids: torch.Tensor | None = None,
@@ -255,10 +288,10 @@ class Mamba2MacModel(Mamba2Model):
         use_cache: bool | None = None,
         **kwargs,
     ) -> tuple | Mamba2Output:
-        """As `Mamba2Model.forward`; a cache that it makes is a `Mamba2MacCache`."""
+        """As `Mamba2Model.forward`; a cache that it makes is a `StateCache`."""
         use_cache = use_cache if use_cache is not None else self.config.use_cache and not self.training
         if use_cache and cache is None and not (self.gradient_checkpointing and self.training):
-            cache = Mamba2MacCache(self.config)
+            cache = StateCache(self.config)
         return super().forward(input_ids, inputs_embeds, cache, use_cache, **kwargs)
 
 

@@ -1,6 +1,5 @@
 """MAC (arXiv 2509.15680): EAT encoder -> connector -> Mamba-2 language model -> caption."""
 
-import inspect
 from contextlib import nullcontext
 from dataclasses import dataclass
 from importlib import import_module
@@ -9,10 +8,8 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import AutoModel
 from transformers import initialization as init
 from transformers.cache_utils import Cache
-from transformers.configuration_utils import PreTrainedConfig
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.modeling_utils import PreTrainedModel, slice_logits_to_keep
 from transformers.utils import ModelOutput, can_return_tuple, torch_compilable_check
@@ -20,33 +17,12 @@ from transformers.utils import ModelOutput, can_return_tuple, torch_compilable_c
 from .configuration_mac import MacConfig
 from .connector_mac import CONNECTORS
 from .generation_mac import MacGenerationMixin
+from .language_model_mac import build_language_model, finish_logits, head_has_bias, read
 from .linear_mac import FewRowsLinear
 from .modeling_eat import EatModel
-from .modeling_mamba2_mac import Mamba2MacModel
 
-
-# Language models that scale their embeddings or logits outside `AutoModel` cannot sit under a plain head.
-MULTIPLIERS = ("embedding_multiplier", "lm_head_multiplier", "logits_scaling", "logit_scale", "scale_emb")
 
 ENCODER_BATCH = 32  # windows encoded at a time where no gradient is needed: bounds the memory of hour-long recordings
-
-
-def build_language_model(config: PreTrainedConfig) -> PreTrainedModel:
-    """
-    The language model without its head: Mamba-2 on our scan, any other causal LM with its own layers.
-
-    Raises:
-        ValueError: the model multiplies embeddings or logits (Falcon-H1, Granite, Cohere) or caps logits (Gemma-2).
-    """
-    for name in MULTIPLIERS:
-        if getattr(config, name, None) not in (None, 1, 1.0):
-            raise ValueError(
-                f"`text_config` is a {config.model_type!r} model with `{name}` = {getattr(config, name)}: its logits "
-                "would be wrong under MAC's head. Choose a language model without multipliers, such as 'mamba2'."
-            )
-    if getattr(config, "final_logit_softcapping", None):
-        raise ValueError(f"`text_config` is a {config.model_type!r} model with `final_logit_softcapping`: refused.")
-    return Mamba2MacModel(config) if config.model_type == "mamba2" else AutoModel.from_config(config)
 
 
 @dataclass
@@ -95,6 +71,11 @@ class MacPreTrainedModel(PreTrainedModel):
     _supports_flash_attn = True
     _supports_attention_backend = True
 
+    @classmethod
+    def is_custom_code(cls) -> bool:
+        """Initialised as transformers' own models are: also modules without weights of their own."""
+        return False
+
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
         """Towers initialise themselves; the rest (connector, head) is ours."""
@@ -112,8 +93,6 @@ class MacModel(MacPreTrainedModel):
         self.audio_tower = EatModel(config.audio_config)
         self.connector = CONNECTORS[config.connector_type](config)
         self.language_model = build_language_model(config.text_config)
-        parameters = inspect.signature(self.language_model.forward).parameters
-        self.takes_position_ids = "position_ids" in parameters
         self.post_init()
 
     def get_input_embeddings(self) -> nn.Module:
@@ -197,16 +176,17 @@ class MacModel(MacPreTrainedModel):
             input_features: (windows of all clips, frames, mel bins) log-mel.
             audio_num_windows: (clips,) windows of each clip; one each if None.
             attention_mask: (batch, length), 0 at padding.
-            position_ids: For language models that have positions.
+            position_ids: For language models that have positions; if None, counted from the mask or the cache.
             cache: Cache of a previous call.
-            inputs_embeds: (batch, length, width) instead of `input_ids`.
+            inputs_embeds: (batch, length, width) instead of `input_ids`, as `get_input_embeddings` gives them.
             encoder_hidden_states: (windows, 1 + patches, dim) the encoder's output, if computed earlier, instead of
                 `input_features`.
             use_cache: Whether to return the cache.
 
         Raises:
             ValueError: audio without text, text without its audio, audio given twice, or counts of windows or audio
-                tokens that do not match.
+                tokens that do not match; padding after a kept state, or packed sequences for a language model that
+                would join them.
         """
         if (input_ids is None) == (inputs_embeds is None):
             raise ValueError("Give exactly one of `input_ids` and `inputs_embeds`.")
@@ -226,15 +206,8 @@ class MacModel(MacPreTrainedModel):
         elif input_ids is not None and cache is None:
             self.check_no_audio(input_ids)
 
-        if self.takes_position_ids and position_ids is not None:
-            kwargs["position_ids"] = position_ids
-        outputs = self.language_model(
-            inputs_embeds=inputs_embeds,
-            attention_mask=attention_mask,
-            cache=cache,
-            use_cache=use_cache,
-            return_dict=True,
-            **kwargs,
+        outputs = read(
+            self.language_model, inputs_embeds, attention_mask, position_ids, cache, use_cache=use_cache, **kwargs
         )
         return MacModelOutput(
             last_hidden_state=outputs.last_hidden_state,
@@ -267,7 +240,7 @@ class MacForConditionalGeneration(MacPreTrainedModel, MacGenerationMixin):
         super().__init__(config)
         self.model = MacModel(config)
         text = config.text_config
-        self.lm_head: nn.Linear = FewRowsLinear(text.hidden_size, text.vocab_size, bias=False)
+        self.lm_head: nn.Linear = FewRowsLinear(text.hidden_size, text.vocab_size, bias=head_has_bias(text))
         embedding = self.model.get_input_embeddings()
         name = next(name for name, module in self.model.named_modules() if module is embedding)
         self._tied_weights_keys = {"lm_head.weight": f"model.{name}.weight"}
@@ -381,6 +354,7 @@ class MacForConditionalGeneration(MacPreTrainedModel, MacGenerationMixin):
             shift_labels = shift_labels[logits_to_keep]
         hidden_states = slice_logits_to_keep(outputs.last_hidden_state, logits_to_keep)
         logits = self.lm_head(hidden_states.to(self.lm_head.weight.dtype))
+        logits = finish_logits(self.config.text_config, logits)
         loss = None
         if shift_labels is not None:
             loss = self.loss_function(

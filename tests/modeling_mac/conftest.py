@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import AutoConfig, Mamba2Config, Mamba2ForCausalLM
-from transformers.configuration_utils import PreTrainedConfig
+from text_configs import text_config
+from transformers import Mamba2Config, Mamba2ForCausalLM
 
 from modeling_mac import EatConfig, MacConfig, MacForConditionalGeneration
 
@@ -88,23 +88,6 @@ def mamba2_folder(mamba2, tmp_path) -> Path:
 
 
 AUDIO_TOKEN = 63
-TEXT_CONFIGS = {
-    "mamba2": {
-        "num_heads": 8, "head_dim": 8, "state_size": 16, "n_groups": 1, "initializer_range": 0.3,
-    },
-    "bamba": {
-        "num_attention_heads": 4, "num_key_value_heads": 2, "attn_layer_indices": [1], "intermediate_size": 64,
-        "mamba_n_heads": 8, "mamba_d_head": 8, "mamba_d_state": 16, "mamba_n_groups": 1, "mamba_chunk_size": 16,
-        "initializer_range": 0.3,
-    },
-    "gpt_neox": {"num_attention_heads": 4, "intermediate_size": 64, "initializer_range": 0.3},
-}  # fmt: skip
-
-
-def text_config(model_type: str) -> PreTrainedConfig:
-    common = {"vocab_size": 64, "hidden_size": 32, "num_hidden_layers": 2}
-    tokens = {"bos_token_id": 0, "eos_token_id": 0, "pad_token_id": 0}
-    return AutoConfig.for_model(model_type, **common, **tokens, **TEXT_CONFIGS[model_type])
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from torch import nn
 from transformers import DynamicCache, Mamba2Config, Mamba2Model
 
 from modeling_mac import MacForConditionalGeneration
-from modeling_mac.cache_mac import Mamba2MacCache
+from modeling_mac.cache_mac import StateCache
 from modeling_mac.modeling_mamba2_mac import Mamba2MacModel
 
 
@@ -18,7 +18,7 @@ def language_model(mac) -> Mamba2Model:
 
 
 @torch.no_grad()
-def states_after(model: nn.Module, batch: int = 4, length: int = 20) -> Mamba2MacCache:
+def states_after(model: nn.Module, batch: int = 4, length: int = 20) -> StateCache:
     generator = torch.Generator().manual_seed(0)
     ids = torch.randint(1, 40, (batch, length), generator=generator)
     return model(input_ids=ids, use_cache=True).cache
@@ -31,7 +31,7 @@ def tensors_of(cache: DynamicCache) -> list[torch.Tensor]:
 @pytest.mark.parametrize("order", [[0, 1, 2, 3], [0, 0, 1, 2], [3, 2, 1, 0], [1, 2, 3, 0], [2, 2, 2, 2]], ids=str)
 def test_beams_are_reordered_where_they_lie(language_model, order):
     cache = states_after(language_model)
-    assert isinstance(cache, Mamba2MacCache)
+    assert isinstance(cache, StateCache)
     before, order = copy.deepcopy(cache), torch.tensor(order)
     places = [states.data_ptr() for states in tensors_of(cache)]
     cache.reorder_cache(order)
@@ -58,7 +58,7 @@ def test_another_number_of_beams(language_model, rows):
 
 
 def test_an_empty_cache_has_nothing_to_reorder(language_model):
-    Mamba2MacCache(language_model.config).reorder_cache(torch.tensor([0, 0]))
+    StateCache(language_model.config).reorder_cache(torch.tensor([0, 0]))
 
 
 def test_its_size_does_not_grow(language_model):

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, BambaConfig, GPTNeoXConfig, LlamaConfig, Mamba2ForCausalLM, PhiConfig
+from transformers import Mamba2ForCausalLM
 
 from modeling_mac import EatConfig, EatModel, MacForConditionalGeneration
-from modeling_mac.conversion_text_mac import mamba2_config
+from modeling_mac.conversion_text_mac import state_spaces_config
 
 
 @pytest.fixture
@@ -50,38 +50,6 @@ def test_only_the_connector_is_new(model):
     assert model.model.connector.linear.weight.std().item() == pytest.approx(0.02, rel=0.2)
     assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
     assert not any(tensor.is_meta for tensor in [*model.parameters(), *model.buffers()])
-
-
-@pytest.mark.parametrize(
-    "config",
-    [
-        GPTNeoXConfig(vocab_size=96, hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=64),
-        LlamaConfig(
-            vocab_size=96, hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=64,
-            tie_word_embeddings=True,
-        ),
-        BambaConfig(
-            vocab_size=96, hidden_size=32, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
-            intermediate_size=64, attn_layer_indices=[1], mamba_n_heads=8, mamba_d_head=8, mamba_d_state=16,
-        ),
-    ],
-    ids=lambda config: config.model_type,
-)  # fmt: skip
-def test_other_language_models(eat_folder, tmp_path, config):
-    language_model = AutoModelForCausalLM.from_config(config).eval()
-    language_model.save_pretrained(tmp_path / "lm")
-    model = MacForConditionalGeneration.from_towers(eat_folder, tmp_path / "lm", audio_token_id=95)
-    ids = torch.arange(20).unsqueeze(0)
-    with torch.no_grad():
-        torch.testing.assert_close(model(ids).logits, language_model(ids).logits, rtol=0, atol=1e-5)
-    assert model.config.tie_word_embeddings == config.tie_word_embeddings
-
-
-def test_a_head_with_a_bias_has_no_place(eat_folder, tmp_path):
-    config = PhiConfig(vocab_size=96, hidden_size=32, num_hidden_layers=1, num_attention_heads=4, intermediate_size=64)
-    AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path / "lm")
-    with pytest.raises(ValueError, match=r"unexpected: lm_head\.bias"):
-        MacForConditionalGeneration.from_towers(eat_folder, tmp_path / "lm", audio_token_id=95)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -129,7 +97,7 @@ def full_size(tmp_path) -> Iterator[Path]:
     folder = tmp_path / "mamba2-130m"
     folder.mkdir()
     (folder / "config.json").write_text(json.dumps(config))
-    weights = Mamba2ForCausalLM(mamba2_config(config)).state_dict()
+    weights = Mamba2ForCausalLM(state_spaces_config(config)).state_dict()
     torch.save(
         {name.replace("embeddings", "embedding"): weights[name] for name in weights}, folder / "pytorch_model.bin"
     )

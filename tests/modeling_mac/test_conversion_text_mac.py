@@ -5,7 +5,12 @@ import pytest
 import torch
 from transformers import GPTNeoXConfig, GPTNeoXForCausalLM, Mamba2Config, Mamba2ForCausalLM, PreTrainedModel, ViTConfig
 
-from modeling_mac.conversion_text_mac import first_free_row, language_model_config, load_language_model, mamba2_config
+from modeling_mac.conversion_text_mac import (
+    first_free_row,
+    language_model_config,
+    load_language_model,
+    state_spaces_config,
+)
 from modeling_mac.modeling_mamba2_mac import Mamba2MacModel
 from modeling_mac.weight_files_mac import load_strictly
 
@@ -41,7 +46,7 @@ def change_config(folder: Path, **fields) -> None:
 
 
 def test_released_config():
-    config = mamba2_config(RELEASED_130M)
+    config = state_spaces_config(RELEASED_130M)
     assert (config.hidden_size, config.num_hidden_layers, config.num_heads, config.head_dim) == (768, 24, 24, 64)
     assert (config.state_size, config.n_groups, config.conv_kernel, config.chunk_size) == (128, 1, 4, 256)
     assert config.vocab_size == 50288 and config.tie_word_embeddings and config.layer_norm_epsilon == 1e-5
@@ -52,7 +57,8 @@ def test_released_config():
 @pytest.mark.parametrize(
     ("fields", "named"),
     [
-        ({"ssm_cfg": {}}, "Mamba1"),
+        ({"ssm_cfg": {"layer": "S4"}}, "S4; expected Mamba1 or Mamba2"),
+        ({"rms_norm": False}, "rms_norm = false"),
         ({"ssm_cfg": {"layer": "Mamba2", "norm_before_gate": True}}, "norm_before_gate"),
         ({"attn_layer_idx": [9, 18]}, "attn_layer_idx"),
         ({"d_intermediate": 2048}, "d_intermediate"),
@@ -60,12 +66,12 @@ def test_released_config():
 )
 def test_what_is_no_plain_mamba2_is_refused(fields, named):
     with pytest.raises(ValueError, match=named):
-        mamba2_config(RELEASED_130M | fields)
+        state_spaces_config(RELEASED_130M | fields)
 
 
 def test_an_incomplete_config_is_refused():
     with pytest.raises(ValueError, match="lacks d_model, n_layer"):
-        mamba2_config({"ssm_cfg": {"layer": "Mamba2"}, "vocab_size": 50277})
+        state_spaces_config({"ssm_cfg": {"layer": "Mamba2"}, "vocab_size": 50277})
 
 
 def test_state_spaces_form(mamba2, mamba2_folder):

@@ -39,7 +39,7 @@ def test_a_failure_leaves_nothing_and_says_why(sources, mamba2_folder, tmp_path,
 
 def test_a_full_disk_is_told_in_a_line(sources, tmp_path, monkeypatch, capsys):
     def full(self, folder):
-        folder.mkdir()
+        folder.mkdir(exist_ok=True)
         raise SafetensorError("No space left on device")
 
     monkeypatch.setattr(MacForConditionalGeneration, "save_pretrained", full)

@@ -3,9 +3,9 @@
 import accelerate
 import pytest
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, Mamba2Model
+from transformers import AutoModelForCausalLM, Mamba2Model
 
-from modeling_mac import MacConfig, MacForConditionalGeneration, MacModel, ssd_mac
+from modeling_mac import MacForConditionalGeneration, ssd_mac
 from modeling_mac.configuration_mac import CONNECTOR_TYPES
 from modeling_mac.modeling_mac import MacModelOutput
 from modeling_mac.modeling_mamba2_mac import Mamba2MacModel
@@ -34,22 +34,6 @@ def test_text_alone_gives_the_language_models_own_logits(make_mac, model_type):
 def test_mamba2_gets_our_scan(mac):
     assert type(mac.model.language_model) is Mamba2MacModel
     assert isinstance(mac.model.language_model, Mamba2Model)
-
-
-@pytest.mark.parametrize(
-    ("model_type", "fields", "named"),
-    [
-        ("granite", {"logits_scaling": 8.0}, "'granite'.*`logits_scaling` = 8.0"),
-        ("granite", {"embedding_multiplier": 12.0}, "'granite'.*`embedding_multiplier` = 12.0"),
-        ("falcon_h1", {"lm_head_multiplier": 0.5}, "'falcon_h1'.*`lm_head_multiplier` = 0.5"),
-        ("cohere", {"logit_scale": 0.0625}, "'cohere'.*`logit_scale` = 0.0625"),
-        ("gemma2", {"final_logit_softcapping": 30.0}, "'gemma2'.*`final_logit_softcapping`"),
-    ],
-)
-def test_language_models_with_multipliers_are_refused(model_type, fields, named):
-    text_config = AutoConfig.for_model(model_type, vocab_size=64, hidden_size=32, **fields)
-    with pytest.raises(ValueError, match=named):
-        MacModel(MacConfig(text_config=text_config, audio_token_id=1))
 
 
 @pytest.mark.parametrize("connector_type", CONNECTOR_TYPES)

@@ -278,6 +278,7 @@ def test_decoding_keeps_the_cache_where_it_is(pair, ids):
 
 KERNELS = {
     "causal_conv1d": ["causal_conv1d_fn", "causal_conv1d_update"],
+    "mamba_ssm.ops.selective_scan_interface": ["selective_scan_fn"],
     "mamba_ssm.ops.triton.selective_state_update": ["selective_state_update"],
     "mamba_ssm.ops.triton.ssd_combined": ["mamba_chunk_scan_combined", "mamba_split_conv1d_scan_combined"],
 }
@@ -362,7 +363,7 @@ def emulated_kernels(monkeypatch) -> None:
         before_softplus = dt[..., 0].expm1().log()
         return ssd_step(state, x, before_softplus, A[:, 0, 0], B, C, D=D[:, 0])
 
-    kernels = modeling_mamba2_mac.CudaKernels(chunk_scan, state_update, conv, conv_update)
+    kernels = modeling_mamba2_mac.CudaKernels(chunk_scan, state_update, conv, conv_update, selective_scan=None)
     monkeypatch.setattr(modeling_mamba2_mac, "kernels_for", lambda tensor: kernels)
 
 
