@@ -14,6 +14,7 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from torch import nn
 
 from modeling_mac import MacConfig, MacForConditionalGeneration
+from modeling_mac.language_model_mac import kind_of
 from training_mac.recipe.fields import Recipe, marked
 
 
@@ -28,7 +29,7 @@ def attach_adapter(
 
     Raises:
         ValueError: a part is 'lora' in one stage and 'full' in another, the stages' LoRA differs, or a stage learns
-            tags or trains a teacher.
+            tags or trains a teacher; or LoRA would stand where the language model cannot use it.
     """
     check_lora(recipes)
     ways = ways_to_train(recipes)
@@ -38,6 +39,8 @@ def attach_adapter(
     recipe = recipes[0]
     targets = {"encoder": recipe.encoder_lora_targets, "language_model": recipe.lora_targets}
     patterns = [rf"model\.{MODULES[part]}\..*\.({'|'.join(map(re.escape, targets[part]))})" for part in adapted]
+    if "language_model" in adapted:
+        check_targets(model, recipe.lora_targets)
     config = LoraConfig(
         r=recipe.lora_rank,
         lora_alpha=2 * recipe.lora_rank if recipe.lora_alpha is None else recipe.lora_alpha,
@@ -46,6 +49,17 @@ def attach_adapter(
         modules_to_save=None if learns_whole(recipes) else [MODULES[part] for part in MODULES if "full" in ways[part]],
     )
     return get_peft_model(model, config)
+
+
+def check_targets(model: MacForConditionalGeneration, targets: Sequence[str]) -> None:
+    """Refuse LoRA on layers of the language model that would not learn through it, or not be merged with it."""
+    language_model = model.model.language_model
+    for name, _ in language_model.named_modules():
+        for part, reason in kind_of(language_model.config).no_lora.items():
+            if part in name and name.endswith(tuple(targets)):
+                raise ValueError(
+                    f"`lora_targets` names {name} of a {language_model.config.model_type!r} language model: {reason}."
+                )
 
 
 def ways_to_train(recipes: Sequence[Recipe]) -> dict[str, set[str]]:

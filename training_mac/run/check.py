@@ -10,7 +10,7 @@ from accelerate.utils import parse_flag_from_env
 
 from evaluation_mac.metrics.naming import Naming, load_naming
 from evaluation_mac.metrics.scoring import METRICS
-from modeling_mac.language_model_mac import kind_of
+from modeling_mac.language_model_mac import TESTED, kind_of
 from processing_mac.dataset_mac import Clip
 from training_mac.data.check import read_and_check
 from training_mac.data.tables import ClipTables
@@ -193,15 +193,16 @@ def check_packing(stages: Sequence[Stage], base: str) -> None:
         base: Folder or Hub id of the model that it starts from, made by now.
 
     Raises:
-        ValueError: the language model reads packed clips as one.
+        ValueError: the language model knows nothing of packed sequences, or is none that MAC can run.
     """
     if not any(stage.recipe.packing and stage.recipe.objective == "captions" for stage in stages):
         return
-    text_config = read_config(base).text_config
-    if not kind_of(text_config).packs:
+    config = read_config(base).text_config
+    if not kind_of(config).packs:
+        able = " or ".join(repr(name) for name, kind in TESTED.items() if kind.packs)
         raise ValueError(
-            "`packing` needs a language model that keeps packed clips apart by `seq_idx`, such as 'mamba2'; this one "
-            f"is {text_config.model_type!r}."
+            f"`packing` needs a language model that keeps packed clips apart by `seq_idx`: {able}; this one is "
+            f"{config.model_type!r}."
         )
 
 

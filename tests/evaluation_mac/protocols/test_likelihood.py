@@ -2,25 +2,14 @@
 
 import pytest
 import torch
-from transformers import AutoConfig
+from text_configs import text_config
 
 from evaluation_mac.protocols.likelihood import score_by_likelihood
 from modeling_mac import MacForConditionalGeneration
+from modeling_mac.language_model_mac import TESTED
 
 
 CAPTIONS = ["a dog barks in the yard", "rain", "a bell rings twice", "a", "rain falls on a roof and a bell rings"]
-
-
-@pytest.fixture
-def transformer(make_config, tokenizer) -> MacForConditionalGeneration:
-    """A tiny random MAC on a language model with attention."""
-    torch.manual_seed(0)
-    text_config = AutoConfig.for_model(
-        "gpt_neox", vocab_size=len(tokenizer), hidden_size=32, num_hidden_layers=2, num_attention_heads=4,
-        intermediate_size=64, initializer_range=0.3,
-    )  # fmt: skip
-    config = make_config(text_config=text_config, initializer_range=1.0, tie_word_embeddings=False)
-    return MacForConditionalGeneration(config).eval()
 
 
 @torch.inference_mode()
@@ -29,13 +18,21 @@ def from_scratch(model, processor, clip, caption: str, prompt: str | None = None
     return model(**processor(clip, prompt, answer=caption, sampling_rate=16_000)).loss.item()
 
 
-@pytest.mark.parametrize("kind", ["model", "transformer"])
-def test_equals_each_pair_from_scratch(kind, request, processor, sound):
-    model = request.getfixturevalue(kind)
-    clips = [{"array": sound(seconds, seed), "sampling_rate": 16_000} for seconds, seed in [(2, 1), (11, 2), (2, 3)]]
+@pytest.mark.parametrize("kind", sorted(TESTED))
+def test_equals_each_pair_from_scratch(kind, make_config, tokenizer, processor, sound):
+    """On every kind of language model."""
+    torch.manual_seed(0)
+    language_model = text_config(kind, vocab_size=len(tokenizer))
+    config = make_config(text_config=language_model, initializer_range=1.0, tie_word_embeddings=False)
+    model = MacForConditionalGeneration(config).eval()
+    for name, parameter in model.named_parameters():
+        if name.endswith("A_log"):
+            torch.nn.init.constant_(parameter, -5.0)  # else the clip is forgotten while the prompt is read
+    clips = [{"array": sound(seconds, seed), "sampling_rate": 16_000} for seconds, seed in [(2, 1), (11, 2)]]
     losses = score_by_likelihood(model, processor, clips, CAPTIONS, prompt="What is it?", batch_size=2)
     expected = [[from_scratch(model, processor, clip, text, "What is it?") for text in CAPTIONS] for clip in clips]
-    torch.testing.assert_close(losses, torch.tensor(expected), rtol=0, atol=1e-4)
+    clamped = {"zamba2", "nemotron_h"}  # a prefill keeps the step sizes above `time_step_min`, a single token does not
+    torch.testing.assert_close(losses, torch.tensor(expected), rtol=0, atol=0.02 if kind in clamped else 2e-4)
     assert losses.std(dim=0).min() > 1e-3  # the clip matters
 
 

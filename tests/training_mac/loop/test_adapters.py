@@ -1,5 +1,6 @@
 """What trains is what the recipe says, and an adapter is one small folder that fits its base."""
 
+import dataclasses
 import itertools
 import json
 from pathlib import Path
@@ -7,10 +8,11 @@ from pathlib import Path
 import pytest
 import torch
 from peft import PeftModel
+from text_configs import text_config
 from torch import nn
 from transformers import AutoModelForMultimodalLM
 
-from modeling_mac import MacForConditionalGeneration
+from modeling_mac import EatConfig, MacConfig, MacForConditionalGeneration
 from processing_mac.cli_mac import main as mac_caption
 from training_mac.loop.adapters import attach_adapter, module_to_train, parameter_groups, part_of, set_trainable
 from training_mac.recipe.fields import Recipe
@@ -186,6 +188,18 @@ def test_stages_share_one_adapter(base, write_recipe, train, weights_after) -> N
 def test_stages_that_do_not_fit_are_refused(base, stages: list[dict], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         attach_adapter(load_base(str(base))[0], [Recipe(**stage) for stage in stages])
+
+
+def test_lora_where_a_language_model_reads_past_it_is_refused() -> None:
+    """And where it can be used, on the same model, it is put in."""
+    audio = EatConfig(hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=64)
+    config = MacConfig(audio_config=audio, text_config=text_config("jamba"), audio_token_id=63)
+    model = MacForConditionalGeneration(config)
+    recipe = Recipe(encoder="frozen", language_model="lora", lora_targets=["in_proj", "dt_proj"])
+    message = r"`lora_targets` names layers\.0\.mamba\.dt_proj of a 'jamba' .*past an adapter"
+    with pytest.raises(ValueError, match=message):
+        attach_adapter(model, [recipe])
+    attach_adapter(model, [dataclasses.replace(recipe, lora_targets=["in_proj"])])
 
 
 def test_nothing_to_train_is_refused(base) -> None:
