@@ -13,7 +13,7 @@ from modeling_mac import MacForConditionalGeneration
 from modeling_mac.generation_mac import repeat_clips
 
 
-LANGUAGE_MODELS = ["mamba2", "bamba", "gpt_neox"]
+LANGUAGE_MODELS = ["mamba2", "mamba", "bamba", "gpt_neox"]
 SEARCHES = {"greedy": {"num_beams": 1}, "beams": {"num_beams": 4, "num_return_sequences": 2}}
 
 language_models = pytest.mark.parametrize("model_type", LANGUAGE_MODELS)

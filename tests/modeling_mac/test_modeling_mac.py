@@ -11,7 +11,7 @@ from modeling_mac.modeling_mac import MacModelOutput
 from modeling_mac.modeling_mamba2_mac import Mamba2MacModel
 
 
-language_models = pytest.mark.parametrize("model_type", ["mamba2", "bamba", "gpt_neox"])
+language_models = pytest.mark.parametrize("model_type", ["mamba2", "mamba", "bamba", "gpt_neox"])
 
 
 @language_models
@@ -26,7 +26,7 @@ def test_text_alone_gives_the_language_models_own_logits(make_mac, model_type):
     mask = torch.ones_like(ids)
     mask[0, :9] = 0
     positions = (mask.cumsum(-1) - 1).clamp(min=0)
-    arguments = {"attention_mask": mask} | ({} if model_type == "mamba2" else {"position_ids": positions})
+    arguments = {"attention_mask": mask} | ({} if model_type.startswith("mamba") else {"position_ids": positions})
     expected = own(ids, **arguments).logits
     torch.testing.assert_close(model(ids, **arguments).logits[mask.bool()], expected[mask.bool()], rtol=0, atol=1e-4)
 

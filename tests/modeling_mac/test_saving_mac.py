@@ -10,7 +10,7 @@ from modeling_mac import EatModel, MacConfig, MacForConditionalGeneration, MacMo
 from modeling_mac.linear_mac import FewRowsLinear
 
 
-language_models = pytest.mark.parametrize("model_type", ["mamba2", "bamba", "gpt_neox"])
+language_models = pytest.mark.parametrize("model_type", ["mamba2", "mamba", "bamba", "gpt_neox"])
 ties = pytest.mark.parametrize("tied", [False, True])
 
 
