@@ -7,7 +7,7 @@ import torch
 from transformers import GenerationConfig
 from transformers.configuration_utils import PreTrainedConfig
 
-from .configuration_mac import EatConfig
+from .conversion_audio_mac import load_audio_tower
 from .conversion_eat_mac import convert_eat_state_dict, load_eat
 from .conversion_text_mac import first_free_row, language_model_config, load_language_model
 from .language_model_mac import kind_of
@@ -27,7 +27,7 @@ class Towers:
         state_dict: The weights of both under the names they have in `MacForConditionalGeneration`.
     """
 
-    audio_config: EatConfig
+    audio_config: PreTrainedConfig
     text_config: PreTrainedConfig
     audio_token_id: int
     tied: bool
@@ -39,7 +39,7 @@ def load_towers(audio: str | PathLike, language_model: str | PathLike, audio_tok
     Read both towers; each source is a local file, a folder or a Hub id.
 
     Args:
-        audio: EAT, see `load_eat`.
+        audio: See `load_audio_tower`.
         language_model: See `load_language_model`.
         audio_token_id: The row that `<|audio|>` takes; by default the first that a GPT-NeoX tokenizer leaves free.
 
@@ -52,7 +52,7 @@ def load_towers(audio: str | PathLike, language_model: str | PathLike, audio_tok
     kind_of(text_config)  # or a ValueError, before anything large is read
     if audio_token_id is None:
         audio_token_id = first_free_row(text_config, num_tokens)
-    audio_config, audio_weights = load_eat(audio)
+    audio_config, audio_weights = load_audio_tower(audio)
     text_weights, tied = load_language_model(path, text_config)
     audio_weights = {f"model.audio_tower.{name}": weight for name, weight in audio_weights.items()}
     return Towers(audio_config, text_config, audio_token_id, tied, audio_weights | text_weights)

@@ -1,5 +1,6 @@
-"""Configurations: `EatConfig` for the audio encoder, `MacConfig` for encoder + connector + language model."""
+"""Configurations: one for each kind of audio tower, `MacConfig` for tower + connector + language model."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from huggingface_hub.dataclasses import strict
@@ -74,13 +75,30 @@ class EatConfig(PreTrainedConfig):
         return self.window_frames // self.patch_size, self.num_mel_bins // self.patch_size
 
 
+# The kinds of audio tower, by `audio_config.model_type`; `audio_tower_mac.py` has the models.
+AUDIO_CONFIGS: dict[str, type[PreTrainedConfig]] = {"mac_eat": EatConfig}
+
+
+def audio_config_from_dict(fields: Mapping[str, Any]) -> PreTrainedConfig:
+    """
+    The configuration of a tower from its fields; EAT where no `model_type` is among them, as in old folders.
+
+    Raises:
+        ValueError: no tower of that `model_type`.
+    """
+    kind = fields.get("model_type", "mac_eat")
+    if kind not in AUDIO_CONFIGS:
+        raise ValueError(f"`audio_config.model_type` is {kind!r}; expected one of {tuple(AUDIO_CONFIGS)}.")
+    return AUDIO_CONFIGS[kind](**fields)
+
+
 @strict
 class MacConfig(PreTrainedConfig):
     """
-    MAC (arXiv 2509.15680): EAT encoder, connector, Mamba-2 language model.
+    MAC (arXiv 2509.15680): audio encoder, connector, Mamba-2 language model.
 
     Args:
-        audio_config: The encoder (`EatConfig`).
+        audio_config: The encoder, of a kind in `AUDIO_CONFIGS`: EAT by default.
         text_config: The language model: Mamba-2 130m by default, any causal LM of transformers otherwise.
         connector_type: How a window's grid of tokens becomes a sequence: `concat` (the paper's best), `time_major`,
             `frequency_major` or `mean_pool`.
@@ -105,6 +123,12 @@ class MacConfig(PreTrainedConfig):
     audio_token_id: int = 50277
     initializer_range: float = 0.02
     tie_word_embeddings: bool = True
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        # Before transformers does it: it would take every tower for an EAT, and saved code has no Auto class to ask.
+        if isinstance(self.audio_config, Mapping):
+            self.audio_config = audio_config_from_dict(self.audio_config)
+        super().__post_init__(**kwargs)
 
     def validate_architecture(self) -> None:
         """Refuse an unknown connector or an audio token outside the vocabulary; called by `@strict`."""

@@ -14,12 +14,12 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.modeling_utils import PreTrainedModel, slice_logits_to_keep
 from transformers.utils import ModelOutput, can_return_tuple, torch_compilable_check
 
+from .audio_tower_mac import build_audio_tower
 from .configuration_mac import MacConfig
 from .connector_mac import CONNECTORS
 from .generation_mac import MacGenerationMixin
 from .language_model_mac import build_language_model, finish_logits, head_has_bias, read
 from .linear_mac import FewRowsLinear
-from .modeling_eat import EatModel
 
 
 ENCODER_BATCH = 32  # windows encoded at a time where no gradient is needed: bounds the memory of hour-long recordings
@@ -90,7 +90,7 @@ class MacModel(MacPreTrainedModel):
 
     def __init__(self, config: MacConfig):
         super().__init__(config)
-        self.audio_tower = EatModel(config.audio_config)
+        self.audio_tower = build_audio_tower(config.audio_config)
         self.connector = CONNECTORS[config.connector_type](config)
         self.language_model = build_language_model(config.text_config)
         self.post_init()

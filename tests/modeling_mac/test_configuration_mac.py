@@ -45,6 +45,15 @@ def test_mac_refuses_an_unknown_connector():
         MacConfig(connector_type="sum")
 
 
+def test_an_audio_config_without_a_kind_is_an_eat():
+    assert MacConfig(audio_config={"hidden_size": 24}).audio_config.to_dict() == EatConfig(hidden_size=24).to_dict()
+
+
+def test_mac_refuses_an_unknown_tower():
+    with pytest.raises(ValueError, match=r"`audio_config.model_type` is 'mac_clap'; expected one of \('mac_eat'"):
+        MacConfig(audio_config={"model_type": "mac_clap"})
+
+
 def test_mac_refuses_an_audio_token_outside_the_vocabulary():
     with pytest.raises(StrictDataclassClassValidationError, match=r"`audio_token_id` \(64\).*64 rows"):
         MacConfig(text_config=Mamba2Config(vocab_size=64), audio_token_id=64)
