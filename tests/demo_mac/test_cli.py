@@ -48,5 +48,5 @@ def test_a_taken_port_is_named(capsys):
 
 def test_examples_where_there_are_some(tmp_path):
     shipped = [Path(path).name for path in find_examples(cli.DEFAULT_EXAMPLES)]
-    assert "dog.flac" in shipped and "make_examples.py" not in shipped
+    assert "cat.flac" in shipped and "pick_examples.py" not in shipped
     assert find_examples(tmp_path / "none") == []

@@ -74,10 +74,10 @@ class Visit:
 
 
 def test_an_uploaded_sound_is_captioned(visit, captioner):
-    visit.upload(EXAMPLES / "dog.flac")
+    visit.upload(EXAMPLES / "cat.flac")
     visit.wait_for("#sound button[aria-label='Play']")
     visit.press("#describe")
-    assert visit.read_caption() == captioner(str(EXAMPLES / "dog.flac"))[0]["caption"]
+    assert visit.read_caption() == captioner(str(EXAMPLES / "cat.flac"))[0]["caption"]
     image = visit.wait_for("#picture .mel img")
     assert visit.wait_until(lambda: image.get_property("naturalWidth") > 100)
     assert [tick.text for tick in visit.find("#picture .time span")] == ["0", "1", "2", "3", "4", "5"]
@@ -86,7 +86,7 @@ def test_an_uploaded_sound_is_captioned(visit, captioner):
 def test_a_long_recording_has_its_segments_on_the_time_axis(visit, captioner, tmp_path):
     """Three segments of 28 s: their captions below the picture where there is room for them, else in a list."""
     extractor = captioner.processor.feature_extractor
-    clips = [extractor.load(str(EXAMPLES / name))[0] for name in ("church_bells.ogg", "rain.ogg", "dog.flac")]
+    clips = [extractor.load(str(EXAMPLES / name))[0] for name in ("thunderstorm.ogg", "thunderstorm.ogg", "cat.flac")]
     soundfile.write(tmp_path / "long.flac", np.resize(np.concatenate(clips), 28 * 16_000), 16_000)
     [expected] = captioner(str(tmp_path / "long.flac"))
     captions = [segment["caption"] for segment in expected["segments"]]
@@ -110,14 +110,14 @@ def test_a_long_recording_has_its_segments_on_the_time_axis(visit, captioner, tm
 
 
 def test_an_example_and_its_labels(visit, captioner):
-    next(button for button in visit.find("button, .gallery-item") if button.text == "clock.wav").click()
+    next(button for button in visit.find("button, .gallery-item") if button.text == "clock_tick.wav").click()
     visit.wait_for("#sound button[aria-label='Play']")
     box = visit.wait_for("#labels textarea")
     box.clear()
     box.send_keys(LABELS)
     visit.press("#rank")
     text = visit.wait_until(lambda: (shown := visit.find("#ranking")[0].text).count("%") == 3 and shown)
-    expected = rank_labels(captioner, str(EXAMPLES / "clock.wav"), "", LABELS)
+    expected = rank_labels(captioner, str(EXAMPLES / "clock_tick.wav"), "", LABELS)
     ranked = sorted(expected, key=expected.__getitem__, reverse=True)
     assert re.findall(r"\n(.+)\n(\d+)%", text) == [(label, f"{100 * expected[label]:.0f}") for label in ranked]
 
@@ -137,10 +137,10 @@ def test_wrong_input_gets_a_message_and_another_try(visit, captioner, tmp_path):
     visit.press(".toast-close")
 
     visit.press("#sound button[aria-label='Clear']")
-    visit.upload(EXAMPLES / "rain.ogg")
+    visit.upload(EXAMPLES / "thunderstorm.ogg")
     visit.wait_for("#sound button[aria-label='Play']")
     visit.press("#describe")
-    assert visit.read_caption() == captioner(str(EXAMPLES / "rain.ogg"))[0]["caption"]
+    assert visit.read_caption() == captioner(str(EXAMPLES / "thunderstorm.ogg"))[0]["caption"]
 
 
 def test_nothing_is_wider_than_the_screen(visit):
@@ -157,7 +157,7 @@ def test_the_page_asks_nobody_else(visit):
     visit.browser.get_log("performance")
     visit.browser.refresh()
     visit.wait_for("#describe")
-    visit.upload(EXAMPLES / "dog.flac")
+    visit.upload(EXAMPLES / "cat.flac")
     visit.wait_for("#sound button[aria-label='Play']")
     messages = [json.loads(entry["message"])["message"] for entry in visit.browser.get_log("performance")]
     urls = [m["params"]["request"]["url"] for m in messages if m["method"] == "Network.requestWillBeSent"]

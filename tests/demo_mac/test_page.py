@@ -15,7 +15,7 @@ from demo_mac.page import build_page, friendly, serve  # noqa: E402
 from processing_mac import AudioCaptioningPipeline  # noqa: E402
 
 
-EXAMPLE = str(Path(__file__).parents[2] / "examples" / "dog.flac")
+EXAMPLE = str(Path(__file__).parents[2] / "examples" / "cat.flac")
 
 
 @pytest.fixture
