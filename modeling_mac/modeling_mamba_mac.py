@@ -15,7 +15,7 @@ from transformers.models.mamba.configuration_mamba import MambaConfig
 from transformers.models.mamba.modeling_mamba import MambaMixer, MambaModel, MambaOutput
 
 from .cache_mac import StateCache
-from .linear_mac import FewRowsLinear
+from .linear_mac import project
 from .modeling_mamba2_mac import RMSNorm, StateSpaceMixer, inverse_rms, kernels_for, mask_padding
 from .selective_scan_mac import selective_scan, selective_step
 from .ssd_mac import no_autocast
@@ -26,10 +26,6 @@ class MambaMacMixer(StateSpaceMixer, MambaMixer):
 
     def __init__(self, config: MambaConfig, layer_idx: int):
         super().__init__(config, layer_idx, initialize_mixer_weights=False)
-        self.in_proj = FewRowsLinear(self.hidden_size, 2 * self.intermediate_size, bias=self.use_bias)
-        selection_size = self.time_step_rank + 2 * self.ssm_state_size
-        self.x_proj = FewRowsLinear(self.intermediate_size, selection_size, bias=False)
-        self.out_proj = FewRowsLinear(self.intermediate_size, self.hidden_size, bias=self.use_bias)
 
     def mix(
         self,
@@ -40,10 +36,10 @@ class MambaMacMixer(StateSpaceMixer, MambaMixer):
     ) -> torch.Tensor:
         """`forward` on tokens that follow those in the cache."""
         state = cache.get_recurrent_state(self.layer_idx, state_idx=0) if cache is not None else None
-        conv_input, gate = self.in_proj(mask_padding(hidden_states, attention_mask)).chunk(2, dim=-1)
+        conv_input, gate = project(self.in_proj, mask_padding(hidden_states, attention_mask)).chunk(2, dim=-1)
         u = mask_padding(self.convolve(conv_input, cache, seq_idx), attention_mask)
         sizes = [self.time_step_rank, self.ssm_state_size, self.ssm_state_size]
-        dt, B, C = self.norm_selection(*self.x_proj(u).split(sizes, dim=-1))
+        dt, B, C = self.norm_selection(*project(self.x_proj, u).split(sizes, dim=-1))
         with no_autocast(u):
             dt = self.dt_proj(dt.to(self.dt_proj.weight.dtype))
         learns = u.requires_grad or (state is not None and state.requires_grad)
@@ -53,7 +49,7 @@ class MambaMacMixer(StateSpaceMixer, MambaMixer):
             y, final_state = self.scan(u, dt, B, C, state, seq_idx)
             if cache is not None:
                 cache.update_recurrent_state(final_state, layer_idx=self.layer_idx)
-        return self.out_proj((y * self.act(gate)).to(hidden_states.dtype))
+        return project(self.out_proj, (y * self.act(gate)).to(hidden_states.dtype))
 
     def norm_selection(
         self, dt: torch.Tensor, B: torch.Tensor, C: torch.Tensor

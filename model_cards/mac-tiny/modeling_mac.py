@@ -19,7 +19,7 @@ from .configuration_mac import MacConfig
 from .connector_mac import CONNECTORS
 from .generation_mac import MacGenerationMixin
 from .language_model_mac import build_language_model, finish_logits, head_has_bias, read
-from .linear_mac import FewRowsLinear
+from .linear_mac import project
 
 
 ENCODER_BATCH = 32  # windows encoded at a time where no gradient is needed: bounds the memory of hour-long recordings
@@ -240,7 +240,7 @@ class MacForConditionalGeneration(MacPreTrainedModel, MacGenerationMixin):
         super().__init__(config)
         self.model = MacModel(config)
         text = config.text_config
-        self.lm_head: nn.Linear = FewRowsLinear(text.hidden_size, text.vocab_size, bias=head_has_bias(text))
+        self.lm_head = nn.Linear(text.hidden_size, text.vocab_size, bias=head_has_bias(text))
         embedding = self.model.get_input_embeddings()
         name = next(name for name, module in self.model.named_modules() if module is embedding)
         self._tied_weights_keys = {"lm_head.weight": f"model.{name}.weight"}
@@ -296,14 +296,6 @@ class MacForConditionalGeneration(MacPreTrainedModel, MacGenerationMixin):
     def set_input_embeddings(self, value: nn.Module) -> None:
         self.model.set_input_embeddings(value)
 
-    def set_output_embeddings(self, new_embeddings: nn.Linear) -> None:
-        """Take another head; the plain layer that resizing makes becomes one that is fast for few rows."""
-        if type(new_embeddings) is nn.Linear:
-            plain, shape = new_embeddings, (new_embeddings.in_features, new_embeddings.out_features)
-            new_embeddings = FewRowsLinear(*shape, bias=plain.bias is not None, device="meta")
-            new_embeddings.weight, new_embeddings.bias = plain.weight, plain.bias
-        self.lm_head = new_embeddings
-
     def get_audio_features(self, input_features: torch.Tensor, **kwargs) -> BaseModelOutputWithPooling:
         """See `MacModel.get_audio_features`."""
         return self.model.get_audio_features(input_features, **kwargs)
@@ -353,7 +345,7 @@ class MacForConditionalGeneration(MacPreTrainedModel, MacGenerationMixin):
             logits_to_keep = shift_labels != -100
             shift_labels = shift_labels[logits_to_keep]
         hidden_states = slice_logits_to_keep(outputs.last_hidden_state, logits_to_keep)
-        logits = self.lm_head(hidden_states.to(self.lm_head.weight.dtype))
+        logits = project(self.lm_head, hidden_states.to(self.lm_head.weight.dtype))
         logits = finish_logits(self.config.text_config, logits)
         loss = None
         if shift_labels is not None:

@@ -25,7 +25,7 @@ from transformers.models.mamba2.modeling_mamba2 import (
 
 from .cache_mac import StateCache
 from .causal_conv_mac import causal_conv
-from .linear_mac import FewRowsLinear
+from .linear_mac import project
 from .ssd_mac import ssd_scan, ssd_step, step_size
 
 
@@ -182,9 +182,6 @@ class Mamba2MacMixer(StateSpaceMixer, Mamba2Mixer):
 
     def __init__(self, config: Mamba2Config, layer_idx: int, initialize_mixer_weights: bool = True):
         super().__init__(config, layer_idx, initialize_mixer_weights)
-        projection_size = self.intermediate_size + self.conv_dim + self.num_heads
-        self.in_proj = FewRowsLinear(self.hidden_size, projection_size, bias=self.use_bias)
-        self.out_proj = FewRowsLinear(self.intermediate_size, self.hidden_size, bias=self.use_bias)
         self.norm = GatedRMSNorm(
             self.intermediate_size, self.intermediate_size // self.n_groups, self.layer_norm_epsilon
         )
@@ -198,7 +195,7 @@ class Mamba2MacMixer(StateSpaceMixer, Mamba2Mixer):
     ) -> torch.Tensor:
         """`forward` on tokens that follow those in the cache."""
         state = cache.get_recurrent_state(self.layer_idx, state_idx=0) if cache is not None else None
-        projected = self.in_proj(mask_padding(hidden_states, attention_mask))
+        projected = project(self.in_proj, mask_padding(hidden_states, attention_mask))
         gate, conv_input, dt = projected.split([self.intermediate_size, self.conv_dim, self.num_heads], dim=-1)
         conv_output = self.convolve(conv_input, cache, seq_idx)
         conv_output = mask_padding(conv_output, attention_mask)
@@ -214,7 +211,7 @@ class Mamba2MacMixer(StateSpaceMixer, Mamba2Mixer):
             if cache is not None:
                 cache.update_recurrent_state(final_state, layer_idx=self.layer_idx)
         y = self.norm(y.flatten(2), gate)
-        return self.out_proj(y.to(hidden_states.dtype))
+        return project(self.out_proj, y.to(hidden_states.dtype))
 
     def scan(
         self,

@@ -1,16 +1,16 @@
-"""The product of few rows against `nn.Linear`, whose place it takes."""
+"""The product of few rows against that of the `nn.Linear` that it is given."""
 
 import pytest
 import torch
 from torch import nn
 
-from modeling_mac.linear_mac import FEW_ROWS, FewRowsLinear
+from modeling_mac.linear_mac import FEW_ROWS, project
 
 
 @pytest.fixture
-def layer() -> FewRowsLinear:
+def layer() -> nn.Linear:
     torch.manual_seed(0)
-    return FewRowsLinear(24, 40)
+    return nn.Linear(24, 40)
 
 
 @pytest.fixture
@@ -36,7 +36,7 @@ def test_few_rows_give_the_same(layer, monkeypatch, onednn, bias, shape):
     if not bias:
         layer.bias = None
     inputs = torch.randn(shape)
-    output = layer(inputs)
+    output = project(layer, inputs)
     torch.testing.assert_close(output, nn.functional.linear(inputs, layer.weight, layer.bias))
     assert output.is_contiguous(), "a search over strided logits takes longer than the product"
 
@@ -53,23 +53,23 @@ def test_inputs_may_have_gaps(layer, monkeypatch):
 
     monkeypatch.setattr(torch.ops.mkldnn, "_linear_pointwise", spy)
     for inputs in (torch.randn(3, 2, 50)[..., 5:29], torch.randn(8, 5, 24)[:, -1:]):
-        torch.testing.assert_close(layer(inputs), nn.functional.linear(inputs, layer.weight, layer.bias))
+        torch.testing.assert_close(project(layer, inputs), nn.functional.linear(inputs, layer.weight, layer.bias))
     assert contiguous == [True, True]
 
 
 def test_the_usual_product_serves_all_else(layer, products):
     with torch.no_grad():
-        layer(torch.randn(2, 24))
+        project(layer, torch.randn(2, 24))
         assert products == []
-        layer(torch.randn(FEW_ROWS + 1, 24))
+        project(layer, torch.randn(FEW_ROWS + 1, 24))
         assert products == [FEW_ROWS + 1]
     inputs = torch.randn(3, 24)
-    layer(inputs).sum().backward()
+    project(layer, inputs).sum().backward()
     assert products[1:] == [3]
     torch.testing.assert_close(layer.weight.grad, inputs.sum(0).expand_as(layer.weight))
     torch.testing.assert_close(layer.bias.grad, torch.full_like(layer.bias, 3.0))
     with torch.no_grad():
-        assert layer.bfloat16()(torch.randn(4, 24).bfloat16()).dtype == torch.bfloat16
+        assert project(layer.bfloat16(), torch.randn(4, 24).bfloat16()).dtype == torch.bfloat16
     assert products[2:] == [4]
 
 
@@ -80,11 +80,28 @@ def test_quantised_weights_keep_their_own_product(layer, products):
 
     layer.weight = nn.Parameter(layer.weight.data.as_subclass(Quantised), requires_grad=False)
     assert isinstance(layer.weight, Quantised)
-    layer(torch.randn(5, 24))
+    project(layer, torch.randn(5, 24))
     assert products == [5]
 
 
 @torch.no_grad()
 def test_compiles_into_one_graph(layer):
     inputs = torch.randn(2, 24)
-    torch.testing.assert_close(torch.compile(layer, fullgraph=True, backend="aot_eager")(inputs), layer(inputs))
+    compiled = torch.compile(project, fullgraph=True, backend="aot_eager")
+    torch.testing.assert_close(compiled(layer, inputs), project(layer, inputs))
+
+
+@pytest.mark.parametrize("register", ["register_forward_hook", "register_forward_pre_hook"])
+@torch.no_grad()
+def test_a_hooked_layer_is_called_as_a_module(layer, register):
+    calls = []
+    getattr(layer, register)(lambda *arguments: calls.append(1))
+    project(layer, torch.randn(2, 24))
+    assert calls == [1]
+
+
+@torch.no_grad()
+def test_a_replaced_forward_is_used(layer):
+    """So accelerate moves weights that lie on a disk or another device."""
+    layer.forward = lambda input: input[..., :1]
+    assert project(layer, torch.randn(2, 24)).shape == (2, 1)
