@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import numpy as np
-import soundfile
 
 from evaluation_mac.protocols.likelihood import score_by_likelihood, tokenize_captions
 from processing_mac import AudioCaptioningPipeline
@@ -78,28 +77,12 @@ def load_recording(captioner: AudioCaptioningPipeline, path: str | None) -> np.n
     """(samples,) float32 at the model's rate, or a ValueError that shows no folder of the server."""
     if not path:
         raise ValueError("There is no sound yet. Open a file, record one, or choose an example.")
-    name, extractor = Path(path).name, captioner.processor.feature_extractor
-    check_length(name, stated_seconds(path))
+    extractor = captioner.processor.feature_extractor
     try:
-        [waveform] = extractor.load(path)
+        [waveform] = extractor.load(path, max_seconds=MAX_SECONDS)
     except ValueError as error:
         raise ValueError(str(error).replace(f"{Path(path).parent}/", "")) from None
-    check_length(name, len(waveform) / extractor.sampling_rate)
     return waveform
-
-
-def stated_seconds(path: str) -> float:
-    """The length that the file's header gives, so that hours of sound are not decoded; 0 where it gives none."""
-    try:
-        return soundfile.info(path).duration
-    except (soundfile.LibsndfileError, ZeroDivisionError):
-        return 0.0
-
-
-def check_length(name: str, seconds: float) -> None:
-    """Refuse what would keep others waiting."""
-    if seconds > MAX_SECONDS:
-        raise ValueError(f"{name}: {seconds / 60:.1f} minutes; this page takes up to {MAX_SECONDS // 60}.")
 
 
 def check_prompt(prompt: str | None) -> str | None:

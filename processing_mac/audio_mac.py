@@ -1,139 +1,289 @@
-"""Anything a user calls audio -> a mono float32 waveform at the model's rate."""
+"""Anything a user calls audio -> a mono float32 waveform at the model's rate, whole or block by block."""
 
 import io
 import os
-from pathlib import Path
+import shutil
+import tempfile
+from collections.abc import Generator, Iterator, Mapping
+from contextlib import closing
+from numbers import Real
 from typing import Any
 
 import numpy as np
-import soundfile
 import soxr
-from transformers.audio_utils import load_audio
+
+from .decoding_mac import decode_blocks
+from .fetching_mac import UrlLimits, open_source
 
 
 MIN_SAMPLES = 400  # one 25 ms frame at 16 kHz
 MIN_RATE, MAX_RATE = 8_000, 192_000
+MAX_CHANNELS = 64
+MAX_AMPLITUDE = 64.0  # 36 dB above full scale: no recorder of floats gets there, samples at int16 scale do
+
+# What a search through folders takes for recordings, videos among them. A file that is named is read in any case.
+AUDIO_SUFFIXES = (
+    ".3g2", ".3gp", ".aac", ".ac3", ".aif", ".aifc", ".aiff", ".amr", ".ape", ".asf", ".au", ".avi", ".caf", ".dts",
+    ".eac3", ".flac", ".flv", ".m4a", ".m4b", ".m4v", ".mka", ".mkv", ".mov", ".mp1", ".mp2", ".mp3", ".mp4", ".mpeg",
+    ".mpg", ".mpga", ".oga", ".ogg", ".ogv", ".opus", ".ra", ".rf64", ".rm", ".snd", ".spx", ".tta", ".voc", ".w64",
+    ".wav", ".wave", ".weba", ".webm", ".wma", ".wmv", ".wv",
+)  # fmt: skip
+
+Blocks = Generator[tuple[np.ndarray, float], None, None]  # (channels, samples) and their rate
 
 
 def load_waveform(
-    audio: Any, sampling_rate: int | None = None, target_rate: int = 16_000, name: str = ""
+    audio: Any,
+    sampling_rate: Any = None,
+    target_rate: int = 16_000,
+    name: str = "",
+    url_limits: Mapping[str, Any] | None = None,
+    max_seconds: float | None = None,
 ) -> np.ndarray:
     """
     Load one clip as (samples,) float32 at `target_rate` Hz, channels averaged.
 
+    What a file is decides its content, not its name; a video gives its sound. It is decoded until its data ends,
+    whatever length its header states.
+
     Args:
-        audio: A path, URL, encoded bytes, a numpy array or torch tensor ((samples,), or channels and samples in
-            either order), a list of floats, a dict with `array` or `raw` and `sampling_rate` or with `bytes` or
-            `path`, or a decoded row of `datasets`.
+        audio: A path, `file://`, `http://` or `https://` address, encoded bytes, an open binary file (read from its
+            start if it can seek), a numpy array or torch tensor ((samples,), or channels and samples in either order),
+            a list of floats, a pair of such an array and its rate in either order, a dict with `array` or `raw` and
+            `sampling_rate` or with `bytes` or `path`, a torchcodec decoder, or a row of `datasets` with one of these
+            in its column `audio`.
         sampling_rate: Rate in Hz of a bare array; files and dicts bring their own.
         target_rate: Rate in Hz of the result.
         name: What an error calls this clip, such as its file or row.
+        url_limits: Fields of `UrlLimits` that are to be others: `{"silent_seconds": 5}`.
+        max_seconds: Refuse a longer clip, as soon as so much is decoded.
 
     Raises:
-        ValueError: the clip is empty, shorter than 400 samples, has NaN or Inf, more than two axes, no or another
-            sampling rate than 8 to 192 kHz, samples that are no PCM, or cannot be decoded. The message names the clip.
+        ValueError: the clip is empty, shorter than 400 samples, longer than `max_seconds`, has NaN or Inf, samples far
+            beyond [-1, 1], more than two axes, no or another sampling rate than 8 to 192 kHz, samples that are no PCM,
+            or cannot be fetched or decoded. The message names the clip.
+
+    Warns:
+        UserWarning: some of a file's sound is missing or broken: what, and how much.
     """
-    if isinstance(audio, dict):
-        return _load_dict(audio, target_rate, name)
-    if isinstance(audio, (str, Path)):
-        return _load_file(str(audio), target_rate, name)
-    if isinstance(audio, bytes):
-        array, sampling_rate = _decode(io.BytesIO(audio), name or "audio bytes")
-    elif hasattr(audio, "get_all_samples"):  # a `datasets` row decoded by torchcodec
-        samples = audio.get_all_samples()
-        array, sampling_rate = samples.data.T, samples.sample_rate
-    else:
-        array = audio
-    return _to_mono(array, sampling_rate, target_rate, name or "audio array")
+    audio, sampling_rate, name = _unwrap(audio, sampling_rate, name)
+    blocks, samples = [], 0
+    with closing(_convert(_open(audio, sampling_rate, name, url_limits, whole=True), target_rate, name)) as waveform:
+        for block in waveform:
+            blocks.append(block)
+            samples += len(block)
+            if max_seconds is not None and samples > max_seconds * target_rate:
+                raise ValueError(f"{name}: longer than {max_seconds:g} s, which is the limit.")
+    if samples < MIN_SAMPLES:
+        what = f"{samples} samples at {target_rate} Hz" if samples else "empty audio"
+        raise ValueError(f"{name}: {what}; expected at least {MIN_SAMPLES} samples at {target_rate} Hz (25 ms).")
+    return blocks[0] if len(blocks) == 1 else np.concatenate(blocks)
 
 
-def _join_names(name: str, source: str | None) -> str:
-    """What an error calls a clip that has a row, a file or both."""
-    return f"{name} ({source[:200]})" if name and source else name or (source or "")[:200]
+def read_blocks(
+    audio: Any,
+    sampling_rate: Any = None,
+    target_rate: int = 16_000,
+    name: str = "",
+    url_limits: Mapping[str, Any] | None = None,
+) -> Iterator[np.ndarray]:
+    """
+    Read one clip of any length in bounded memory.
+
+    Joined together, the blocks are what `load_waveform` gives, bit by bit. An open file that cannot seek, such as a
+    pipe, is read as it comes and need never end.
+
+    Args:
+        audio, sampling_rate, target_rate, name, url_limits: As of `load_waveform`.
+
+    Yields:
+        (samples,) float32 at `target_rate` Hz, channels averaged: a second or two, of other lengths at the end.
+
+    Raises:
+        ValueError: as `load_waveform`, when it comes to the place; a clip may also be empty or of a few samples.
+    """
+    audio, sampling_rate, name = _unwrap(audio, sampling_rate, name)
+    yield from _convert(_open(audio, sampling_rate, name, url_limits, whole=False), target_rate, name)
 
 
-def _load_dict(audio: dict, target_rate: int, name: str) -> np.ndarray:
-    for key in ("array", "raw", "bytes", "path"):
-        if audio.get(key) is not None:
-            name = name if key == "path" else _join_names(name, audio.get("path"))
-            return load_waveform(audio[key], audio.get("sampling_rate"), target_rate, name)
-    raise ValueError(
-        f"{name or 'audio dict'}: has the keys {sorted(audio)}; expected `array` or `raw` with `sampling_rate`, "
-        "or `bytes`, or `path`."
+def is_list_of_clips(audio: Any) -> bool:
+    """Whether this is many clips: a list, a column or rows of `datasets`; not a list of numbers, nor (rate, array)."""
+    if isinstance(audio, (list, tuple)):
+        return not _is_pair(audio) and not (len(audio) and isinstance(audio[0], Real))
+    single = isinstance(audio, (str, bytes, bytearray, memoryview, os.PathLike, Mapping)) or hasattr(
+        audio, "__array__"
+    )
+    return not single and hasattr(audio, "__getitem__") and hasattr(audio, "__len__")
+
+
+def _is_pair(audio: Any) -> bool:
+    """What gradio gives, (rate, array), or soundfile and torchaudio, (array, rate)."""
+    return (
+        isinstance(audio, (list, tuple))
+        and len(audio) == 2
+        and any(_is_rate(rate) and _is_array(array) for rate, array in (audio, audio[::-1]))
     )
 
 
-def _load_file(source: str, target_rate: int, name: str) -> np.ndarray:
-    """Read a path or URL; what libsndfile cannot open goes through torchcodec where that is installed."""
-    name = _join_names(name, source)
-    if source.startswith(("http://", "https://", "data:")):
-        return _to_mono(_try_load_audio(source, target_rate, name), target_rate, target_rate, name)
-    path = os.path.expanduser(source)
-    if not os.path.isfile(path):
-        raise ValueError(f"{name}: no such audio file.")
-    if os.path.getsize(path) == 0:
-        raise ValueError(f"{name}: the file is empty; expected audio.")
-    suffix = Path(path).suffix.lower()
-    if suffix[1:].upper() in soundfile.available_formats() or suffix in (".opus", ".oga"):
-        array, sampling_rate = _decode(path, name)
-        return _to_mono(array, sampling_rate, target_rate, name)
-    return _to_mono(_try_load_audio(path, target_rate, name), target_rate, target_rate, name)
+def _is_rate(value: Any) -> bool:
+    return isinstance(value, Real) or (isinstance(value, str) and value.strip().isdecimal())
 
 
-def _try_load_audio(source: str, target_rate: int, name: str) -> np.ndarray:
+def _is_array(value: Any) -> bool:
+    is_numbers = isinstance(value, list) and len(value) > 0 and isinstance(value[0], (Real, list))
+    return is_numbers or (hasattr(value, "__array__") and np.ndim(value) > 0)
+
+
+def _unwrap(audio: Any, sampling_rate: Any, name: str) -> tuple[Any, Any, str]:
+    """A path, address, bytes, open file, decoder or array, with its rate and its name."""
+    if _is_pair(audio):
+        rate, array = audio if _is_array(audio[1]) else reversed(audio)
+        return array, rate, name or "audio array"
+    if isinstance(audio, Mapping):
+        for key in ("array", "raw", "bytes", "path", "audio"):
+            if audio.get(key) is not None:
+                path = audio.get("path")
+                name = name if key == "path" or not isinstance(path, str) else _join_names(name, path)
+                return _unwrap(audio[key], audio.get("sampling_rate", sampling_rate), name)
+        raise ValueError(
+            f"{name or 'audio dict'}: has the keys {sorted(map(str, audio))}; expected `array` or `raw` with "
+            "`sampling_rate`, or `bytes`, or `path`, or a row with `audio`."
+        )
+    if isinstance(audio, (str, os.PathLike)):
+        audio = os.fsdecode(audio)
+        return audio, None, _join_names(name, audio.partition(",")[0] if audio.startswith("data:") else audio)
+    if hasattr(audio, "read_bytes"):  # such as the row of a dataset, which names itself
+        return audio.read_bytes(), None, _join_names(name, str(audio))
+    is_bytes = isinstance(audio, (bytes, bytearray, memoryview))
+    return audio, sampling_rate, name or ("audio bytes" if is_bytes else "audio array")
+
+
+def _join_names(name: str, source: str) -> str:
+    """What an error calls a clip that has a row, a file or both."""
+    source = source.encode(errors="backslashreplace").decode()[:200]  # a name need not be UTF-8
+    return f"{name} ({source})" if name and source else name or source or repr(source)
+
+
+def _open(audio: Any, rate: Any, name: str, limits: Mapping[str, Any] | None, whole: bool) -> Blocks:
+    """Blocks of the clip's own channels and rate; `whole`: it is read to its end in any case."""
+    if isinstance(audio, str):
+        with open_source(audio, name, UrlLimits(**(limits or {}))) as file:
+            yield from decode_blocks(_rewind(file, name, whole), name)
+    elif isinstance(audio, (bytes, bytearray, memoryview)):
+        if not len(audio):
+            raise ValueError(f"{name}: no bytes; expected audio.")
+        yield from decode_blocks(io.BytesIO(audio), name)
+    elif hasattr(audio, "read"):
+        if isinstance(audio, io.TextIOBase):
+            raise ValueError(f"{name}: a file that is open for text; expected one opened with `rb`.")
+        yield from decode_blocks(_rewind(audio, name, whole), name)
+    elif hasattr(audio, "get_all_samples"):  # a row of `datasets` that torchcodec decodes
+        try:
+            samples = audio.get_all_samples()
+        except ValueError:
+            raise
+        except Exception as error:  # decoders raise whatever they like
+            raise ValueError(f"{name}: cannot be read as audio ({error}).") from error
+        yield _to_floats(samples.data, name), _to_rate(samples.sample_rate, name)
+    else:
+        yield _to_floats(audio, name), _to_rate(rate, name)
+
+
+def _rewind(file: Any, name: str, whole: bool) -> Any:
+    """The file at its start; one that cannot go back is copied if it is read whole, since many formats need to."""
     try:
-        return load_audio(source, sampling_rate=target_rate)
-    except Exception as error:  # decoders and HTTP clients raise whatever they like
+        if getattr(file, "seekable", lambda: hasattr(file, "seek"))():
+            file.seek(0)
+        elif whole:
+            copy = tempfile.SpooledTemporaryFile(max_size=2**24)  # noqa: SIM115  it ends with the last reference to it
+            shutil.copyfileobj(file, copy)
+            copy.seek(0)
+            return copy
+    except Exception as error:  # file objects raise whatever they like
         raise ValueError(f"{name}: cannot be read as audio ({error}).") from error
+    return file
 
 
-def _decode(file: str | io.BytesIO, name: str) -> tuple[np.ndarray, int]:
+def _to_rate(rate: Any, name: str) -> float:
+    """A rate as a number, whatever type it comes in."""
+    if rate is None:
+        raise ValueError(f"{name}: an array needs its `sampling_rate` in Hz; none was given.")
     try:
-        return soundfile.read(file, dtype="float32", always_2d=True)
-    except (soundfile.LibsndfileError, TypeError, RuntimeError) as error:
-        raise ValueError(f"{name}: cannot be read as audio ({error}).") from error
+        return float(rate)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{name}: sampling rate {rate!r}; expected a number of Hz.") from error
 
 
-def _to_mono(array: Any, sampling_rate: int | None, target_rate: int, name: str) -> np.ndarray:
-    """Check, average the channels and resample; `array` is anything numpy understands."""
+def _to_floats(array: Any, name: str) -> np.ndarray:
+    """Anything numpy understands as (channels, samples) float32, PCM integers brought to [-1, 1]."""
     if not (hasattr(array, "__array__") or isinstance(array, (list, tuple))):
         raise ValueError(
-            f"{name}: {type(array).__name__}; expected a path, URL, bytes, an array of samples with its "
-            "`sampling_rate`, or a dict with these."
+            f"{name}: {type(array).__name__}; expected a path, URL, bytes, an open binary file, an array of samples "
+            "with its `sampling_rate`, or a dict with these."
         )
-    array = _to_numpy(array)
-    if sampling_rate is None:
-        raise ValueError(f"{name}: an array needs its `sampling_rate` in Hz; none was given.")
-    if not MIN_RATE <= sampling_rate <= MAX_RATE:
-        raise ValueError(f"{name}: sampling rate {sampling_rate} Hz; expected {MIN_RATE} to {MAX_RATE} Hz.")
+    try:
+        if hasattr(array, "detach"):
+            array = array.detach().cpu()
+            array = array.float() if array.is_floating_point() else array  # numpy has no bfloat16
+        array = np.asarray(array)
+    except Exception as error:  # of tensors without data, lists of unequal lists, …
+        raise ValueError(f"{name}: cannot be read as an array ({error}).") from error
+    if array.size == 0:
+        raise ValueError(f"{name}: empty audio; expected at least {MIN_SAMPLES} samples.")
     if array.ndim not in (1, 2):
         raise ValueError(f"{name}: array of shape {array.shape}; expected (samples,) or two axes with channels.")
-    if array.size == 0:
-        raise ValueError(f"{name}: empty audio; expected at least {MIN_SAMPLES} samples at {target_rate} Hz.")
-    array = _to_float(array, name)
     if array.ndim == 2:
-        array = array.mean(axis=int(np.argmin(array.shape)))  # the shorter axis holds the channels
-    if not np.isfinite(array).all():
-        raise ValueError(f"{name}: has NaN or Inf at sample {int(np.argmin(np.isfinite(array)))}; expected numbers.")
-    if sampling_rate != target_rate:
-        array = soxr.resample(array, sampling_rate, target_rate, quality="HQ")
-    if len(array) < MIN_SAMPLES:
-        raise ValueError(f"{name}: {len(array)} samples at {target_rate} Hz; expected at least {MIN_SAMPLES} (25 ms).")
-    return np.ascontiguousarray(array)
+        array = array if array.shape[0] <= array.shape[1] else array.T  # the shorter axis holds the channels
+        if len(array) > MAX_CHANNELS:
+            raise ValueError(f"{name}: {len(array)} channels; expected up to {MAX_CHANNELS}. Many clips are a list.")
+    array = np.atleast_2d(array)
+    kind, size = array.dtype.kind, array.dtype.itemsize
+    if kind == "f":
+        return array.astype(np.float32, copy=False)
+    if kind == "u" and size == 1:
+        return (array.astype(np.float32) - 128.0) / 128.0
+    if kind == "i" and size <= 4:
+        return (array / 2.0 ** (8 * size - 1)).astype(np.float32)
+    raise ValueError(
+        f"{name}: samples of type {array.dtype}; expected floats in [-1, 1], or PCM: uint8, int8, int16 or int32."
+    )
 
 
-def _to_numpy(array: Any) -> np.ndarray:
-    """A tensor of any device and dtype, an array or a list of numbers."""
-    if hasattr(array, "detach"):
-        array = array.detach().cpu()
-        array = array.float() if array.is_floating_point() else array  # numpy has no bfloat16
-    return np.asarray(array)
+def _convert(blocks: Blocks, target_rate: int, name: str) -> Generator[np.ndarray, None, None]:
+    """Check, average the channels and resample: (samples,) float32 blocks."""
+    rate: float | None = None
+    resampler: soxr.ResampleStream | None = None
+    position = 0
+    with closing(blocks):
+        for block, block_rate in blocks:
+            if not MIN_RATE <= block_rate <= MAX_RATE:
+                raise ValueError(f"{name}: sampling rate {block_rate:.10g} Hz; expected {MIN_RATE} to {MAX_RATE} Hz.")
+            mono = block[0] if len(block) == 1 else block.mean(axis=0)
+            _check_samples(block, mono, position, name)
+            position += len(mono)
+            if block_rate != rate:
+                if resampler is not None:
+                    yield resampler.resample_chunk(mono[:0], last=True)
+                rate = block_rate
+                resampler = None
+                if rate != target_rate:
+                    resampler = soxr.ResampleStream(rate, target_rate, 1, dtype="float32", quality="HQ")
+            yield np.ascontiguousarray(mono if resampler is None else resampler.resample_chunk(mono))
+        if resampler is not None:
+            yield resampler.resample_chunk(np.zeros(0, dtype=np.float32), last=True)
 
 
-def _to_float(array: np.ndarray, name: str) -> np.ndarray:
-    """Samples as float32, PCM integers brought to [-1, 1]."""
-    if array.dtype in (np.int16, np.int32):
-        array = array / (np.iinfo(array.dtype).max + 1.0)
-    elif array.dtype.kind != "f":
-        raise ValueError(f"{name}: samples of type {array.dtype}; expected floats in [-1, 1], or int16 or int32 PCM.")
-    return array.astype(np.float32, copy=False)
+def _check_samples(block: np.ndarray, mono: np.ndarray, position: int, name: str) -> None:
+    """Refuse what is no number, or no sound between -1 and 1."""
+    finite = np.isfinite(mono)
+    if not finite.all():
+        raise ValueError(f"{name}: has NaN or Inf at sample {position + int(np.argmin(finite))}; expected numbers.")
+    peak = max(block.max(initial=0.0), -block.min(initial=0.0))
+    if peak > MAX_AMPLITUDE:
+        raise ValueError(
+            f"{name}: samples of up to {peak:.6g}; expected floats in [-1, 1]. Those at the scale of int16 are to be "
+            "divided by 32768."
+        )
+
+
+__all__ = ["AUDIO_SUFFIXES", "is_list_of_clips", "load_waveform", "read_blocks"]

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from transformers.feature_extraction_utils import BatchFeature, FeatureExtractionMixin
 
-from .audio_mac import load_waveform
+from .audio_mac import is_list_of_clips, load_waveform
 
 
 SAMPLING_RATE = 16_000  # Hz: of EAT, and of all that counts samples below
@@ -84,6 +84,7 @@ class MacFeatureExtractor(FeatureExtractionMixin):
         padding_value: Log-mel that fills the last window of a clip, before it is normalised.
         window_frames: Frames of one window (1024 x 10 ms).
         mean, scale: A log-mel cell x becomes (x - mean) / scale: EAT's AudioSet statistics.
+        url_limits: Fields of `UrlLimits` that are to be others where audio is an address: `{"silent_seconds": 5}`.
 
     Raises:
         ValueError: another sampling rate.
@@ -99,6 +100,7 @@ class MacFeatureExtractor(FeatureExtractionMixin):
         window_frames: int = 1024,
         mean: float = -4.268,
         scale: float = 9.138,
+        url_limits: dict[str, float] | None = None,
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
@@ -110,26 +112,28 @@ class MacFeatureExtractor(FeatureExtractionMixin):
         self.window_frames = window_frames
         self.mean = mean
         self.scale = scale
+        self.url_limits = url_limits
 
     @property
     def window_seconds(self) -> float:
         """Seconds between the starts of two windows: 10.24."""
         return self.window_frames * FRAME_SHIFT / self.sampling_rate
 
-    def load(self, audio: Any, sampling_rate: int | None = None) -> list[np.ndarray]:
+    def load(self, audio: Any, sampling_rate: Any = None, max_seconds: float | None = None) -> list[np.ndarray]:
         """
         Load one clip or a list of clips as mono float32 waveforms at `self.sampling_rate`.
 
-        A list of numbers is one clip, any other list or tuple a list of clips. See `load_waveform` for what a clip
-        may be and for the errors; a message names the row of a list.
+        A list of numbers is one clip, as is a pair of an array and its rate; any other list or tuple is a list of
+        clips, and so are a column and rows of `datasets`. See `load_waveform` for what a clip may be and for the
+        errors; a message names the row of a list.
         """
-        is_list = isinstance(audio, (list, tuple)) and not (audio and isinstance(audio[0], (int, float, np.number)))
-        if not is_list:
-            return [load_waveform(audio, sampling_rate, self.sampling_rate)]
-        if not audio:
+        options: dict[str, Any] = {"url_limits": self.url_limits, "max_seconds": max_seconds}
+        if not is_list_of_clips(audio):
+            return [load_waveform(audio, sampling_rate, self.sampling_rate, **options)]
+        if not len(audio):
             raise ValueError("The list of audio is empty; expected at least one clip.")
         return [
-            load_waveform(clip, sampling_rate, self.sampling_rate, name=f"audio {row}")
+            load_waveform(clip, sampling_rate, self.sampling_rate, name=f"audio {row}", **options)
             for row, clip in enumerate(audio)
         ]
 

@@ -6,6 +6,8 @@ from typing import Any
 import torch
 from transformers import AutoModelForMultimodalLM, GenerationConfig, Pipeline
 
+from .audio_mac import is_list_of_clips
+
 
 TASK = "audio-captioning"
 MIN_SEGMENT_SECONDS = 0.5  # a shorter tail belongs to no segment caption of its own
@@ -19,7 +21,8 @@ class AudioCaptioningPipeline(Pipeline):
         captioner(["dog.wav", "rain.flac"], batch_size=2)     # one such list a clip
         captioner("street.mp3", return_segments=True)         # ... "segments": [{"start", "end", "caption"}]
 
-    A clip may be a path, URL, bytes, dict with `array` and `sampling_rate`, or a decoded `datasets` row.
+    A clip may be a path, URL, bytes, an open file, (rate, array), a dict with `array` and `sampling_rate`, or a row of
+    `datasets` or its audio cell; see `load_waveform`. A column or rows of `datasets` are many clips, as a list is.
 
     Args (of the constructor or a call):
         prompt: What to ask; the processor's `default_prompt` if None.
@@ -39,13 +42,15 @@ class AudioCaptioningPipeline(Pipeline):
         """One clip or many, see above; an empty list has no captions."""
         if isinstance(inputs, (list, tuple)) and not inputs:
             return []
+        if is_list_of_clips(inputs) and not isinstance(inputs, (list, torch.utils.data.Dataset)):
+            return list(super().__call__((inputs[row] for row in range(len(inputs))), *args, **kwargs))
         return super().__call__(inputs, *args, **kwargs)
 
     def _sanitize_parameters(
         self,
         prompt: str | None = None,
         return_segments: bool | None = None,
-        sampling_rate: int | None = None,
+        sampling_rate: Any = None,
         generate_kwargs: dict | None = None,
         **generation_parameters: Any,
     ) -> tuple[dict, dict, dict]:
@@ -63,7 +68,7 @@ class AudioCaptioningPipeline(Pipeline):
             forward["return_segments"] = return_segments
         return {} if sampling_rate is None else {"sampling_rate": sampling_rate}, forward, {}
 
-    def preprocess(self, audio: Any, sampling_rate: int | None = None) -> dict[str, Any]:
+    def preprocess(self, audio: Any, sampling_rate: Any = None) -> dict[str, Any]:
         """Decode only. No tensors: transformers would pad them, and windows of different clips would mix."""
         waveforms = self.processor.feature_extractor.load(audio, sampling_rate)
         if len(waveforms) != 1:

@@ -5,10 +5,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import soundfile
+from processing_mac.audio_mac import AUDIO_SUFFIXES
 
 
-AUDIO_SUFFIXES = {f".{name.lower()}" for name in soundfile.available_formats()} | {".opus", ".oga", ".m4a", ".aac"}
 SECONDS = 10  # length of a clip
 
 
@@ -32,7 +31,7 @@ class Recordings:
 
     def add_audio(self, row: dict[str, Any]) -> dict[str, Any]:
         """The row with the path of its recording for `youtube_id`; if it is not there, the paths it might have."""
-        youtube_id = (row.get("youtube_id") or "").strip()
+        youtube_id = str(row.get("youtube_id") or "").strip()
         if not youtube_id:
             return row
         stems = list(names(youtube_id, str(row.get("start_time") or ""), str(row.get("audiocap_id") or "")))

@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import soundfile
 import torch
 from datasets import Dataset, Features, Value
 from datasets.arrow_writer import ArrowWriter
 from filelock import FileLock
 from torch.utils.data import DataLoader
 from tqdm import tqdm
+
+from processing_mac.decoding_mac import stated_seconds
 
 
 logger = logging.getLogger(__name__)
@@ -209,8 +210,7 @@ def header_frames(audio: Any, extractor: Any) -> int | None:
     """Frames by the header of a file; None where it does not tell."""
     if not isinstance(audio, str):
         return None
-    try:
-        seconds = soundfile.info(audio).duration
-    except (soundfile.LibsndfileError, RuntimeError):
+    seconds = stated_seconds(audio)
+    if seconds is None:
         return None
     return max(1, round(seconds * extractor.window_frames / extractor.window_seconds))
