@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader
 import modeling_mac  # noqa: F401 (registers the checkpoint's classes)
 from processing_mac import MacProcessor
 from processing_mac.audio_mac import AUDIO_SUFFIXES
-from processing_mac.dataset_mac import CaptionCollator, Clip
+from processing_mac.dataset_mac import Clip
 from training_mac.examples.collating import CaptionCollator
 from training_mac.examples.training_set import TrainingSet
 from training_mac.recipe.data_fields import DataRecipe

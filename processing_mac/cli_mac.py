@@ -7,7 +7,10 @@
 """
 
 import argparse
+import os
 import sys
+import warnings
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,25 +19,22 @@ from tqdm import tqdm
 
 from processing_mac import DEFAULT_MODEL, AudioCaptioningPipeline, load_captioner
 
+from .audio_mac import AUDIO_SUFFIXES
 from .caption_file_mac import CaptionFile
 from .processing_mac import AUDIO_TOKEN
 
 
 NOTHING_SAID = "the model said nothing to this prompt"
 
-SUFFIXES = (
-    ".aac", ".aif", ".aiff", ".au", ".caf", ".flac", ".m4a", ".mp3", ".oga", ".ogg", ".opus", ".w64", ".wav", ".webm",
-    ".wma",
-)  # fmt: skip
-
 
 def main(arguments: list[str] | None = None) -> int:
     """Caption and report: 0 if all went well, 1 if a recording could not be read, 2 (by exit) if nothing can be."""
     parser = build_parser()
     options = parser.parse_args(arguments)
+    show_any_name(sys.stdout)
     files = find_audio(options.inputs)
     if not files:
-        parser.error(f"no audio in {', '.join(options.inputs)}: looked for {' '.join(SUFFIXES)}")
+        parser.error(f"no audio in {', '.join(options.inputs)}: looked for {' '.join(AUDIO_SUFFIXES)}")
     try:
         output = CaptionFile(options.output, options.segments) if options.output else None
     except (OSError, ValueError) as error:
@@ -50,6 +50,8 @@ def main(arguments: list[str] | None = None) -> int:
         )
     except ValueError as error:
         parser.error(f"--model {error}")
+    limits = {"silent_seconds": options.url_timeout, "megabytes": options.url_megabytes}
+    captioner.feature_extractor.url_limits = {name: value for name, value in limits.items() if value is not None}
 
     failed = 0
     todo = [file for file in files if output is None or file not in output.done]
@@ -91,6 +93,12 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--prompt", type=plain_text, help="what to ask (default, and of a blank one: what it was trained with)"
     )
+    parser.add_argument(
+        "--url-timeout", type=positive, metavar="SECONDS", help="give up on a silent server (default: 20)"
+    )
+    parser.add_argument(
+        "--url-megabytes", type=positive, metavar="MB", help="give up on a longer file from a server (default: 1000)"
+    )
     parser.add_argument("--device", help="such as cpu or cuda:1 (default: the first accelerator, else the CPU)")
     return parser
 
@@ -110,17 +118,50 @@ def plain_text(text: str) -> str:
     return text
 
 
+def show_any_name(stream: Any) -> None:
+    """Let a terminal of whatever encoding show whatever names files have: in their own bytes, else escaped."""
+    if hasattr(stream, "reconfigure"):
+        is_utf8 = (stream.encoding or "").lower().replace("-", "") == "utf8"
+        stream.reconfigure(errors="surrogateescape" if is_utf8 else "backslashreplace")
+
+
 def find_audio(inputs: list[str]) -> list[str]:
     """Named files as they are, the audio files below named folders in order of their names, each once."""
     found: list[str] = []
     for name in inputs:
-        if Path(name).is_dir():
-            found += sorted(
-                str(path) for path in Path(name).rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file()
-            )
-        else:
-            found.append(name)
+        found += search_folder(name) if os.path.isdir(name) else [name]
     return list(dict.fromkeys(found))
+
+
+def search_folder(folder: str) -> list[str]:
+    """The audio files below a folder and the folders that it links to; what is left out is said, by suffix."""
+    found: list[str] = []
+    others: Counter[str] = Counter()
+    seen: set[str] = set()
+
+    def report(error: OSError) -> None:
+        tqdm.write(f"{error.filename}: left out, cannot be searched ({error.strerror})", file=sys.stderr)
+
+    for parent, folders, names in os.walk(folder, followlinks=True, onerror=report):
+        if (real := os.path.realpath(parent)) in seen:  # a link to a folder above, or to one that was searched
+            folders.clear()
+            continue
+        seen.add(real)
+        folders.sort()
+        for name in names:
+            suffix = os.path.splitext(name)[1]
+            if suffix.lower() in AUDIO_SUFFIXES:
+                found.append(str(Path(parent, name)))
+            else:
+                others[suffix or "without a suffix"] += 1
+    if others:
+        kinds = ", ".join(f"{count} {suffix}" for suffix, count in others.most_common(8))
+        more = f" and {len(others) - 8} more kinds" if len(others) > 8 else ""
+        tqdm.write(
+            f"{folder}: left out {others.total()} files that are no recordings by their names: {kinds}{more}",
+            file=sys.stderr,
+        )
+    return sorted(found)
 
 
 def caption_files(
@@ -136,7 +177,7 @@ def caption_files(
         clips = {}
         for file in files[start : start + batch_size]:
             try:
-                [waveform] = extractor.load(file)
+                waveform = load_and_warn(extractor, file)
             except ValueError as error:
                 yield file, error
             else:
@@ -144,6 +185,16 @@ def caption_files(
         results = captioner(list(clips.values()), batch_size=len(clips)) if clips else []
         for file, [result] in zip(clips, results, strict=True):
             yield file, result
+
+
+def load_and_warn(extractor: Any, file: str) -> Any:
+    """A file's waveform; what of its sound is lost is said in a line of its own."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", UserWarning)
+        [waveform] = extractor.load(file)
+    for warning in caught:
+        tqdm.write(f"{warning.message}", file=sys.stderr)
+    return waveform
 
 
 def format_caption(file: str, record: dict[str, Any]) -> str:
