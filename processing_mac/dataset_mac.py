@@ -7,9 +7,12 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
+from pyarrow.lib import ArrowException
 from pyarrow.parquet import ParquetFile
+
+from .audio_mac import AUDIO_SUFFIXES
 
 
 MANIFESTS = (".csv", ".jsonl", ".parquet")
@@ -72,8 +75,9 @@ def read_manifest(
     """
     Read a `.csv`, `.jsonl` or `.parquet` manifest.
 
-    Columns: `audio` (relative to `audio_root`, by default the manifest's folder), `caption`, or `caption_1`,
-    `caption_2`, …, or lists of captions, and optionally `phrase`, `source` and `prompt`. Empty cells are left out.
+    Columns: `audio` (an address, or a path relative to `audio_root`, by default the manifest's folder), `caption`, or
+    `caption_1`, `caption_2`, …, or lists of captions, and optionally `phrase`, `source` and `prompt`. Empty cells are
+    left out.
 
     Args:
         columns: What the manifest calls them, where it is not so: `{"audio": "file_name"}`.
@@ -156,6 +160,8 @@ def make_clip(row: dict[str, Any], layout: dict[str, list[str]], root: Path, col
     Raises:
         ValueError: it makes none; the message says why.
     """
+    if any(isinstance(cell, str) and "\0" in cell for cell in row.values()):
+        raise ValueError("holds a NUL character; is it text?")
     if None in row:
         raise ValueError("more cells than columns; is a comma in a caption without quotes?")
     audio = audio_cell(row, columns)
@@ -164,9 +170,9 @@ def make_clip(row: dict[str, Any], layout: dict[str, list[str]], root: Path, col
         name = "audio" if captions or audio is None else "caption"
         what = columns.get(name, name)
         raise ValueError(f"no `{what}`" + (f" or `{what}_1`, …" if name == "caption" else ""))
-    if isinstance(audio, str) and root != NO_FOLDER:
-        audio = str(root / audio)
-    return Clip(audio, captions, phrases, sources[0] if sources else None, prompts[0] if prompts else None)
+    return Clip(
+        join_root(root, audio), captions, phrases, sources[0] if sources else None, prompts[0] if prompts else None
+    )
 
 
 def find_columns(keys: Iterable[str | None], columns: Mapping[str, str]) -> dict[str, list[str]]:
@@ -196,15 +202,27 @@ def missing_columns(origin: str, names: list[str], columns: Mapping[str, str]) -
 
 
 def audio_cell(row: dict[str, Any], columns: Mapping[str, str]) -> Any:
-    """The audio as it stands: a file's name may begin with a space."""
+    """The audio as it stands: a file's name may begin with a space. None if there is none."""
     audio = row.get(columns.get("audio", "audio"))
-    if isinstance(audio, dict):
-        raise ValueError("The audio column holds encoded audio, not paths; read it with `format: dataset`.")
+    if isinstance(audio, (dict, bytes)):
+        raise ValueError("the audio column holds encoded audio, not paths; read it with `format: dataset`.")
     if not isinstance(audio, str) and (hasattr(audio, "__array__") or isinstance(audio, (list, tuple))):
         raise ValueError(
-            "The audio column holds samples without their rate; expected paths, or `Audio` of `datasets`."
+            "the audio column holds samples without their rate; expected paths, or `Audio` of `datasets`."
         )
-    return None if isinstance(audio, (int, float)) or (isinstance(audio, str) and not audio.strip()) else audio
+    is_blank = audio is None or isinstance(audio, (int, float)) or not str(audio).strip()
+    return None if is_blank else audio
+
+
+def is_address(audio: str) -> bool:
+    """Whether this is no path: `http://…`, `s3://…`."""
+    return re.match(r"[A-Za-z][A-Za-z0-9+.-]+://", audio) is not None
+
+
+def join_root(root: Path, audio: Any) -> Any:
+    """A path below the folder of recordings; what is an address or no path stays as it is."""
+    is_path = isinstance(audio, str) and root != NO_FOLDER and not is_address(audio)
+    return str(root / audio) if is_path else audio
 
 
 def text_cells(row: dict[str, Any], columns: Mapping[str, str], name: str) -> tuple[str, ...]:
@@ -232,51 +250,116 @@ def read_rows(path: Path, problems: list[str] | None = None) -> Iterator[tuple[i
 
     Args:
         problems: Where lines that hold no row are noted; without it they are errors.
+
+    Raises:
+        ValueError: whatever is wrong with the file or a line, with their name and number.
     """
     if not path.is_file():
-        raise ValueError(f"{path}: no such manifest.")
+        what = "a folder" if path.is_dir() else "a link to nothing" if path.is_symlink() else "no such manifest"
+        raise ValueError(f"{path}: {what}.")
     if path.suffix not in MANIFESTS:
         raise ValueError(f"{path}: expected a {', '.join(MANIFESTS[:-1])} or {MANIFESTS[-1]} manifest.")
-    if is_parquet(path):
-        yield from _read_parquet(path)
-        return
     try:
+        if is_parquet(path):
+            yield from _read_parquet(path)
+            return
         with open(path, encoding="utf-8-sig", newline="") as file:  # spreadsheets write a byte-order mark
-            if path.suffix == ".csv":
-                reader = csv.DictReader(file)
-                for row in reader:
-                    yield reader.line_num, row
-                return
-            for line, text in enumerate(file, start=1):
-                parsed = _parse_line(f"{path}, line {line}", text, problems) if text.strip() else None
-                if parsed is not None:
-                    yield line, parsed
+            yield from _read_csv(path, file) if path.suffix == ".csv" else _read_jsonl(path, file, problems)
     except UnicodeDecodeError as error:
-        raise ValueError(f"{path}: expected UTF-8 text ({error}).") from error
+        raise ValueError(
+            f"{path}: expected UTF-8 text, which line {_undecodable_line(path)} is not ({error})."
+        ) from error
+    except OSError as error:
+        raise ValueError(f"{path}: cannot be read ({error.strerror or error}).") from error
+
+
+def _undecodable_line(path: Path) -> int:
+    """The first line that is not UTF-8; 1 of a text in which lines cannot be told."""
+    with open(path, "rb") as file:
+        for line, content in enumerate(file, start=1):
+            try:
+                content.decode()
+            except UnicodeDecodeError:
+                return line
+    return 1
+
+
+def _read_csv(path: Path, file: TextIO) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Rows of a CSV by the line that they begin in; one that a quote spoils would take others with it."""
+    reader = csv.DictReader(file, strict=True)
+    begin = 1
+    try:
+        names = [name for name in reader.fieldnames or [] if name]
+        if doubled := _find_double(names):
+            raise ValueError(f"{path}, line 1: two columns are called `{doubled}`.")
+        begin = reader.line_num + 1
+        for row in reader:
+            cells = [cell for cell in row.values() if isinstance(cell, str)]
+            line = reader.line_num - sum(cell.count("\n") for cell in cells)
+            _refuse_swallowed_rows(f"{path}, line {line}", cells, len(names))
+            yield line, row
+            begin = reader.line_num + 1
+    except csv.Error as error:
+        raise ValueError(
+            f"{path}, line {begin}: not valid CSV ({error}); is a quote opened here and not closed, or not doubled?"
+        ) from error
+
+
+def _refuse_swallowed_rows(place: str, cells: list[str], columns: int) -> None:
+    """A caption may have several lines, but a line that names a recording is a row that a quote has swallowed."""
+    for line in (line for cell in cells for line in cell.splitlines()[1:]):
+        parts = line.split(",")
+        if len(parts) >= columns and any(part.strip().lower().endswith(AUDIO_SUFFIXES) for part in parts):
+            raise ValueError(f"{place}: a quote that is opened here takes in another row: {line[:100]!r}.")
+
+
+def _find_double(names: list[str]) -> str | None:
+    """A name that stands twice."""
+    return next((name for name in names if names.count(name) > 1), None)
+
+
+def _read_jsonl(path: Path, file: TextIO, problems: list[str] | None) -> Iterator[tuple[int, dict[str, Any]]]:
+    for line, text in enumerate(file, start=1):
+        parsed = _parse_line(f"{path}, line {line}", text, problems) if text.strip() else None
+        if parsed is not None:
+            yield line, parsed
 
 
 def _read_parquet(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    row = 0
     try:
         file = ParquetFile(path)
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{path}: cannot be read as Parquet ({error}).") from error
-    rows = (row for batch in file.iter_batches(1024) for row in batch.to_pylist())
-    yield from enumerate(rows, start=1)
+        if doubled := _find_double(file.schema_arrow.names):
+            raise ValueError(f"two columns are called `{doubled}`")
+        for batch in file.iter_batches(1024):
+            for row, cells in enumerate(batch.to_pylist(), start=row + 1):  # noqa: B020  counted on
+                yield row, cells
+    except (OSError, ValueError, ArrowException) as error:
+        place = f"{path}, after row {row}" if row else str(path)
+        raise ValueError(f"{place}: cannot be read as Parquet ({error}).") from error
 
 
 def _parse_line(place: str, text: str, problems: list[str] | None) -> dict[str, Any] | None:
     """A line of JSONL; a bad one is noted, or raised where nobody takes notes."""
     try:
-        row = json.loads(text)
+        row = json.loads(text, object_pairs_hook=_refuse_double_keys)
+        if "\\u" in text:
+            json.dumps(row, ensure_ascii=False).encode()  # half of a pair of surrogates is JSON, but no text
         if isinstance(row, dict):
             return row
         problem = f'{place}: expected an object, such as {{"audio": …, "caption": …}}.'
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:
         problem = f"{place}: not valid JSON ({error})."
     if problems is None:
         raise ValueError(problem)
     problems.append(problem)
     return None
+
+
+def _refuse_double_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    if doubled := _find_double([name for name, _ in pairs]):
+        raise ValueError(f"two fields are called `{doubled}`")
+    return dict(pairs)
 
 
 __all__ = ["Clip", "ClipRows", "iter_clips", "make_clips", "read_manifest"]

@@ -126,7 +126,8 @@ def _is_pair(audio: Any) -> bool:
 
 
 def _is_rate(value: Any) -> bool:
-    return isinstance(value, Real) or (isinstance(value, str) and value.strip().isdecimal())
+    is_scalar = hasattr(value, "__array__") and np.ndim(value) == 0
+    return is_scalar or isinstance(value, Real) or (isinstance(value, str) and value.strip().isdecimal())
 
 
 def _is_array(value: Any) -> bool:

@@ -1,10 +1,13 @@
 """Everything that a user may call audio becomes the same waveform, or an error that names it."""
 
+import contextlib
 import io
+import os
 import threading
+import time
 from collections.abc import Iterator
 from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler, SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -14,6 +17,7 @@ import soundfile
 import torch
 from datasets import Audio, Dataset
 
+from processing_mac import MacFeatureExtractor
 from processing_mac.audio_mac import load_waveform
 
 
@@ -142,6 +146,79 @@ def test_pcm_integers_are_scaled(dtype, kind, sound):
     assert np.allclose(load_waveform(kind(pcm), 16_000), sound(1), atol=1e-4)
 
 
+@pytest.mark.parametrize("dtype", [">i2", ">f4", ">f8", "f2", "i1", "u1"])
+def test_samples_of_any_type(dtype, sound):
+    full = {"i": 2.0 ** (8 * np.dtype(dtype).itemsize - 1) - 1, "u": 127.0}.get(np.dtype(dtype).kind, 1.0)
+    middle = 128 if np.dtype(dtype).kind == "u" else 0
+    samples = (sound(1) * full + middle).astype(dtype)
+    assert np.allclose(load_waveform(samples, 16_000), sound(1), atol=0.02)
+
+
+@pytest.mark.parametrize("rate", [16_000, "16000", np.int64(16_000), 16_000.0, torch.tensor(16_000)])
+def test_a_pair_of_array_and_rate_is_one_clip(rate, sound):
+    """What gradio gives, and what soundfile and torchaudio do."""
+    extractor = MacFeatureExtractor()
+    for pair in ((rate, sound(1)), (sound(1), rate), [rate, sound(1)]):
+        [waveform] = extractor.load(pair)
+        assert np.array_equal(waveform, sound(1))
+    assert np.array_equal(load_waveform({"array": sound(1), "sampling_rate": rate}), sound(1))
+    assert len(extractor.load([(rate, sound(1)), (rate, sound(2))])) == 2
+
+
+def test_floats_at_the_scale_of_integers_are_refused(sound, tmp_path):
+    soundfile.write(tmp_path / "loud.wav", sound(1) * 32768, 16_000, subtype="FLOAT")
+    with pytest.raises(ValueError, match=r"loud.wav: samples of up to [\d.]+; expected floats in \[-1, 1\]"):
+        load_waveform(tmp_path / "loud.wav")
+
+
+def test_rows_and_columns_of_datasets(wav, sound):
+    rows = Dataset.from_dict({"audio": [str(wav)] * 2, "caption": ["a", "b"]})
+    rows = rows.cast_column("audio", Audio(decode=False))
+    extractor = MacFeatureExtractor()
+    for clips in ([rows[0]], rows["audio"], rows, rows[:]["audio"], [rows[0]["audio"]]):
+        assert all(np.array_equal(waveform, sound(2)) for waveform in extractor.load(clips))
+    assert len(extractor.load(rows["audio"])) == len(extractor.load(rows)) == 2
+
+
+def test_every_kind_of_open_file(wav, sound):
+    content = wav.read_bytes()
+    written = io.BytesIO()
+    written.write(content)  # and not rewound
+    for audio in (bytearray(content), memoryview(content), io.BytesIO(content), written, wav.open("rb"), wav.as_uri()):
+        assert np.array_equal(load_waveform(audio), sound(2))
+    with pytest.raises(ValueError, match="open for text"), open(wav, encoding="latin-1") as file:
+        load_waveform(file)
+    read, write = os.pipe()
+    threading.Thread(target=lambda: (os.write(write, content[:20_000]), os.close(write))).start()
+    with pytest.warns(UserWarning, match="bytes of sound that it states are there"):
+        assert len(load_waveform(os.fdopen(read, "rb"))) > 100
+
+
+def test_names_and_links(wav, sound, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    name = os.fsdecode(b"\xff.wav")
+    Path(name).write_bytes(wav.read_bytes())
+    Path("dangling.wav").symlink_to("gone.wav")
+    assert np.array_equal(load_waveform(name), sound(2))
+    refused = {
+        "dangling.wav": "a link to 'gone.wav', which is not there",
+        str(tmp_path): "a folder; expected a file",
+        "/dev/zero": "a device; expected a file",
+        "s3://bucket/a.wav": "no addresses of s3:// are read",
+        os.fsdecode(b"gone\xff.wav"): "no such audio file",
+    }
+    for audio, message in refused.items():
+        with pytest.raises(ValueError, match=message) as error:
+            load_waveform(audio)
+        str(error.value).encode()
+
+
+def test_too_long_is_noticed_before_all_is_decoded(wav):
+    with pytest.raises(ValueError, match=r"dog.wav: longer than 1.5 s, which is the limit"):
+        load_waveform(wav, max_seconds=1.5)
+    assert len(load_waveform(wav, max_seconds=2)) == 32_000
+
+
 def short_wav(samples: np.ndarray, rate: int) -> bytes:
     buffer = io.BytesIO()
     soundfile.write(buffer, samples, rate, format="WAV", subtype="FLOAT")
@@ -203,6 +280,63 @@ def test_a_url_that_gives_no_audio(server, wav):
     wav.with_name("text.wav").write_bytes(b"no sound at all")
     with pytest.raises(ValueError, match=rf"^row 3 \({server}/text\.wav\): cannot be read as audio"):
         load_waveform(f"{server}/text.wav", name="row 3")
+
+
+@pytest.fixture
+def odd_server() -> Iterator[str]:
+    """The address of a server that fails in the way that the path asks for."""
+
+    class Odd(BaseHTTPRequestHandler):
+        def log_message(self, *args):
+            pass
+
+        def do_GET(self):
+            kind = self.path.strip("/")
+            if kind == "404":
+                self.send_error(404)
+                return
+            self.send_response(302 if kind == "loop" else 200)
+            if kind == "loop":
+                self.send_header("Location", "/loop")
+            self.send_header("Content-Length", {"huge": "99999999999", "loop": "0"}.get(kind, "2000000"))
+            if kind == "silent":
+                time.sleep(2)
+            self.end_headers()
+            chunk = {"drip": 1, "short": 500, "much": 1_500_000}.get(kind, 0)
+            with contextlib.suppress(OSError):
+                for _ in range(8 if kind == "drip" else 1):
+                    self.wfile.write(bytes(chunk))
+                    self.wfile.flush()
+                    time.sleep(0.3 if kind == "drip" else 0)
+
+    httpd = ThreadingHTTPServer(("127.0.0.1", 0), Odd)
+    httpd.daemon_threads = True
+    threading.Thread(target=httpd.serve_forever, args=(0.01,), daemon=True).start()
+    yield f"http://127.0.0.1:{httpd.server_address[1]}"
+    httpd.shutdown()
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        ("404", "HTTP 404 Not Found"),
+        ("loop", "HTTP 302"),
+        ("silent", "no answer within the limits"),
+        ("drip", "a server must send 1000 a second"),
+        ("short", "the connection ended after 500 of 2000000 bytes"),
+        ("huge", "100000 MB; the limit is 1 MB"),
+        ("much", "2 MB; the limit is 1 MB"),
+    ],
+)
+def test_a_server_cannot_stop_a_batch(kind, message, odd_server):
+    begin = time.monotonic()
+    megabytes = 5 if kind in ("drip", "short") else 1
+    extractor = MacFeatureExtractor(url_limits={"silent_seconds": 0.5, "megabytes": megabytes})
+    with pytest.raises(ValueError, match=f"cannot be fetched .*{message}"):
+        extractor.load(f"{odd_server}/{kind}")
+    assert time.monotonic() - begin < 2
+    with pytest.raises(ValueError, match=r"^http://127.0.0.1:1/a.wav: cannot be fetched .*refused"):
+        load_waveform("http://127.0.0.1:1/a.wav")
 
 
 def test_bytes_of_a_row_are_named_by_their_path():

@@ -2,6 +2,7 @@
 
 import csv
 import errno
+import io
 import json
 import os
 from pathlib import Path
@@ -153,6 +154,37 @@ def test_one_unreadable_file_does_not_stop_the_rest(run, sounds, captioner, caps
     Path("sounds/a/bad.wav").write_bytes(Path("sounds/b.wav").read_bytes())
     assert run(sounds, "--output", "captions.jsonl") == 0  # mended, it is captioned
     assert [record["audio"] for record in read_jsonl("captions.jsonl")] == [*FILES, "sounds/a/bad.wav"]
+
+
+def test_a_search_follows_links_and_says_what_it_leaves_out(run, sounds, capsys):
+    Path("top").mkdir()
+    Path("top/link").symlink_to("../sounds")
+    Path("top/loop").symlink_to("..")
+    Path("top/b.wave").write_bytes(Path("sounds/b.wav").read_bytes())
+    Path("top/gone.wav").symlink_to("nowhere.wav")
+    assert run("top", "--output", "captions.jsonl") == 1
+    found = ["top/b.wave", *[name.replace("sounds", "top/link") for name in FILES]]
+    assert sorted(record["audio"] for record in read_jsonl("captions.jsonl"))[:4] == sorted(found)[:4]
+    errors = capsys.readouterr().err
+    assert "top: left out" in errors and ".txt" in errors
+    assert "mac-caption: top/gone.wav: a link to 'nowhere.wav', which is not there" in errors
+
+
+def test_what_is_lost_of_a_recording_is_said(run, sounds, capsys):
+    content = Path("sounds/b.wav").read_bytes()
+    Path("cut.wav").write_bytes(content[: len(content) // 2])
+    assert run("cut.wav") == 0
+    assert "cut.wav: " in (errors := capsys.readouterr().err) and "of sound that it states are there (50%)" in errors
+
+
+@pytest.mark.parametrize(("encoding", "shown"), [("utf-8", b"\xff.wav\t"), ("ascii", b"\\udcff.wav\t")])
+def test_any_terminal_shows_any_name(encoding, shown, run, sounds, monkeypatch):
+    name = os.fsdecode(b"\xff.wav")
+    Path(name).write_bytes(Path("sounds/b.wav").read_bytes())
+    terminal = io.BytesIO()
+    monkeypatch.setattr("sys.stdout", io.TextIOWrapper(terminal, encoding=encoding, write_through=True))
+    assert run(name) == 0
+    assert terminal.getvalue().startswith(shown)
 
 
 @pytest.mark.parametrize(

@@ -78,6 +78,75 @@ def test_bad_manifests_are_refused_by_line(name, text, message, write, tmp_path)
     assert str(error.value).startswith(str(path))
 
 
+BROKEN = {
+    "unclosed.csv": (b'audio,caption\na.wav,"a dog barks\nb.ogg,a dog\n', "line 2: not valid CSV"),
+    "long.csv": (b'audio,caption\na.wav,"a dog' + b"\nb.wav,x" * 20_000, "line 2: not valid CSV .field larger"),
+    "swallowed.csv": (
+        b'audio,caption\na.wav,"a dog\nb.wav,a cat"\n',
+        "line 2: a quote .* takes in another row",
+    ),
+    "lone.csv": (b'audio,caption\na.wav,A\nb.wav,"dog" barks\n', "line 3: not valid CSV"),
+    "doubled.csv": (b"audio,caption,caption\na.wav,A,B\n", "line 1: two columns are called `caption`"),
+    "latin.csv": (
+        "audio,caption\na.wav,A\nb.wav,Bäche\n".encode("latin-1"),
+        "UTF-8 text, which line 3 is not",
+    ),
+    "utf16.csv": ("audio,caption\na.wav,A\n".encode("utf-16"), "UTF-8 text, which line 1 is not"),
+    "nul.csv": (b"audio,caption\na.wav,a\0b\n", "line 2: holds a NUL"),
+    "number.jsonl": (b"5\n", "line 1: expected an object"),
+    "doubled.jsonl": (
+        b'{"audio": "a.wav", "caption": "A", "caption": "B"}\n',
+        "line 1: .*two fields are called",
+    ),
+    "deep.jsonl": (b"[" * 100_000 + b"\n", "line 1: not valid JSON .*recursion"),
+    "surrogate.jsonl": (b'{"audio": "a.wav", "caption": "\\ud800"}\n', "line 1: not valid JSON .*surrogates"),
+    "list.jsonl": (b'{"audio": ["a.wav"], "caption": "A"}\n', "line 1: the audio column holds samples without their rate"),
+    "empty.parquet": (b"", "cannot be read as Parquet"),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_no_row_is_lost_in_silence(name, tmp_path):
+    content, message = BROKEN[name]
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(ValueError, match=message) as error:
+        read_manifest(tmp_path / name)
+    assert str(error.value).startswith(f"{tmp_path / name}")
+
+
+def test_files_that_are_none(tmp_path):
+    (tmp_path / "folder.csv").mkdir()
+    (tmp_path / "link.csv").symlink_to("gone")
+    for name, message in (("folder.csv", "a folder"), ("link.csv", "a link to nothing")):
+        with pytest.raises(ValueError, match=f"{name}: {message}"):
+            read_manifest(tmp_path / name)
+
+
+def test_broken_parquet(tmp_path):
+    path = tmp_path / "train.parquet"
+    rows = pyarrow.table({"audio": ["a.wav"] * 3000, "caption": [f"caption {row}" for row in range(3000)]})
+    pyarrow.parquet.write_table(rows, path)
+    content = path.read_bytes()
+    path.write_bytes(content[:200] + bytes(1000) + content[1200:])
+    with pytest.raises(ValueError, match=r"train.parquet: cannot be read as Parquet"):
+        read_manifest(path)
+    twice = pyarrow.Table.from_arrays([pyarrow.array(["a"])] * 3, names=["audio", "caption", "caption"])
+    pyarrow.parquet.write_table(twice, path)
+    with pytest.raises(ValueError, match="two columns are called `caption`"):
+        read_manifest(path)
+
+
+def test_captions_of_several_lines_and_blank_lines(write):
+    path = write("train.csv", 'audio,caption\n\na.wav,"A dog\nbarks, far away"\n\nb.wav,\n')
+    with pytest.raises(ValueError, match=r"train.csv, line 6: no `caption`[^\n]*$"):
+        read_manifest(path)
+
+
+def test_an_address_stays_as_it_is(write, tmp_path):
+    path = write("train.csv", "audio,caption\nhttp://127.0.0.1:1/a.wav,A\nb.ogg,B\n")
+    assert [clip.audio for clip in read_manifest(path)] == ["http://127.0.0.1:1/a.wav", str(tmp_path / "b.ogg")]
+
+
 def test_columns_are_mapped_by_name(write, tmp_path):
     path = write("train.csv", "file_name,text_1,text_2,question\na.wav,A,B,What?\n")
     columns = {"audio": "file_name", "caption": "text", "prompt": "question"}

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
+from datasets import Audio, Dataset
 from transformers import AutoModelForMultimodalLM, AutoProcessor, GenerationConfig, pipeline
 
 from modeling_mac import MacForConditionalGeneration
@@ -212,3 +213,14 @@ def test_without_a_model_the_packaged_one_captions(sound):
 
 def test_no_clips_have_no_captions(captioner):
     assert captioner([]) == [] and captioner((), batch_size=2) == []
+
+
+def test_pairs_tuples_and_datasets_are_clips(captioner, sound, tmp_path):
+    path = str(tmp_path / "dog.wav")
+    soundfile.write(path, sound(3), 16_000, subtype="FLOAT")
+    expected = captioner(path)
+    assert captioner((16_000, sound(3))) == captioner((sound(3), 16_000)) == expected
+    rows = Dataset.from_dict({"audio": [path] * 3}).cast_column("audio", Audio(decode=False))
+    assert captioner(rows[0]) == expected
+    for clips in (rows, rows["audio"], (path,) * 3):
+        assert captioner(clips, batch_size=2) == [expected] * 3

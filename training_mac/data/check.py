@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from training_mac.data.problems import Problems
-from training_mac.data.shards import open_shards, sample_clip
+from training_mac.data.shards import open_shards, read_samples, sample_clip
 from training_mac.data.tables import ClipTables, from_main_process, try_audio
 from training_mac.recipe.data_fields import DataRecipe, Source, parse_sources
 
@@ -84,7 +84,7 @@ def check_shards(source: Source, data: DataRecipe, extractor: Any, audio_token: 
     """The same of the beginning of a stream, which is not read to its end."""
     samples, column = open_shards(source)
     rows, audio = Problems(), Problems()
-    for sample in itertools.islice(samples, data.check_samples):
+    for sample in itertools.islice(read_samples(samples, source), data.check_samples):
         place, clip = f"{sample['__url__']}, {sample['__key__']}", sample_clip(sample, column, source)
         if clip is None:
             rows.append(f"{place}: no audio or no caption in the sample.")

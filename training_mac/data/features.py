@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 
 Identity = tuple[str, int, int]  # a file's path, size and time of change
 Place = tuple[str, int]  # a file of the cache and a row in it
-VERSION = 1  # of the cache: to be raised when the extractor's `raw_log_mel` gives something else
+VERSION = 2  # of the cache: to be raised when the extractor's `raw_log_mel` gives something else
 PART = 1000  # recordings to a file of the cache: what an interrupted run has to compute again at most
 COLUMNS = {"path": "string", "size": "int64", "changed": "int64", "digest": "string", "frames": "int64"}
 

@@ -41,6 +41,8 @@ def read_json_list(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
             raise ValueError(f"{path}, line {text.line}: not valid JSON ({error}).") from error
         except UnicodeDecodeError as error:
             raise ValueError(f"{path}: expected UTF-8 text after line {text.line} ({error}).") from error
+        except (OSError, RecursionError) as error:
+            raise ValueError(f"{path}, line {text.line}: cannot be read ({error}).") from error
 
 
 class JsonText:

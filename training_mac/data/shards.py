@@ -1,6 +1,8 @@
 """WebDataset shards: which there are, and the samples and clips that they hold, one after another."""
 
+import os
 import re
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +10,9 @@ from datasets import Audio, Features, Value, load_dataset
 
 from processing_mac.dataset_mac import Clip, text_cells
 from training_mac.recipe.data_fields import Source
+
+
+TAR_BLOCK = 512  # bytes; an archive is made of such, and ends with two of zeros
 
 
 def expand_braces(pattern: str) -> list[str]:
@@ -46,16 +51,58 @@ def list_shards(source: Source) -> list[str]:
     return shards
 
 
+def check_shard(shard: str) -> None:
+    """
+    Look at both ends of a local archive: what is cut off would else be missed in silence, or end the training.
+
+    Raises:
+        ValueError: an empty, truncated or unreadable archive, by name.
+    """
+    if "://" in shard:
+        return
+    try:
+        with open(shard, "rb") as file:
+            head = file.read(TAR_BLOCK)
+            size = file.seek(0, os.SEEK_END)
+            file.seek(max(0, size - 2 * TAR_BLOCK))
+            tail = file.read()
+    except OSError as error:
+        raise ValueError(f"{shard}: cannot be read ({error.strerror}).") from error
+    if not head.strip(b"\0"):
+        raise ValueError(f"{shard}: an empty archive; expected samples.")
+    if head[257:262] == b"ustar" and (size % TAR_BLOCK or tail.strip(b"\0")):
+        raise ValueError(f"{shard}: a truncated archive, its end is missing.")
+
+
+def read_samples(samples: Iterable[dict[str, Any]], source: Source) -> Iterator[dict[str, Any]]:
+    """
+    The samples of a stream.
+
+    Raises:
+        ValueError: a shard cannot be read on, with the last sample before.
+    """
+    last = "the beginning"
+    try:
+        for sample in samples:
+            last = f"{sample['__url__']}, {sample['__key__']}"
+            yield sample
+    except Exception as error:  # parsers and file systems raise whatever they like
+        raise ValueError(f"{source.path}: cannot be read on after {last} ({error}).") from error
+
+
 def open_shards(source: Source) -> tuple[Any, str]:
     """The samples of a source's shards as a stream with encoded audio as bytes, and the name of their audio."""
-    options: dict[str, Any] = {"data_files": {"train": list_shards(source)}, "split": "train", "streaming": True}
+    shards = list_shards(source)
+    for shard in shards:
+        check_shard(shard)
+    options: dict[str, Any] = {"data_files": {"train": shards}, "split": "train", "streaming": True}
     try:
         samples = load_dataset("webdataset", **options)
         found = [name for name, feature in samples.features.items() if isinstance(feature, Audio)]
         # `datasets` would take even encoded audio through torchcodec; bytes it hands on as they are.
         features = Features({**samples.features, **dict.fromkeys(found, Value("binary"))})
         samples = load_dataset("webdataset", features=features, **options)
-    except (OSError, ValueError, RuntimeError) as error:
+    except Exception as error:  # as above
         raise ValueError(f"{source.path}: cannot be read as WebDataset shards ({error}).") from error
     column = source.columns.get("audio") or (found[0] if found else "")
     if column not in found:

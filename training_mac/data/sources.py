@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from processing_mac.dataset_mac import Clip, is_parquet, iter_clips, read_rows
+from processing_mac.dataset_mac import Clip, is_address, is_parquet, iter_clips, read_rows
 from training_mac.data.audiocaps import Recordings
 from training_mac.data.hub_datasets import read_dataset
 from training_mac.data.json_list import read_json_list
@@ -35,9 +35,16 @@ def read_source(source: Source, problems: Problems, missing: Problems) -> Number
     files, origin = Files(), row_name(source)
     for number, clip in READERS[source.format](source, problems):
         if isinstance(clip.audio, str) and clip.audio not in files:
-            missing.append(f"{origin} {number}: no recording {clip.audio}")
+            missing.append(f"{origin} {number}: {why_missing(clip.audio)}")
         else:
             yield number, with_defaults(clip, source)
+
+
+def why_missing(audio: str) -> str:
+    """What is said of a recording that is not there."""
+    if is_address(audio):
+        return f"{audio} is an address; training reads files, so fetch it first"
+    return f"no recording {audio}"
 
 
 def with_defaults(clip: Clip, source: Source) -> Clip:
@@ -128,13 +135,13 @@ def read_openaqa(source: Source, problems: Problems) -> NumberedClips:
     root = source.audio_root or path.parent
 
     def place_audio(line: int, row: dict[str, Any]) -> dict[str, Any] | None:
-        folder = root.get(row.get("dataset")) if isinstance(root, dict) else root
+        folder = root.get(str(row.get("dataset"))) if isinstance(root, dict) else root
         if folder is None:
             problems.append(f"{path}, line {line}: no folder for dataset {row.get('dataset')!r} in `audio_root`.")
             return None
         audio = str(row.get(names["audio"]) or "")
         name = os.path.basename(audio) if source.audio_root and os.path.isabs(audio) else audio
-        question = " ".join(filter(None, [row.get(names["prompt"]), row.get("input")]))
+        question = " ".join(str(row[key]) for key in (names["prompt"], "input") if row.get(key))
         return {**row, names["audio"]: os.path.join(folder, name) if name else "", names["prompt"]: question}
 
     rows = ((line, placed) for line, row in read_json_list(path) if (placed := place_audio(line, row)))

@@ -14,7 +14,7 @@ from torch.utils.data import IterableDataset, get_worker_info
 
 from training_mac.data.data_error import DataError
 from training_mac.data.features import compute_log_mel
-from training_mac.data.shards import open_shards, sample_clip
+from training_mac.data.shards import open_shards, read_samples, sample_clip
 from training_mac.examples.scenes import Recording, SceneMaker, may_meet
 from training_mac.recipe.data_fields import DataRecipe, Source
 
@@ -64,7 +64,7 @@ class StreamingTrainingSet(IterableDataset):
         previous: Recording | None = None
         for number in itertools.count(self.epoch):
             read = 0
-            for sample in self.deal(number):
+            for sample in read_samples(self.deal(number), self.source):
                 recording = self.load(sample)
                 if recording is None:
                     continue

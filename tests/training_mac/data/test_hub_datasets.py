@@ -149,7 +149,7 @@ def test_a_row_without_audio_is_left_out_of_the_cache(manifest: Path, make_set, 
 def test_samples_without_their_rate_are_refused_and_lists_of_numpy_are_texts(tmp_path: Path, load_clips) -> None:
     rows = {"audio": [[0.0] * 500], "caption": [["one", "two"]]}
     datasets.Dataset.from_dict(rows).with_format("numpy").save_to_disk(tmp_path / "samples")
-    with pytest.raises(ValueError, match=r"samples, row 1: The audio column holds samples without their rate"):
+    with pytest.raises(ValueError, match=r"samples, row 1: the audio column holds samples without their rate"):
         load_clips({"path": str(tmp_path / "samples")})
     (tmp_path / "a.wav").touch()
     paths = datasets.Dataset.from_dict({"audio": [str(tmp_path / "a.wav")], "caption": [["one", "two"]]})

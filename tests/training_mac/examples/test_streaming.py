@@ -11,9 +11,9 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from training_mac.data.shards import expand_braces
+from training_mac.data.shards import expand_braces, read_samples
 from training_mac.examples.streaming import StreamingTrainingSet
-from training_mac.recipe.data_fields import DataRecipe
+from training_mac.recipe.data_fields import DataRecipe, Source
 
 
 @pytest.fixture
@@ -131,3 +131,31 @@ def test_a_stream_trains(shards: str, base: Path, write_recipe, train) -> None:
     assert state["global_step"] == 3 and all(
         math.isfinite(row["loss"]) for row in state["log_history"] if "loss" in row
     )
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda content: content[: len(content) // 2], "a truncated archive"),
+        (lambda content: content[: content.rindex(b"ustar") - 257], "a truncated archive"),  # between two files
+        (lambda content: b"", "an empty archive"),
+        (lambda content: bytes(10_240), "an empty archive"),
+        (lambda content: b"no archive" * 1000, "cannot be read as WebDataset shards"),
+    ],
+    ids=["cut in a file", "cut between files", "empty", "no files", "text"],
+)
+def test_a_broken_shard_is_named(damage, message, shards: str, make_set) -> None:
+    first = Path(shards.replace("{000..002}", "000"))
+    first.write_bytes(damage(first.read_bytes()))
+    with pytest.raises(ValueError, match=message) as error:
+        make_set(DataRecipe(shards), seed=0)
+    assert "sounds-" in str(error.value)
+
+
+def test_a_shard_that_breaks_off_later_is_named(shards: str) -> None:
+    def samples():
+        yield {"__url__": "a.tar", "__key__": "7"}
+        raise tarfile.ReadError("unexpected end of data")
+
+    with pytest.raises(ValueError, match=r"cannot be read on after a.tar, 7 \(unexpected end of data\)"):
+        list(read_samples(samples(), Source(shards)))
