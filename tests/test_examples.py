@@ -32,7 +32,7 @@ def test_every_sound_can_be_heard(name):
     samples, rate = soundfile.read(FOLDER / name)
     assert rate == 16_000 and samples.ndim == 1
     assert 1 <= len(samples) / rate <= 10.24
-    assert 0.01 < abs(samples).max() < 1.5  # lossy formats overshoot
+    assert 0.01 < abs(samples).max() < 1.5  # a lossy format overshoots where the recording was at its limit
 
 
 @pytest.fixture
