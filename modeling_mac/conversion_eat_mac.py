@@ -26,10 +26,10 @@ def load_eat(source: str | PathLike, with_head: bool = False) -> tuple[EatConfig
 
     Args:
         source: A local file, folder or Hub id: fairseq's checkpoint, the released safetensors, or a folder of ours.
-        with_head: Whether the classification head is wanted.
+        with_head: Whether the weights of the classification head are wanted, too.
 
     Raises:
-        ValueError: the source cannot be read or is no EAT; see also `convert_eat_state_dict`.
+        ValueError: The source cannot be read or is no EAT; see also `convert_eat_state_dict`.
     """
     path = locate(source)
     config, weights = read_config(path), read_weights(path)
@@ -46,14 +46,15 @@ def convert_eat_state_dict(state_dict: Mapping[str, Any], with_head: bool = Fals
     Rename upstream's weights (EAT, commit 06c1c34) to ours; what only pretraining needs is left out.
 
     Args:
-        state_dict: Of fairseq's pretrained or fine-tuned model, or of the released safetensors.
-        with_head: Name them for `EatForAudioClassification`, head included, instead of `EatModel`.
+        state_dict: Tensors by upstream's names, of a model that fairseq pretrained or fine-tuned, or that was
+            released as safetensors.
+        with_head: Whether the names are those of `EatForAudioClassification`, head included, or of `EatModel`.
 
     Returns:
-        Exactly the weights of that model; no tensor is copied.
+        The tensors by our names: every weight of that model and no other. No tensor is copied.
 
     Raises:
-        ValueError: a weight is missing or unknown, or the positions are not those of EAT.
+        ValueError: A weight is missing or unknown, or the positions are not those of EAT.
     """
     keys: dict[str, str] = {}  # released name -> key in the file
     unexpected = []
@@ -79,6 +80,7 @@ def convert_eat_state_dict(state_dict: Mapping[str, Any], with_head: bool = Fals
 
 def released_name(key: str) -> str:
     """A key of either style -> the released one without its `model.` in front."""
+    # fairseq names the one modality that EAT has after images, since it grew out of data2vec's code for these.
     name = key.removeprefix("model.").removeprefix("modality_encoders.IMAGE.")
     return name.replace("context_encoder.norm.", "pre_norm.")
 
@@ -98,6 +100,7 @@ def check_positions(key: str, positions: torch.Tensor) -> None:
     """Refuse a position table other than the fixed one, which the model computes; early files hold its first rows."""
     expected = sin_cos_positions(positions.shape[-1], FREQUENCY_PATCHES)
     expected = expected[:, : positions.shape[1]] if positions.dim() == 3 else expected
+    # A table that was saved in half precision differs from ours by that type's rounding.
     tolerance = max(1e-4, torch.finfo(positions.dtype).eps)
     if positions.shape != expected.shape or not torch.allclose(positions.float(), expected, rtol=0, atol=tolerance):
         raise ValueError(
@@ -113,11 +116,11 @@ def eat_config_from_state_dict(
     The configuration that converted weights need.
 
     Args:
-        state_dict: What `convert_eat_state_dict` returns.
-        released: The config.json that came with the weights; used if it is EAT's.
+        state_dict: Tensors by our names, as `convert_eat_state_dict` returns them.
+        released: Content of the config.json that came with the weights; it counts if its `model_type` is "eat".
 
     Raises:
-        ValueError: the number of attention heads is neither there nor known, or the blocks are pre-norm.
+        ValueError: The number of attention heads is neither there nor known, or the blocks are pre-norm.
     """
     weights = {name.removeprefix("eat."): weight for name, weight in state_dict.items()}
     released = released if released is not None and released.get("model_type") == "eat" else {}

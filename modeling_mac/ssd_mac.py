@@ -18,10 +18,11 @@ import torch
 from torch import nn
 
 
-# Tokens. Inside a chunk the work grows with its square, across chunks with their number: a CPU wants a chunk that
-# stays in its caches, an accelerator few launches.
+# Tokens in a chunk. The work inside a chunk grows with the square of its length, the work from chunk to chunk with
+# their number. A CPU is fastest with chunks that stay in its caches, an accelerator with few launches of kernels.
 CPU_CHUNK, ACCELERATOR_CHUNK = 96, 256
-# Below it exp leaves the normal float32 numbers; CPUs compute such, and what overflows, several times as slowly.
+# The exponential of anything less is no normal float32 number (these end at exp(-87.3)), and CPUs compute with such
+# numbers, as with those that overflow, several times as slowly.
 LEAST_EXPONENT = -87.0
 
 
@@ -42,17 +43,18 @@ def ssd_scan(
     Run the recurrence over a whole sequence.
 
     Args:
-        x: (batch, length, heads, head_dim) inputs.
-        dt: (batch, length, heads) step sizes before softplus.
-        A: (heads,) negative decay rates.
-        B: (batch, length, groups, state) input projections; a group serves `heads // groups` neighbouring heads.
-        C: (batch, length, groups, state) output projections.
-        D: (heads,) skip weights.
-        dt_bias: (heads,) added to `dt` before softplus.
-        dt_limit: Bounds of the step size after softplus.
-        initial_state: (batch, heads, head_dim, state) state before the first token; zeros if None.
-        seq_idx: (batch, length) integers, equal for tokens of one packed sequence: the state starts from zero where
-            the number changes. An initial state belongs to the first sequence.
+        x: Inputs, (batch, length, heads, head_dim).
+        dt: Step sizes before bias and softplus, (batch, length, heads).
+        A: Decay rates, all negative, (heads,).
+        B: Projections of the inputs into the state, (batch, length, groups, state); a group serves `heads // groups`
+            neighbouring heads.
+        C: Projections of the state into the outputs, (batch, length, groups, state).
+        D: Weights with which an input is added to its own output, (heads,); None adds nothing.
+        dt_bias: Bias of the step sizes before softplus, (heads,).
+        dt_limit: Least and greatest step size after softplus.
+        initial_state: State before the first token, (batch, heads, head_dim, state); zeros if None.
+        seq_idx: Number of the packed sequence that each token belongs to, (batch, length): the state starts from
+            zero where the number changes. An initial state belongs to the first sequence.
 
     Returns:
         y: (batch, length, heads, head_dim) in the dtype of `x`; final state: (batch, heads, head_dim, state) float32.
@@ -82,8 +84,9 @@ def chunk_decays(
     What is left of a token's contribution, and of the state before the chunk, at every token of the chunk.
 
     Args:
-        log_decay: (batch, heads, chunk) logarithm of each token's decay.
-        seq_idx: (batch, length) packed sequence of each token; nothing is left in another one.
+        log_decay: Logarithm of each token's decay, (batch, heads, tokens of the chunk).
+        seq_idx: Number of each token's packed sequence, (batch, length); nothing is left in another sequence.
+        chunk: Place of the chunk in the sequence.
 
     Returns:
         between: (batch, heads, token, later token), without meaning below the diagonal; from_start: (batch, heads,
@@ -122,6 +125,7 @@ class ChunkedScan(torch.autograd.Function):
         seq_idx: torch.Tensor | None,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         groups = B.shape[2]
+        # (b, g, n, r p): the heads of a group lie together, so that one product serves them all
         state = None if initial_state is None else initial_state.float().unflatten(1, (groups, -1)).flatten(2, 3).mT
         states: list[torch.Tensor | None] = []
         outputs = []
@@ -231,7 +235,7 @@ def per_state_column(decay: torch.Tensor, groups: int, head_dim: int) -> torch.T
 
 
 def step_size(dt: torch.Tensor, dt_bias: torch.Tensor | None, dt_limit: tuple[float, float]) -> torch.Tensor:
-    """softplus(dt + bias) in float32, clamped."""
+    """The step sizes in float32: softplus(dt + bias), held between the limits."""
     dt = dt.float() if dt_bias is None else dt.float() + dt_bias.float()
     dt = nn.functional.softplus(dt)
     return dt if tuple(dt_limit) == (0.0, math.inf) else dt.clamp(*dt_limit)
@@ -253,12 +257,14 @@ def ssd_step(
     Run the recurrence for one token, writing the new state into `state`.
 
     Args:
-        state: (batch, heads, head_dim, state) float32; changed in place, nothing of its size is allocated. Fastest in
-            the layout in which `ssd_scan` returns it for one group, where the heads of a state entry lie together.
-        x: (batch, heads, head_dim) input.
-        dt: (batch, heads) step size before softplus.
-        A, D, dt_bias: (heads,) as in `ssd_scan`.
-        B, C: (batch, groups, state) projections.
+        state: State before the token, (batch, heads, head_dim, state) in float32; it is changed in place, and nothing
+            of its size is allocated. Fastest in the layout in which `ssd_scan` returns it for one group, where the
+            heads of a state entry lie together.
+        x: Input of the token, (batch, heads, head_dim).
+        dt: Step size before bias and softplus, (batch, heads).
+        A: Decay rates, (heads,), as in `ssd_scan`; so are `D`, `dt_bias` and `dt_limit`.
+        B: Projection of the input into the state, (batch, groups, state).
+        C: Projection of the state into the output, (batch, groups, state).
 
     Returns:
         y: (batch, heads, head_dim) in the dtype of `x`.

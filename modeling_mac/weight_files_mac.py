@@ -29,7 +29,8 @@ STANDARD_NAMES = (
     "pytorch_model.bin.index.json",
 )
 
-# fairseq puts the weights under "model", other trainers under "state_dict"; the rest is their training state.
+# Training programs save more than a model: fairseq puts the weights under "model", others under "state_dict"; the rest
+# is the state of their training.
 NESTED_WEIGHTS = ("model", "state_dict")
 
 PICKLE_REFUSED = (
@@ -41,7 +42,13 @@ PICKLE_REFUSED = (
 
 def locate(source: str | PathLike) -> Path:
     """
-    The local file or folder that `source` means; a Hub id is downloaded: safetensors if there are any, else pickles.
+    Find the checkpoint on this machine, after a download where it stands on the Hub.
+
+    Args:
+        source: A local file or folder, or a Hub id; of a repository the safetensors are taken, else its pickles.
+
+    Returns:
+        The path of the file or folder.
 
     Raises:
         ValueError: `source` is neither on disk nor on the Hub, or the repository has no weights.
@@ -68,7 +75,7 @@ def read_config(path: Path) -> dict[str, Any]:
 
 
 def read_json(file: Path) -> dict[str, Any]:
-    """A JSON object; ValueError for anything else."""
+    """Read a JSON object; anything else in the file raises a ValueError that names it."""
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
     except ValueError as error:
@@ -79,16 +86,23 @@ def read_json(file: Path) -> dict[str, Any]:
 
 
 def config_folder(path: Path) -> Path:
-    """Where the config.json of a checkpoint would lie."""
+    """The folder in which the config.json of a checkpoint lies, if it has one."""
     return path if path.is_dir() else path.parent
 
 
 def read_weights(path: Path) -> dict[str, torch.Tensor]:
     """
-    All tensors of a file or of a folder's shards, mapped from disk where the format allows it.
+    Read all tensors of a checkpoint, mapped from disk where the format allows it.
+
+    Args:
+        path: A file, or a folder with one file or the shards of one checkpoint.
+
+    Returns:
+        Each weight's tensor by its name in the checkpoint.
 
     Raises:
-        ValueError: a folder without a clear set of weights, a damaged file, or a pickle that holds more than tensors.
+        ValueError: `path` is a folder without a clear set of weights, a damaged file, or a pickle that holds more than
+            tensors.
     """
     weights: dict[str, torch.Tensor] = {}
     for file in weight_files(path):
@@ -150,15 +164,18 @@ def load_strictly(
     Build a model on these tensors; those that have the right dtype are shared, not copied.
 
     Args:
-        model_class: A model of transformers or ours.
-        config: Its configuration.
-        state_dict: Its weights; a tied head may be left out.
-        what: The weights' name in messages.
-        dtype: Of the model.
-        new: Weights under this prefix may be missing: they are initialised.
+        model_class: Class of the model, of transformers or ours.
+        config: Configuration of the model.
+        state_dict: Tensors of the model by name; a tied head may be left out.
+        what: Name of the checkpoint in error messages.
+        dtype: Number type in which the model computes; tensors of another one are converted.
+        new: Prefix of the weights that may be missing and are then initialised; None if none may.
+
+    Returns:
+        The model, with every weight of `state_dict` in its place.
 
     Raises:
-        ValueError: names the weights that are missing, left over or of another shape.
+        ValueError: The weights do not fit; the message names those that are missing, left over or of another shape.
     """
     model, loading_info = model_class.from_pretrained(
         None,

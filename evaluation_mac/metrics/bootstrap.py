@@ -26,9 +26,10 @@ def bootstrap_intervals(
     The 95% interval of every corpus score, in the score's own unit.
 
     Args:
-        metrics: metrics of the same captions; they share the resamples, so their intervals can be compared.
-        resamples: how many resamples to draw.
-        seed: the same seed gives the same intervals.
+        metrics: Scores of the same captions by several metrics; they share the resamples, so that their
+            intervals can be compared.
+        resamples: Number of resamples to draw.
+        seed: Seed of the draws; the same seed gives the same intervals.
     """
     if not metrics:
         return {}
@@ -56,10 +57,10 @@ def weighted_intervals(
     The 95% interval of scores that are no formula of sums, such as a median or an average precision.
 
     Args:
-        score: the scores when each of the items counts so many times, (items,) integers.
-        items: how many there are.
-        resamples: how many resamples to draw.
-        seed: the same seed gives the same intervals.
+        score: Function that takes how many times each item counts, (items,) integers, and gives the scores by name.
+        items: Number of items to draw from.
+        resamples: Number of resamples to draw.
+        seed: Seed of the draws; the same seed gives the same intervals.
     """
     generator = np.random.default_rng(seed)
     drawn = [score(np.bincount(generator.integers(items, size=items), minlength=items)) for _ in range(resamples)]

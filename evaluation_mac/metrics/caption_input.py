@@ -13,7 +13,8 @@ def check_captions(
     Candidates and references as lists. Captions may be empty, and rows may differ in their number of references.
 
     Raises:
-        ValueError: no row at all, unequal numbers of rows, a row without references, or something that is no text.
+        ValueError: There is no row at all, unequal numbers of rows, a row without references, or
+            something that is no text.
     """
     for name, captions in (("candidates", candidates), ("references", references)):
         if isinstance(captions, (str, bytes, dict)):

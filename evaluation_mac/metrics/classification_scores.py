@@ -10,9 +10,9 @@ def classification_scores(
     Scores of a zero-shot classifier, whose one prediction for a clip is the most similar label.
 
     Args:
-        similarity: (clips, labels), high is likely.
-        labels: (clips, labels) bool, the true ones, at least one a clip.
-        weights: (clips,) how many times each clip counts; once if None.
+        similarity: Score of each label for each clip, (clips, labels); the higher, the likelier.
+        labels: Whether each label is true of each clip, (clips, labels) bool; at least one label a clip is.
+        weights: Number of times that each clip counts, (clips,); once if None.
 
     Returns:
         `accuracy`: share of clips whose prediction is one of their labels; `micro_f1`, over all decisions (with one

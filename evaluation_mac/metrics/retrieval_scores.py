@@ -29,8 +29,8 @@ def find_relevant(order: np.ndarray, relevant: np.ndarray) -> tuple[np.ndarray, 
     How well each query finds what it should.
 
     Args:
-        order: (queries, items) indices of items, best first.
-        relevant: (queries, items) bool, at least one a query.
+        order: Indices of the items in the order found for each query, best first, (queries, items).
+        relevant: Whether each item answers each query, (queries, items) bool; at least one a query does.
 
     Returns:
         (queries,) the rank of the first relevant item, from 1, and (queries,) the average precision at 10, where a
@@ -47,8 +47,9 @@ def retrieval_scores(ranks: np.ndarray, precisions: np.ndarray, weights: np.ndar
     Scores over queries.
 
     Args:
-        ranks, precisions: (queries,) of `find_relevant`.
-        weights: (queries,) how many times each query counts; once if None.
+        ranks: Rank of each query's first relevant item, from 1, (queries,).
+        precisions: Average precision at 10 of each query, in 0..1, (queries,).
+        weights: Number of times that each query counts, (queries,); once if None.
 
     Returns:
         `recall_1`, `recall_5`, `recall_10`: share of queries with a relevant item among the first so many;

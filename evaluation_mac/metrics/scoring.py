@@ -78,13 +78,13 @@ def score_captions(
     Scores of candidate captions, with the numbers that COCO's caption scorer gives.
 
     Args:
-        candidates: a caption for each clip, as written: tokens are made here. May be empty.
-        references: for each clip its reference captions, at least one; their number may differ from clip to clip.
-        metrics: of `METRICS`; "meteor", "spice" and "spider" need Java and the extra `metrics`, "spice" and "spider"
-            also Stanford CoreNLP.
-        sentence_encoder: folder or Hub name of the encoder for "sentence_similarity".
-        resamples: bootstrap resamples for 95% intervals; 0 for none, 1000 is usual.
-        seed: makes the intervals repeatable.
+        candidates: Caption of each clip as written, since tokens are made here; it may be empty.
+        references: Reference captions of each clip, at least one; their number may differ from clip to clip.
+        metrics: Names out of `METRICS`; "meteor", "spice" and "spider" need Java and the extra `metrics`, "spice" and
+            "spider" also Stanford CoreNLP.
+        sentence_encoder: Folder or Hub name of the encoder for "sentence_similarity".
+        resamples: Number of bootstrap resamples for 95 % intervals; 0 for no intervals, 1000 is usual.
+        seed: Seed of the resamples; the same seed gives the same intervals.
 
     Returns:
         `corpus` {name: score}, `per_caption` [{name: score}, ...] in the order of the candidates, `skipped`
@@ -93,7 +93,7 @@ def score_captions(
         sentence_similarity; of "statistics": length, vocabulary, reference_length, reference_vocabulary (no interval).
 
     Raises:
-        ValueError: an unknown metric, or captions that cannot be scored; the message names the rows.
+        ValueError: A metric is unknown, or captions cannot be scored; the message names the rows.
     """
     unknown = sorted(set(metrics) - set(METRICS)) if not isinstance(metrics, str) else [metrics]
     if unknown:

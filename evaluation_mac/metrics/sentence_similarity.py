@@ -18,9 +18,9 @@ def sentence_similarity(candidates: list[str], references: list[list[str]], enco
     Mean cosine similarity in -1..1, named `sentence_similarity`, of captions as they were written.
 
     Args:
-        candidates: a caption for each clip.
-        references: the reference captions of each clip.
-        encoder: folder or Hub name of an encoder that was trained for mean pooling.
+        candidates: Caption of each clip.
+        references: Reference captions of each clip.
+        encoder: Folder or Hub name of an encoder that was trained for mean pooling.
     """
     try:
         text_encoder = TextEncoder(encoder)

@@ -16,10 +16,10 @@ class TextEncoder:
     The text tower of CLAP or of a model like it; any other encoder, averaged over the states of its tokens.
 
     Args:
-        name: folder or Hub name.
+        name: Folder or Hub name of the encoder.
 
     Raises:
-        ValueError: it cannot be loaded.
+        ValueError: The encoder cannot be loaded.
     """
 
     def __init__(self, name: str = CLAP):
