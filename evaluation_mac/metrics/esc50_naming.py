@@ -1,7 +1,7 @@
 """The 50 categories of ESC-50 in words: what a caption may call each of them, and what it must not be taken for."""
 
 from evaluation_mac.metrics.naming import Naming
-from evaluation_mac.metrics.naming import word_list as _words
+from evaluation_mac.metrics.naming import expand as _words
 
 
 _MOTOR = "engine, engines, motor, motors"
@@ -251,4 +251,4 @@ OTHER_EXPRESSIONS: tuple[str, ...] = _words(
     " without a break, without any break, breaks the silence, breaking the silence, light rail, hand rail"
 )
 
-NAMING = Naming("the 50 ESC-50 categories", SOURCE_WORDS, OTHER_EXPRESSIONS)
+NAMING = Naming(SOURCE_WORDS, OTHER_EXPRESSIONS, called="ESC-50 categories")

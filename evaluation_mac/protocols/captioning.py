@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 
 from evaluation_mac.metrics.bootstrap import bootstrap_intervals
 from evaluation_mac.metrics.caption_scores import averaged
-from evaluation_mac.metrics.naming import Naming, read_scene
+from evaluation_mac.metrics.naming import Naming, kind_of_scene
 from evaluation_mac.metrics.scoring import METRICS, score_captions
 from evaluation_mac.protocols.clap_refine import Clap, caption_refined
 from evaluation_mac.protocols.clip_records import Answer, Ask
@@ -42,8 +42,10 @@ def evaluate_captions(
 
     `naming_accuracy` is the share of captions that name the `source` of their clip and no other source of the
     collection; of a scene of two ("dog followed by rain", "dog while rain") it must name both and how they relate. It
-    counts the clips whose sources are the collection's; where some are scenes of two, each relation is counted alone,
-    too: `naming_accuracy_followed_by`, `naming_accuracy_while`.
+    counts the clips whose sources are the collection's; where some are scenes, each sort is counted alone, too:
+    `naming_accuracy_followed_by`, `naming_accuracy_while`, `naming_accuracy_in_order`, `naming_accuracy_general` (see
+    `Naming.names`). "everyday" also says of speech and of music in what share of the clips that have it it is named,
+    `noticed_speech`, and of those that have not, `claimed_speech`.
 
     Args:
         clips: Recordings with references and maybe sources.
@@ -70,12 +72,15 @@ def add_naming(evaluation: Evaluation, sources: Sequence[str | None], naming: Na
     groups: dict[str, list[float]] = {"naming_accuracy": []}
     for row, source, is_known in zip(evaluation.clips, sources, known, strict=True):
         row["source"] = source or ""
-        row["naming_accuracy"] = int(naming.names_source(row["caption"], str(source))) if is_known else ""
+        row["naming_accuracy"] = int(naming.names(row["caption"], str(source))) if is_known else ""
         if is_known:
             groups["naming_accuracy"].append(row["naming_accuracy"])
-            if scene := read_scene(str(source)):
-                relation = scene[2].replace(" ", "_")
-                groups.setdefault(f"naming_accuracy_{relation}", []).append(row["naming_accuracy"])
+            if sort := kind_of_scene(str(source)):
+                groups.setdefault(f"naming_accuracy_{sort}", []).append(row["naming_accuracy"])
+            for kind in naming.noticed:
+                is_there = any(kind in naming.all_of(one) for one in naming.kinds_of(str(source)))
+                group = f"{'noticed' if is_there else 'claimed'}_{kind}"
+                groups.setdefault(group, []).append(int(naming.mentions(row["caption"], kind)))
     for name, hits in groups.items():
         share = averaged(name, hits)
         evaluation.scores[name] = float(share.corpus()[0])

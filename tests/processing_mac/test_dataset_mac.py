@@ -100,7 +100,10 @@ BROKEN = {
     ),
     "deep.jsonl": (b"[" * 100_000 + b"\n", "line 1: not valid JSON .*recursion"),
     "surrogate.jsonl": (b'{"audio": "a.wav", "caption": "\\ud800"}\n', "line 1: not valid JSON .*surrogates"),
-    "list.jsonl": (b'{"audio": ["a.wav"], "caption": "A"}\n', "line 1: the audio column holds samples without their rate"),
+    "list.jsonl": (
+        b'{"audio": ["a.wav"], "caption": "A"}\n',
+        "line 1: the audio column holds samples",
+    ),
     "empty.parquet": (b"", "cannot be read as Parquet"),
 }
 

@@ -17,7 +17,6 @@ from torch.utils.data import Dataset
 from tqdm import tqdm
 
 from modeling_mac import EatModel
-from training_mac.data.data_error import DataError
 
 
 ENCODER_BATCH = 16
@@ -25,7 +24,7 @@ ENCODER_BATCH = 16
 
 class EncodedExamples(Dataset):
     """
-    Examples of one window with `encoder_hidden_states` (1, 1 + patches, dim) in place of `input_features`.
+    Examples with `encoder_hidden_states` (windows, 1 + patches, dim) in place of `input_features`.
 
     Args:
         examples: A training set, encoded epoch after epoch.
@@ -38,7 +37,6 @@ class EncodedExamples(Dataset):
 
     Raises:
         OSError: no room for the file.
-        ValueError: an example of several windows.
     """
 
     def __init__(
@@ -54,8 +52,9 @@ class EncodedExamples(Dataset):
         self.examples, self.variants, self.epoch = examples, variants, 0
         self.mix, self.seed = mix, seed
         rows, columns = encoder.config.grid
-        shape = (variants * len(examples), 1 + rows * columns, encoder.config.hidden_size)
-        self.encoded = map_file(file, shape)
+        store = GrowingStore(file, (1 + rows * columns, encoder.config.hidden_size))
+        store.reserve(variants * len(examples))  # a window each; longer ones make it grow
+        self.starts = [0]  # the first window of each example, and the end of the last one
         self.others: list[dict[str, Any]] = []
         home, was_training = encoder.device, encoder.training
         encoder.eval().to(device)
@@ -63,19 +62,23 @@ class EncodedExamples(Dataset):
             examples.set_epoch(variant)
             for first in range(0, len(examples), ENCODER_BATCH):
                 batch = range(first, min(first + ENCODER_BATCH, len(examples)))
-                self.encode([examples[row] for row in batch], encoder)
+                self.encode([examples[row] for row in batch], encoder, store)
+        self.encoded = store.rows
         encoder.train(was_training).to(home)
 
     @torch.no_grad()
-    def encode(self, batch: Sequence[dict[str, Any]], encoder: EatModel) -> None:
+    def encode(self, batch: Sequence[dict[str, Any]], encoder: EatModel, store: "GrowingStore") -> None:
         """Append a few examples."""
+        for example in batch:
+            self.starts.append(self.starts[-1] + len(example["input_features"]))
+            self.others.append({name: example[name] for name in example if name != "input_features"})
         features = torch.cat([example["input_features"] for example in batch])
-        if len(features) != len(batch):
-            raise DataError("`cached_epochs` needs clips of one window each; some of these are longer.")
-        states = encoder(features.to(encoder.device)).last_hidden_state
-        place = len(self.others)
-        self.encoded[place : place + len(batch)] = states.cpu().half().numpy()
-        self.others += [{name: example[name] for name in example if name != "input_features"} for example in batch]
+        store.reserve(self.starts[-1])
+        first = self.starts[-1] - len(features)
+        for place, windows in enumerate(features.split(ENCODER_BATCH)):
+            states = encoder(windows.to(encoder.device)).last_hidden_state
+            begin = first + place * ENCODER_BATCH
+            store.rows[begin : begin + len(windows)] = states.cpu().half().numpy()
 
     def set_epoch(self, epoch: int) -> None:
         """Called by the Trainer's data loader at the start of an epoch."""
@@ -99,30 +102,56 @@ class EncodedExamples(Dataset):
         states = self.states(variant + row)
         if self.mix:
             rng = np.random.default_rng([self.seed, self.epoch, row])
-            states = states.lerp(self.states(variant + int(rng.integers(len(self)))), float(rng.uniform(0, self.mix)))
+            other = self.states(variant + int(rng.integers(len(self))))[: len(states)]
+            mixed = states[: len(other)].lerp(other, float(rng.uniform(0, self.mix)))
+            states = torch.cat([mixed, states[len(other) :]])
         return {"encoder_hidden_states": states, **self.others[variant + row]}
 
     def states(self, place: int) -> torch.Tensor:
-        """(1, 1 + patches, dim)"""
-        return torch.from_numpy(self.encoded[place : place + 1]).float()
+        """(windows, 1 + patches, dim)"""
+        return torch.from_numpy(self.encoded[self.starts[place] : self.starts[place + 1]]).float()
 
 
-def map_file(file: Path, shape: tuple[int, ...]) -> np.memmap:
+class GrowingStore:
     """
     float16 numbers in a file that nobody else sees: it is gone when the process ends, however it ends.
 
     Its room is reserved before it is written to, since a mapping that meets a full disk later kills the process.
+
+    Args:
+        file: Its name, for a moment.
+        row_shape: Of what is stored one by one.
+
+    Attributes:
+        rows: What is stored, (rows, *row_shape).
     """
-    size = int(np.prod(shape)) * np.dtype(np.float16).itemsize
-    file.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        with open(file, "w+b") as stream:
+
+    def __init__(self, file: Path, row_shape: tuple[int, ...]):
+        self.name, self.row_shape = file, row_shape
+        file.parent.mkdir(parents=True, exist_ok=True)
+        self.stream = open(file, "w+b")  # noqa: SIM115 as long as the store lives
+        self.rows = np.zeros((0, *row_shape), np.float16)
+
+    def reserve(self, count: int) -> None:
+        """
+        Make room for so many rows, and for half as many more whenever there was too little.
+
+        Raises:
+            OSError: there is none.
+        """
+        if count <= len(self.rows):
+            return
+        count = max(count, len(self.rows) * 3 // 2)
+        shape = (count, *self.row_shape)
+        size = int(np.prod(shape)) * np.dtype(np.float16).itemsize
+        try:
             if hasattr(os, "posix_fallocate"):  # not on macOS
-                os.posix_fallocate(stream.fileno(), 0, size)
-            return np.memmap(stream, np.float16, "r+", shape=shape)
-    except OSError as error:
-        raise OSError(
-            f"{file}: no room for {size / 1e6:,.1f} MB of encodings ({error}). Make room, or lower `cached_epochs`."
-        ) from error
-    finally:
-        file.unlink(missing_ok=True)
+                os.posix_fallocate(self.stream.fileno(), 0, size)
+            self.rows = np.memmap(self.stream, np.float16, "r+", shape=shape)
+        except OSError as error:
+            raise OSError(
+                f"{self.name}: no room for {size / 1e6:,.1f} MB of encodings ({error}). Make room, or lower "
+                "`cached_epochs`."
+            ) from error
+        finally:
+            self.name.unlink(missing_ok=True)

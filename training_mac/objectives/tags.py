@@ -83,10 +83,7 @@ class SpanTagger(nn.Module):
         whole = spans
         if self.training:
             spans, labels = torch.cat([whole, draw_parts(whole)]), labels.repeat(2)
-        window, first, end = spans.unbind(1)
-        inside = (row[window] >= first.unsqueeze(1)) & (row[window] < end.unsqueeze(1))  # (spans, kept)
-        means = torch.einsum("sk,skd->sd", inside.to(tokens.dtype), tokens[window])
-        logits = self.head(self.norm(means / inside.sum(1, keepdim=True).clamp(min=1)))
+        logits = self.head(self.norm(mean_tokens(tokens, row, spans)[0]))
         loss = self.loss(logits, labels)
         if self.teachers and self.training:
             loss = loss + self.imitation_loss(input_features, whole, logits, tokens, row)
@@ -148,6 +145,25 @@ class SpanTagger(nn.Module):
         connector.linear_2.bias.copy_(-connector.linear_2.weight[:, :sources] @ usual)
 
 
+def mean_tokens(tokens: torch.Tensor, row: torch.Tensor, spans: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """
+    What the tokens under each span have in common.
+
+    Args:
+        tokens: (windows, kept, dim).
+        row: (windows, kept) the tokens' rows.
+        spans: (spans, 3): window, first patch row, end patch row.
+
+    Returns:
+        Their mean (spans, dim), 0 where there is none; and how many there are (spans,).
+    """
+    window, first, end = spans.unbind(1)
+    inside = (row[window] >= first.unsqueeze(1)) & (row[window] < end.unsqueeze(1))  # (spans, kept)
+    sums = torch.einsum("sk,skd->sd", inside.to(tokens.dtype), tokens[window])
+    count = inside.sum(1)
+    return sums / count.unsqueeze(1).clamp(min=1), count
+
+
 def draw_parts(spans: torch.Tensor) -> torch.Tensor:
     """
     `PART` rows somewhere in each span (spans, 3), all of a shorter one.
@@ -196,15 +212,20 @@ class SpanCollator:
                 yield window, row, max(stop // self.patch_size, row + 1)
 
 
+def whiten_encoder(tower: EatModel, scenes: Any) -> None:
+    """Start the patch embedding from the first 4.8 s of some 500 recordings."""
+    extractor = scenes.extractor
+    log_mels = (scenes.log_mels[row][:480].float() for row in islice(scenes.readable_rows(), 500))
+    whiten_patches(tower.embeddings, [(log_mel - extractor.mean) / extractor.scale for log_mel in log_mels])
+
+
 def make_tag_trainer(stage: Stage, materials: Materials) -> MacTrainer:
     """A trainer of the encoder alone."""
     scenes: Any = make_training_set(stage.data, materials.processor, stage.training.seed, materials.tables)
     sources = list_sources(scenes.clips)
     tower = materials.model.model.audio_tower
     if stage.recipe.whiten:
-        extractor = scenes.extractor
-        log_mels = (scenes.log_mels[row][:480].float() for row in islice(scenes.readable_rows(), 500))
-        whiten_patches(tower.embeddings, [(log_mel - extractor.mean) / extractor.scale for log_mel in log_mels])
+        whiten_encoder(tower, scenes)
     teachers = [ConvTagger.from_weights(weights) for weights in materials.teachers]
     return MacTrainer(
         SpanTagger(tower, len(sources), stage.recipe.kept_patches, teachers),

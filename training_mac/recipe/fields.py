@@ -39,6 +39,10 @@ class Recipe:
         default=None,
         metadata={"help": Help("Tokenizer of `base_language_model`; by default the one in its folder.", "base")},
     )
+    encoder_of: str | None = field(
+        default=None,
+        metadata={"help": Help("MAC folder or Hub id whose encoder a new model starts with.", "base")},
+    )
     model: dict = field(
         default_factory=dict,
         metadata={
@@ -64,11 +68,12 @@ class Recipe:
     )
 
     # What a stage teaches
-    objective: Literal["captions", "tags", "teacher"] = field(
+    objective: Literal["captions", "tags", "teacher", "embeddings"] = field(
         default="captions",
         metadata={
             "help": "'captions': the whole model; 'tags': its encoder alone, on the `source` column; 'teacher': on "
-            "that column, too, a convolutional network for the encoder to imitate."
+            "that column, too, a convolutional network for the encoder to imitate; 'embeddings': the encoder alone, "
+            "on `teacher_targets`."
         },
     )
     teacher_width: int = field(
@@ -78,16 +83,23 @@ class Recipe:
         default=False,
         metadata={"help": "While it learns tags, the encoder also imitates the teachers of all earlier stages."},
     )
+    teacher_targets: list[str] = field(
+        default_factory=list,
+        metadata={
+            "help": "Files of what a teacher from elsewhere hears in the recordings of `train_data`, and of their "
+            "tags: see training_mac/objectives/embeddings.py."
+        },
+    )
     average_checkpoints: int = field(
         default=0,
-        metadata={"help": "End a stage on tags with the mean of its last so many checkpoints; 0: with the last."},
+        metadata={"help": "End a stage of an encoder alone with the mean of its last checkpoints, so many; 0: no."},
     )
     whiten: bool = field(
         default=False,
-        metadata={"help": "Before tags, start the patch embedding from the principal components of the recordings."},
+        metadata={"help": "Start the encoder's patch embedding from the principal components of the recordings."},
     )
     kept_patches: int = field(
-        default=128, metadata={"help": "Patches of a window that enter the encoder while it learns tags."}
+        default=128, metadata={"help": "Patches of a window that enter the encoder while it learns alone."}
     )
     loss_on: Literal["answer", "all"] = field(
         default="answer", metadata={"help": "'answer': learn the answers only; 'all': the prompts too, as LTU."}
@@ -182,6 +194,7 @@ class Recipe:
 
     def __post_init__(self) -> None:
         self.base_model = shipped_model(self.base_model) if self.base_model else None
+        self.encoder_of = shipped_model(self.encoder_of) if self.encoder_of else None
 
 
 def shipped_model(name: str) -> str:

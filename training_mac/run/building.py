@@ -114,6 +114,8 @@ def new_model(recipe: Recipe, texts: Iterable[str]) -> tuple[MacForConditionalGe
     except StrictDataclassError as error:
         raise ValueError(f"`model`: {error}") from error
     model = MacForConditionalGeneration(config)
+    if recipe.encoder_of is not None:
+        take_encoder(model, recipe.encoder_of)
     if recipe.A_init_range is not None:
         set_decay_rates(model, recipe.A_init_range)
     model.generation_config.update(
@@ -124,6 +126,20 @@ def new_model(recipe: Recipe, texts: Iterable[str]) -> tuple[MacForConditionalGe
         suppress_tokens=[config.audio_token_id],
     )
     return model, tokenizer
+
+
+def take_encoder(model: MacForConditionalGeneration, trained: str) -> None:
+    """
+    Start with the encoder of a trained model.
+
+    Raises:
+        ValueError: it is another encoder than `model` has.
+    """
+    tower = load_base(trained)[0].model.audio_tower
+    try:
+        model.model.audio_tower.load_state_dict(tower.state_dict())
+    except RuntimeError as error:
+        raise ValueError(f"`encoder_of`: the encoder of {trained} is not of the sizes in `audio_config`.") from error
 
 
 @torch.no_grad()

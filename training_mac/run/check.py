@@ -16,7 +16,7 @@ from training_mac.data.check import read_and_check
 from training_mac.data.tables import ClipTables
 from training_mac.loop.adapters import MODULES, check_lora, check_lora_targets
 from training_mac.loop.validation import score
-from training_mac.recipe.data_fields import parse_sources
+from training_mac.recipe.data_fields import TWO, parse_sources
 from training_mac.recipe.fields import MacTrainingArguments, Recipe
 from training_mac.recipe.file import Stage
 from training_mac.run.building import find_model, load_front
@@ -77,6 +77,8 @@ def check_origin(recipe: Recipe, settings: Mapping[str, Any]) -> None:
     trained = recipe.base_model or recipe.base_language_model
     if recipe.A_init_range is not None and trained is not None:
         raise ValueError(f"`A_init_range` is for a new language model; {trained} has learnt its decay rates.")
+    if recipe.encoder_of is not None and (trained or recipe.base_audio_tower) is not None:
+        raise ValueError(f"`encoder_of` is for a new model; {trained or recipe.base_audio_tower} has an encoder.")
 
 
 @contextmanager
@@ -102,6 +104,7 @@ def check_fields(stage: Stage) -> None:
         raise ValueError("`save_strategy: best` keeps nothing without validation: it needs `eval_strategy`.")
     if recipe.average_checkpoints:
         check_averaging(recipe, training)
+    check_targets(stage)
     if recipe.objective == "captions" and all(getattr(recipe, part) == "frozen" for part in MODULES):
         raise ValueError("`encoder`, `connector` and `language_model` are all 'frozen': nothing would train.")
     if training.dataloader_persistent_workers:
@@ -130,14 +133,35 @@ def check_sharding(recipe: Recipe, training: MacTrainingArguments) -> None:
 
 def check_averaging(recipe: Recipe, training: MacTrainingArguments) -> None:
     """Refuse a mean of checkpoints that are not written or not kept."""
-    if recipe.objective != "tags":
-        raise ValueError(f"`average_checkpoints` is for `objective: tags`, not for {recipe.objective!r}.")
+    if recipe.objective not in ("tags", "embeddings"):
+        raise ValueError(f"`average_checkpoints` is for an encoder alone, not for `objective: {recipe.objective}`.")
     kept = 0 if training.save_strategy == "no" else training.save_total_limit or math.inf
     if kept < recipe.average_checkpoints:
         raise ValueError(
             f"`average_checkpoints` is {recipe.average_checkpoints}, but `save_strategy` and `save_total_limit` keep "
             f"{kept}."
         )
+
+
+def check_targets(stage: Stage) -> None:
+    """Refuse a teacher's targets that nothing imitates, none to imitate, and recordings unlike those it heard."""
+    objective, targets = stage.recipe.objective, stage.recipe.teacher_targets
+    if targets and objective != "embeddings":
+        raise ValueError(f"`teacher_targets` are for `objective: embeddings`, not for {objective!r}.")
+    if objective != "embeddings":
+        return
+    if not targets:
+        raise ValueError("`teacher_targets` is missing: `objective: embeddings` imitates what they hold.")
+    off = (*TWO, "tempo", "pitch", "time_shift", "repeat_probability")
+    changed = [name for name in off if getattr(stage.data, name)]
+    changed += ["min_excerpt"] if stage.data.min_excerpt < 1 else []
+    if changed:
+        raise ValueError(
+            f"{', '.join(f'`{name}`' for name in changed)}: the teacher heard each recording as it is, so `objective: "
+            "embeddings` may change its level and its spectrum only."
+        )
+    if stage.data.max_windows != 1:
+        raise ValueError("`objective: embeddings` learns from windows: say `max_windows: 1`.")
 
 
 def check_teachers(stage: Stage, stages: Sequence[Stage]) -> None:

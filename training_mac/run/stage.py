@@ -8,6 +8,7 @@ from training_mac.loop.adapters import learns_whole, module_to_train
 from training_mac.loop.averaging import mean_weights
 from training_mac.loop.checkpoints import whole_checkpoints
 from training_mac.objectives.captions import make_caption_trainer
+from training_mac.objectives.embeddings import make_embedding_trainer
 from training_mac.objectives.materials import Materials
 from training_mac.objectives.tags import make_tag_trainer
 from training_mac.objectives.teacher import make_teacher_trainer
@@ -15,7 +16,12 @@ from training_mac.recipe.file import Stage
 from training_mac.run.folder import Run, gather_weights, learnt_weights
 
 
-OBJECTIVES = {"teacher": make_teacher_trainer, "tags": make_tag_trainer, "captions": make_caption_trainer}
+OBJECTIVES = {
+    "teacher": make_teacher_trainer,
+    "tags": make_tag_trainer,
+    "embeddings": make_embedding_trainer,
+    "captions": make_caption_trainer,
+}
 
 
 def train_stage(run: Run, stage: Stage, tables: ClipTables) -> None:
@@ -34,7 +40,7 @@ def train_stage(run: Run, stage: Stage, tables: ClipTables) -> None:
         latest = whole_checkpoints(run.stage_folder(stage.number))[: stage.recipe.average_checkpoints]
         trainer.model.load_state_dict(mean_weights(latest))
         PartialState().print(f"Stage {stage.number} ends with the mean of {', '.join(path.name for path in latest)}.")
-    if stage.recipe.objective == "tags":
+    if stage.recipe.objective in ("tags", "embeddings"):
         trainer.model.hand_over(model.model.connector)
     teacher = learnt_weights(trainer.model.state_dict(), True) if stage.recipe.objective == "teacher" else None
     run.save_result(stage, learnt_weights(gather_weights(trainer, model), learns_whole(run.recipes)), teacher)

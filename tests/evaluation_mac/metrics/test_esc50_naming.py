@@ -10,8 +10,8 @@ from evaluation_mac.metrics.esc50_naming import NAMING, OTHER_EXPRESSIONS, SOURC
 from evaluation_mac.metrics.naming import load_naming
 
 
-is_scored, named_sources, names_both = NAMING.is_scored, NAMING.named_sources, NAMING.names_both
-names_in_order, names_source, naming_accuracy = NAMING.names_in_order, NAMING.names_source, NAMING.accuracy
+is_scored, named_sources, names_both = NAMING.is_scored, NAMING.named, NAMING.names_both
+names_in_order, names_source, naming_accuracy = NAMING.names_in_order, NAMING.names, NAMING.accuracy
 RECIPE = yaml.safe_load((Path(__file__).parents[3] / "recipes" / "esc50_captions.yaml").read_text())
 SOURCES = RECIPE["sources"]
 
@@ -216,5 +216,5 @@ def test_a_scene_of_two_is_named_with_its_order():
 
 def test_word_lists_are_chosen_by_name():
     assert load_naming("esc50") is NAMING
-    with pytest.raises(ValueError, match="no word lists 'esc51'; there are esc50"):
+    with pytest.raises(ValueError, match="no word lists 'esc51'; there are esc50, everyday"):
         load_naming("esc51")

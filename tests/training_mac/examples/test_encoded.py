@@ -50,6 +50,22 @@ def test_each_variant_is_read_in_its_epochs(encoder: EatModel, scenes: TrainingS
             torch.testing.assert_close(encoded[row]["encoder_hidden_states"], expected, atol=3e-3, rtol=1e-2)
 
 
+def test_examples_may_have_several_windows(encoder: EatModel, scenes: TrainingSet, tmp_path: Path) -> None:
+    scenes.scenes.data.max_windows = scenes.scenes.most_frames = None
+    scenes.scenes.data.join_probability = 0.0
+    scenes.log_mels = [torch.randn(frames, 128) for frames in (60, 90, 200)]
+    encoded = EncodedExamples(scenes, encoder, variants=2, file=tmp_path / "encoded", mix=0.4)
+    encoder.eval()
+    for epoch in (0, 1):
+        for one in (encoded, scenes):
+            one.set_epoch(epoch)
+        for row, windows in enumerate((1, 2, 4)):
+            assert encoded[row]["encoder_hidden_states"].shape == (windows, 33, 32)
+            expected = encoder(scenes[row]["input_features"]).last_hidden_state
+            torch.testing.assert_close(encoded.states(epoch * 3 + row), expected, atol=3e-3, rtol=1e-2)
+    assert not torch.equal(encoded[2]["encoder_hidden_states"][0], encoded.states(5)[0])  # something is mixed in
+
+
 def test_a_share_of_another_example_is_mixed_in(encoder: EatModel, scenes: TrainingSet, tmp_path: Path) -> None:
     encoded = EncodedExamples(scenes, encoder, 2, tmp_path / "encoded", mix=0.4, seed=3)
     encoded.encoded[:] = np.arange(6)[:, None, None]  # 0 to 2 in even epochs, 3 to 5 in odd ones

@@ -33,7 +33,7 @@ SHARDS = {"train_data": "sounds-{000..009}.tar", "eval_data": None}
             {"stages": [{"objective": "tags", "imitate_teachers": True}, {"objective": "teacher"}]},
             "Stage 1: .*must come first",
         ),
-        ({"average_checkpoints": 2}, "is for `objective: tags`, not for 'captions'"),
+        ({"average_checkpoints": 2}, "is for an encoder alone, not for `objective: captions`"),
         ({"objective": "tags", "average_checkpoints": 2}, "is 2, but `save_strategy` and `save_total_limit` keep 0"),
         (
             {"objective": "tags", "average_checkpoints": 2, "save_strategy": "epoch", "save_total_limit": 1},
@@ -85,7 +85,7 @@ def test_naming_accuracy_needs_sources(base, write_recipe, manifest, tmp_path, t
     fields = {"base_model": str(base), "eval_data": str(path), **BEST, "metric_for_best_model": "naming_accuracy"}
     with pytest.raises(ValueError, match=r"`naming`: no clip of `eval_data` has a `source` .* the 50 ESC-50"):
         check_stages(load_stages([str(write_recipe(**fields))]), tables)
-    with pytest.raises(ValueError, match=r"no word lists 'esc'; there are esc50"):
+    with pytest.raises(ValueError, match=r"no word lists 'esc'; there are esc50, everyday"):
         check_stages(load_stages([str(write_recipe(**fields, naming="esc"))]), tables)
     recipe = write_recipe(**fields, naming=None)
     with pytest.raises(ValueError, match="possible are loss, bleu_1, bleu_2, bleu_3, bleu_4, rouge_l, cider_d\\."):

@@ -1,0 +1,96 @@
+"""
+What is said of a recording: `everyday_captions.yaml` read, and its wordings put together to sentences.
+
+Used by `prepare_everyday.py` and `mix_everyday.py` beside it.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import yaml
+
+
+FOLDER = Path(__file__).parent
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of sound: its AudioSet labels, what it is besides, and pairs of (sentence, noun phrase)."""
+
+    name: str
+    labels: tuple[str, ...]
+    part_of: tuple[str, ...]
+    wording: tuple[tuple[str, str], ...]
+    named: str  # by evaluation_mac.everyday_naming
+
+
+class Grammar:
+    """
+    Args:
+        folder: Holds `everyday_captions.yaml` and `esc50_captions.yaml`.
+    """
+
+    def __init__(self, folder: Path = FOLDER):
+        rules = yaml.safe_load((folder / "everyday_captions.yaml").read_text(encoding="utf-8"))
+        borrowed = yaml.safe_load((folder / "esc50_captions.yaml").read_text(encoding="utf-8"))
+        sources = {**borrowed["sources"], **borrowed["no_source"]}
+        self.relations: dict[str, list[str]] = rules["relations"]
+        self.left_out: dict[str, str] = rules["left_out"]
+        self.kinds: dict[str, Kind] = {}
+        for name, rule in rules["kinds"].items():
+            if "like" in rule:
+                template = rules["templates"][rule["like"]]
+                pairs = [[text.format(name=rule["name"]) for text in pair] for pair in template]
+            elif "wording" in rule:
+                pairs = rule["wording"]
+            else:
+                pairs = [[one["clause"], one["phrase"]] for one in sources[name]]
+            wording = tuple((clause, phrase) for clause, phrase in pairs)
+            labels, part_of = tuple(rule["labels"]), tuple(rule.get("part_of", ()))
+            self.kinds[name] = Kind(name, labels, part_of, wording, rule.get("named", name))
+
+    @cached_property
+    def tags(self) -> list[str]:
+        """All that may be heard: the kinds, and what they are part of."""
+        return sorted({tag for kind in self.kinds.values() for tag in (kind.name, *kind.part_of)})
+
+    def find(self, labels: Sequence[str]) -> str | None:
+        """The first kind that has one of these AudioSet labels; None if there is none."""
+        names = (name for name, kind in self.kinds.items() if any(label in kind.labels for label in labels))
+        return next(names, None)
+
+    def kind_left_out(self, labels: Sequence[str]) -> str | None:
+        """The first of the labels that is never to be learnt, if any."""
+        return next((label for label in labels if label in self.left_out), None)
+
+    def tags_of(self, name: str) -> set[str]:
+        """A kind and all that it is part of."""
+        found: set[str] = set()
+        waiting = [name]
+        while waiting:
+            tag = waiting.pop()
+            if tag not in found:
+                found.add(tag)
+                waiting += self.kinds[tag].part_of if tag in self.kinds else ()
+        return found
+
+    def tell(self, names: Sequence[str], relation: str, rng: np.random.Generator) -> str:
+        """
+        One caption of one kind, of two in a `relation` of the grammar's, or of a "sequence" of more.
+
+        Args:
+            names: The kinds, in the order in which they are heard or, at once, the stronger one first.
+        """
+        pairs = [self.kinds[name].wording[int(rng.integers(len(self.kinds[name].wording)))] for name in names]
+        if len(pairs) == 1:
+            return pairs[0][0]
+        (x, _), (y, b), *rest = pairs
+        forms = self.relations["followed_by" if relation == "sequence" else relation]
+        caption = forms[int(rng.integers(len(forms)))].format(x=x, y=y, b=b)
+        for index, (_, phrase) in enumerate(rest, start=1):
+            form = self.relations["sequence_end" if index == len(rest) else "sequence"][0]
+            caption += form.format(b=phrase)
+        return caption

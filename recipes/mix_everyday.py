@@ -1,0 +1,264 @@
+"""
+Scenes of everyday sounds, with what a teacher hears in them: what `everyday.yaml` learns from.
+
+    python recipes/mix_everyday.py --data runs/everyday/train.csv --teacher yamnet.tflite --output runs/scenes-0
+
+Each scene is one recording of `--data` (a manifest of `prepare_everyday.py`), or two or three: one after another, at
+once, or one faintly behind the other, with other speeds, levels and pauses each time. `--seed` gives other scenes. The
+teacher is YAMNet (Google, Apache-2.0) as a TFLite file, run by `ai-edge-litert`; nothing of it is in what is trained.
+Without one there are captions only. `--seconds 60` gives longer scenes, of up to four recordings, each over and over.
+
+Writes into `--output`:
+    NAME-N.flac           the scenes at 16 kHz, after the name of the folder
+    scenes.csv            their captions
+    targets.safetensors   what is to be heard in them, as `training_mac.objectives.embeddings` reads it
+A run that was stopped goes on at the next hundred.
+"""
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import soundfile
+import soxr
+
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from everyday_grammar import Grammar
+from prepare_esc50 import read_table, write_manifest
+
+from processing_mac.audio_mac import load_waveform
+from training_mac.objectives.embeddings import TeacherTargets
+
+
+RATE = 16_000
+SHORT = {"single": 0.4, "followed_by": 0.25, "while": 0.17, "behind": 0.13, "sequence": 0.05}
+LONG = {"single": 0.15, "followed_by": 0.25, "sequence": 0.6}  # of scenes that are longer than the 10 s of a window
+VOICES = ("voice", "music")  # whose pitch tells something: only their level changes
+EMBEDDING = 121  # YAMNet's tensor before its classes
+FRAME, STEP = 15_600, 15_360  # samples that it hears at a time, and from one to the next
+MOST_DRAWS = 10_000  # in search of another recording
+PART = 100  # scenes between two looks at what is done
+CUT_OFF = 3_000  # Hz, of the lossy source of some recordings: it must not tell one collection from another
+
+
+@dataclass
+class Event:
+    """A recording in a scene: its kind, samples, and first sample there."""
+
+    name: str
+    wave: np.ndarray
+    start: int = 0
+
+    @property
+    def end(self) -> int:
+        return self.start + len(self.wave)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True, help="manifest of the recordings")
+    parser.add_argument("--teacher", type=Path, help="yamnet.tflite")
+    parser.add_argument("--seconds", type=int, default=10, help="of the longest scenes (default: 10)")
+    parser.add_argument("--scenes", type=int, default=4000, help="how many (default: 4000)")
+    parser.add_argument("--captions", type=int, default=3, help="wordings of each (default: 3)")
+    parser.add_argument("--seed", type=int, default=0, help="of every choice (default: 0)")
+    parser.add_argument("--output", type=Path, required=True, help="folder of the scenes")
+    options = parser.parse_args(arguments)
+    try:
+        recordings = read_table(options.data)
+        options.output.mkdir(parents=True, exist_ok=True)
+        mixer = Mixer(recordings, Grammar(), options.seconds)
+        hear = load_teacher(options.teacher) if options.teacher else None
+        for first in range(0, options.scenes, PART):
+            write_part(mixer, hear, options, range(first, min(first + PART, options.scenes)))
+    except (OSError, ValueError) as error:
+        parser.error(str(error))
+    gather(options.output)
+
+
+def load_teacher(path: Path) -> Callable[[np.ndarray], np.ndarray]:
+    """
+    YAMNet: (samples,) -> embeddings (frames, 1024) float16, square roots, of every 0.96 s.
+
+    Raises:
+        ValueError: no such file.
+    """
+    from ai_edge_litert.interpreter import Interpreter
+
+    if not path.is_file():
+        raise ValueError(f"{path}: no such file; expected yamnet.tflite.")
+    interpreter: Any = Interpreter(str(path), num_threads=1, experimental_preserve_all_tensors=True)
+    interpreter.allocate_tensors()
+    place = interpreter.get_input_details()[0]["index"]
+
+    def hear(wave: np.ndarray) -> np.ndarray:
+        frames = []
+        for first in range(0, max(len(wave) - STEP // 2, 1), STEP):
+            frame = wave[first : first + FRAME]
+            interpreter.set_tensor(place, np.pad(frame, (0, FRAME - len(frame))).astype(np.float32)[None])
+            interpreter.invoke()
+            frames.append(np.sqrt(np.maximum(interpreter.get_tensor(EMBEDDING).reshape(-1), 0)))
+        return np.stack(frames).astype(np.float16)
+
+    return hear
+
+
+class Mixer:
+    """
+    Args:
+        recordings: Rows with audio, source (a kind of the grammar) and group.
+        grammar: What is said of kinds.
+        seconds: Of the longest scenes.
+    """
+
+    def __init__(self, recordings: Sequence[dict[str, str]], grammar: Grammar, seconds: int):
+        self.recordings, self.grammar = recordings, grammar
+        self.longest, self.shares = seconds * RATE, SHORT if seconds <= 10 else LONG
+        names = np.array([one["source"] for one in recordings])
+        counts = dict(zip(*np.unique(names, return_counts=True), strict=True))
+        weights = np.array([counts[name] ** -0.5 for name in names])  # so that speech is not all there is
+        self.chances = weights / weights.sum()
+
+    def draw(self, rng: np.random.Generator) -> tuple[str, list[Event]]:
+        """How the recordings of a scene follow, and the recordings as drawn, each varied."""
+        relation = str(rng.choice(list(self.shares), p=list(self.shares.values())))
+        rows: list[dict[str, str]] = []
+        most = 3 if self.shares is SHORT else int(rng.integers(3, 5))
+        for _ in range({"single": 1, "sequence": most}.get(relation, 2)):
+            rows.append(self.draw_other(rows, rng))
+        if rows[0]["source"] in ("silence", "noise"):
+            relation, rows = "single", rows[:1]
+        longest = self.longest // (len(rows) if relation in ("followed_by", "sequence") else 1)
+        return relation, [Event(row["source"], self.vary(row, longest, rng)) for row in rows]
+
+    def draw_other(self, rows: Sequence[dict[str, str]], rng: np.random.Generator) -> dict[str, str]:
+        """A recording; after others one of another kind, not silence or noise, that says something new."""
+        heard = [self.grammar.tags_of(row["source"]) for row in rows]
+        for _ in range(MOST_DRAWS):
+            row = self.recordings[int(rng.choice(len(self.recordings), p=self.chances))]
+            tags = self.grammar.tags_of(row["source"])
+            told = any(row["source"] in other or one["source"] in tags for one, other in zip(rows, heard, strict=True))
+            if not rows or (not told and row["source"] not in ("silence", "noise")):
+                return row
+        raise ValueError("Found too few kinds of sound to put together: expected three that have nothing in common.")
+
+    def vary(self, row: dict[str, str], longest: int, rng: np.random.Generator) -> np.ndarray:
+        """A recording without empty ends, at most `longest` samples, faster or slower, maybe muffled."""
+        wave = trim(load_waveform(row["audio"]))
+        tags = self.grammar.tags_of(row["source"])
+        if row["source"] == "silence":
+            return wave[:longest]
+        if not any(tag in tags for tag in VOICES) and rng.random() < 0.6:
+            wave = soxr.resample(wave, RATE, RATE * float(rng.uniform(0.85, 1.18)), quality="QQ")
+        if rng.random() < 0.25:
+            wave = soxr.resample(soxr.resample(wave, RATE, 2 * CUT_OFF), 2 * CUT_OFF, RATE)
+        if len(wave) > longest:
+            first = int(rng.integers(len(wave) - longest + 1))
+            wave = wave[first : first + longest]
+        if len(wave) > RATE and rng.random() < 0.4:
+            wave = wave[: int(len(wave) * rng.uniform(0.4, 1))]
+        pause = np.zeros(int(rng.uniform(0.05, 0.8) * RATE), np.float32)
+        if self.shares is LONG:  # over and over, for a good part of its share
+            wave = np.resize(np.concatenate([wave, pause]), int(longest * rng.uniform(0.3, 1)))
+        elif len(wave) < 3 * RATE and rng.random() < 0.35:
+            wave = np.concatenate([wave, pause] * int(rng.integers(2, 5)))[:longest]
+        return fade(wave)
+
+
+def trim(wave: np.ndarray) -> np.ndarray:
+    """Without the nothing before and after."""
+    loud = np.flatnonzero(np.abs(wave) > 1e-3 * np.abs(wave).max())
+    return wave[loud[0] : loud[-1] + 1] if len(loud) > RATE // 10 else wave
+
+
+def fade(wave: np.ndarray) -> np.ndarray:
+    """With 10 ms from and to nothing, so that a cut does not click."""
+    ramp = np.minimum(np.arange(len(wave)) / 160, 1)
+    return (wave * ramp * ramp[::-1]).astype(np.float32)
+
+
+def arrange(relation: str, events: list[Event], longest: int, rng: np.random.Generator) -> np.ndarray:
+    """Give the events their places and levels; the scene, (samples,)."""
+    for event in events:
+        level = np.sqrt(np.mean(event.wave**2) + 1e-12)
+        if event.name != "silence":
+            event.wave = event.wave * 0.1 / level
+    if relation in ("while", "behind"):
+        first, second = events
+        decibels = rng.uniform(0, 5) if relation == "while" else rng.uniform(7, 16)
+        length = max(min(len(first.wave), longest), RATE)
+        second.wave = np.tile(second.wave, -(-length // len(second.wave)))[: int(length * rng.uniform(0.6, 1))]
+        second.wave = fade(second.wave) * 10 ** (-decibels / 20)
+        second.start = int(rng.uniform(0, length - len(second.wave) + 1))
+    else:
+        for before, after in pairwise(events):
+            after.wave = after.wave * 10 ** (rng.uniform(-8, 8) / 20)
+            after.start = before.end + int(rng.choice([0, rng.uniform(0, 0.6) * RATE]))
+    if rng.random() < 0.3:
+        lead = int(rng.uniform(0, 1.5) * RATE)
+        for event in events:
+            event.start += lead
+    length = min(longest, max(event.end for event in events) + int(rng.choice([0, rng.uniform(0, 1.5) * RATE])))
+    scene = np.zeros(length, np.float32)
+    for event in events:
+        event.wave = event.wave[: max(length - event.start, 0)]
+        scene[event.start : event.end] += event.wave
+    if events[0].name == "silence":
+        return scene
+    scene *= 10 ** (rng.uniform(-32, -1) / 20) / max(np.abs(scene).max(), 1e-6)
+    return scene + rng.standard_normal(length).astype(np.float32) * 10 ** (rng.uniform(-100, -62) / 20)
+
+
+def cut_up(events: Sequence[Event], length: int, grammar: Grammar) -> list[tuple[float, float, set[str]]]:
+    """(first second, end second, tags) of each stretch in which the same is heard, none shorter than 0.3 s."""
+    ends = sorted({0, length, *(min(place, length) for event in events for place in (event.start, event.end))})
+    stretches = []
+    for first, end in pairwise(ends):
+        heard = [event.name for event in events if event.start < end and event.end > first]
+        if heard and end - first >= 0.3 * RATE:
+            stretches.append((first / RATE, end / RATE, set[str]().union(*map(grammar.tags_of, heard))))
+    return stretches
+
+
+def write_part(mixer: Mixer, hear: Callable | None, options: Any, numbers: range) -> None:
+    """Some of the scenes and their targets, unless they are there."""
+    table = options.output / f"part-{numbers[0]}.csv"
+    if table.is_file():
+        return
+    targets, rows = TeacherTargets(mixer.grammar.tags), []
+    for number in numbers:
+        rng = np.random.default_rng([options.seed, number])
+        relation, events = mixer.draw(rng)
+        scene = arrange(relation, events, mixer.longest, rng)
+        path = options.output / f"{options.output.name}-{number}.flac"
+        soundfile.write(path, scene, RATE)
+        if hear is not None:
+            targets.add(path.name, hear(scene), cut_up(events, len(scene), mixer.grammar))
+        names = [event.name for event in events]
+        captions = [mixer.grammar.tell(names, relation, rng) for _ in range(options.captions)]
+        rows.append({"audio": path.name, **{f"caption_{k}": text for k, text in enumerate(captions, start=1)}})
+    if hear is not None:
+        targets.save(table.with_suffix(".safetensors"))
+    write_manifest(table, rows)
+
+
+def gather(folder: Path) -> None:
+    """Join the parts."""
+    parts = sorted(folder.glob("part-*.csv"), key=lambda path: int(path.stem.split("-")[1]))
+    heard = [part.with_suffix(".safetensors") for part in parts if part.with_suffix(".safetensors").is_file()]
+    if heard:
+        TeacherTargets.join([TeacherTargets.load(part) for part in heard]).save(folder / "targets.safetensors")
+    rows = [row for part in parts for row in read_table(part)]
+    write_manifest(folder / "scenes.csv", rows)
+    print(f"{folder / 'scenes.csv'}: {len(rows)} scenes")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,244 @@
+"""
+An encoder that imitates a teacher from elsewhere: what that hears in each stretch of a recording, and its tags.
+
+A tagger that has heard millions of recordings tells more by the numbers of its last layer than any label does: which
+sounds are alike, and what goes on behind what. Its embeddings are computed before, by a script of the data's own
+(`recipes/mix_everyday.py`), and read here from a file, so that a teacher may be of any framework. Tags stand beside
+them: many at once where several sources sound together.
+"""
+
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import nn
+
+from modeling_mac import EatModel
+from processing_mac.dataset_mac import Clip
+from training_mac.examples.training_set import make_training_set
+from training_mac.loop.trainer import MacTrainer
+from training_mac.objectives.materials import Materials
+from training_mac.objectives.tags import SpanTagger, draw_parts, mean_tokens, whiten_encoder
+from training_mac.recipe.file import Stage
+
+
+FRAMES_PER_SECOND = 100
+TEACHER_STEP = 0.96  # seconds from one embedding to the next
+IMITATION = 10.0  # weight of the embeddings' mean squared error beside the tags' summed cross entropy
+SELDOM = -4.0  # the tags' scores at first: each is heard in some 2 % of the stretches
+
+
+class TeacherTargets:
+    """
+    What is to be heard in some recordings.
+
+    Args:
+        tags: All that may be heard, in the order of the targets.
+
+    Attributes:
+        files: Names of the recordings, without folder.
+        embeddings: Of each (frames, width) float16, one every `TEACHER_STEP`.
+        stretches: Of each, (first second, end second, ids of the tags).
+    """
+
+    def __init__(self, tags: Sequence[str]):
+        self.tags = list(tags)
+        self.ids = {tag: number for number, tag in enumerate(self.tags)}
+        self.files: list[str] = []
+        self.embeddings: list[torch.Tensor] = []
+        self.stretches: list[list[tuple[float, float, list[int]]]] = []
+
+    @property
+    def width(self) -> int:
+        """Of an embedding."""
+        return self.embeddings[0].shape[1]
+
+    def add(self, file: str, embeddings: Any, stretches: Iterable[tuple[float, float, Iterable[str]]]) -> None:
+        """One recording; `embeddings` (frames, width), an array or tensor."""
+        self.files.append(file)
+        self.embeddings.append(torch.as_tensor(embeddings).half())
+        told = [(first, end, sorted(self.ids[tag] for tag in tags)) for first, end, tags in stretches]
+        self.stretches.append(told)
+
+    @classmethod
+    def join(cls, parts: Sequence["TeacherTargets"]) -> "TeacherTargets":
+        """
+        All recordings of several.
+
+        Raises:
+            ValueError: they have other tags.
+        """
+        joined = cls(parts[0].tags)
+        for part in parts:
+            if part.tags != joined.tags:
+                raise ValueError("These teachers' targets have not the same tags: make them with one grammar.")
+            joined.files += part.files
+            joined.embeddings += part.embeddings
+            joined.stretches += part.stretches
+        return joined
+
+    def save(self, path: Path) -> None:
+        """As safetensors, under a temporary name first."""
+        told = json.dumps({"tags": self.tags, "files": self.files, "stretches": self.stretches})
+        counts = torch.tensor([len(one) for one in self.embeddings])
+        temporary = path.with_suffix(".tmp")
+        save_file({"embeddings": torch.cat(self.embeddings), "counts": counts}, temporary, {"told": told})
+        temporary.replace(path)
+
+    @classmethod
+    def load(cls, path: Path) -> "TeacherTargets":
+        """
+        What `save` wrote.
+
+        Raises:
+            ValueError: no such file, or another kind of file.
+        """
+        if not Path(path).is_file():
+            raise ValueError(f"{path}: no such file; expected the targets of a teacher (see recipes/mix_everyday.py).")
+        with safe_open(path, "pt") as file:
+            told = json.loads((file.metadata() or {}).get("told", "null"))
+            if told is None or not {"embeddings", "counts"} <= set(file.keys()):
+                raise ValueError(f"{path}: no `embeddings` and `counts`; expected the targets of a teacher.")
+            embeddings, counts = file.get_tensor("embeddings"), file.get_tensor("counts").tolist()
+        targets = cls(told["tags"])
+        targets.files, targets.embeddings = told["files"], list(embeddings.split(counts))
+        targets.stretches = [[(first, end, ids) for first, end, ids in one] for one in told["stretches"]]
+        return targets
+
+
+def read_targets(paths: Sequence[str], clips: Iterable[Clip]) -> TeacherTargets:
+    """
+    The targets of some recordings, which one or several files hold.
+
+    Raises:
+        ValueError: a bad file, or one of the recordings is in none of them.
+    """
+    targets = TeacherTargets.join([TeacherTargets.load(Path(path)) for path in paths])
+    known = set(targets.files)
+    if missing := [str(clip.audio) for clip in clips if Path(str(clip.audio)).name not in known]:
+        raise ValueError(f"`teacher_targets` have nothing of {len(missing)} recordings, the first is {missing[0]}.")
+    return targets
+
+
+class EmbeddingPupil(SpanTagger):
+    """
+    Encoder with two linear heads: the teacher's embedding at each patch, and tags of each stretch.
+
+    Args:
+        audio_tower: An `EatModel`, trained in place.
+        num_tags: Tags to tell.
+        kept_patches: Patches of a window that enter the encoder in training; all in evaluation.
+        width: Of the teacher's embedding.
+    """
+
+    def __init__(self, audio_tower: EatModel, num_tags: int, kept_patches: int, width: int):
+        super().__init__(audio_tower, num_tags, kept_patches)
+        nn.init.constant_(self.head.bias, SELDOM)
+        self.imitate = nn.Linear(audio_tower.config.hidden_size, width)
+        self.teacher_norm = nn.BatchNorm1d(width, affine=False)
+
+    def forward(  # type: ignore[override]
+        self,
+        input_features: torch.Tensor,
+        heard: torch.Tensor,
+        heard_rows: torch.Tensor,
+        spans: torch.Tensor,
+        labels: torch.Tensor,
+    ) -> dict[str, torch.Tensor]:
+        """
+        Args:
+            input_features: (windows, frames, mel bins).
+            heard: (windows, rows, width) the teacher's embedding at each row of patches.
+            heard_rows: (windows,) rows that are no padding.
+            spans: (spans, 3): window, first patch row, end patch row.
+            labels: (spans, tags), 1 where a tag is heard.
+
+        Returns:
+            `loss`; `logits` (spans, tags), in training (2 * spans, tags): of each, then of a part of each.
+        """
+        patches = self.draw_patches(heard_rows)
+        if self.training:
+            spans, labels = torch.cat([spans, draw_parts(spans)]), labels.repeat(2, 1)
+        tokens = self.audio_tower(input_features, kept_patches=patches).last_hidden_state[:, 1:]
+        row = patches // self.audio_tower.config.grid[1]  # (windows, kept)
+        means, count = mean_tokens(tokens, row, spans)
+        logits = self.head(self.norm(means))
+        missed = nn.functional.binary_cross_entropy_with_logits(logits, labels, reduction="none").sum(1)
+        loss = missed[count > 0].mean()  # the patches that were kept may leave a short span out
+        return {"loss": loss + IMITATION * self.distance(tokens, row, heard, heard_rows), "logits": logits}
+
+    def draw_patches(self, heard_rows: torch.Tensor) -> torch.Tensor:
+        """(windows, kept) patches that enter the encoder: in training some, padding only if there are no more."""
+        rows, columns = self.audio_tower.config.grid
+        patches = torch.arange(rows * columns, device=heard_rows.device).expand(len(heard_rows), -1)
+        if not self.training:
+            return patches
+        padding = patches // columns >= heard_rows.unsqueeze(1)
+        order = (torch.rand(patches.shape, device=patches.device) + padding).argsort(dim=1)
+        return order[:, : self.kept_patches]
+
+    def distance(
+        self, tokens: torch.Tensor, row: torch.Tensor, heard: torch.Tensor, heard_rows: torch.Tensor
+    ) -> torch.Tensor:
+        """Mean squared distance of what the tokens (windows, kept, dim) say from the normalised embeddings."""
+        aim = heard.gather(1, row.unsqueeze(-1).expand(-1, -1, heard.shape[2]))  # (windows, kept, width)
+        known = row < heard_rows.unsqueeze(1)  # (windows, kept)
+        return nn.functional.mse_loss(self.imitate(tokens[known]), self.teacher_norm(aim[known]))
+
+
+class TeacherCollator:
+    """
+    Examples of one window each -> what an `EmbeddingPupil` takes.
+
+    Args:
+        targets: Of all recordings.
+        grid: Rows and columns of patches in a window.
+        patch_size: Frames of a row.
+    """
+
+    def __init__(self, targets: TeacherTargets, grid: tuple[int, int], patch_size: int):
+        self.targets, self.rows, self.patch_size = targets, grid[0], patch_size
+        self.places = {file: place for place, file in enumerate(targets.files)}
+        centres = (torch.arange(self.rows) + 0.5) * patch_size / FRAMES_PER_SECOND
+        self.nearest = (centres / TEACHER_STEP).long()  # the embedding that each row lies in
+
+    def __call__(self, examples: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
+        heard, heard_rows, spans, labels = [], [], [], []
+        for window, example in enumerate(examples):
+            place = self.places[Path(example["audio"]).name]
+            embeddings = self.targets.embeddings[place]
+            heard.append(embeddings[self.nearest.clamp(max=len(embeddings) - 1)].float())
+            length = max(end for _, end, _ in example["spans"])  # frames
+            heard_rows.append(min(max(1, -(-length // self.patch_size)), self.rows))
+            for first, end, ids in self.targets.stretches[place]:
+                begin, stop = (round(second * FRAMES_PER_SECOND) // self.patch_size for second in (first, end))
+                begin = min(begin, self.rows - 1)
+                spans.append((window, begin, min(max(stop, begin + 1), self.rows)))
+                labels.append(torch.zeros(len(self.targets.tags)).index_fill_(0, torch.tensor(ids), 1.0))
+        return {
+            "input_features": torch.cat([example["input_features"] for example in examples]),
+            "heard": torch.stack(heard),
+            "heard_rows": torch.tensor(heard_rows),
+            "spans": torch.tensor(spans),
+            "labels": torch.stack(labels),
+        }
+
+
+def make_embedding_trainer(stage: Stage, materials: Materials) -> MacTrainer:
+    """A trainer of the encoder alone, which is to hear what a teacher from elsewhere does."""
+    scenes: Any = make_training_set(stage.data, materials.processor, stage.training.seed, materials.tables)
+    targets = read_targets(stage.recipe.teacher_targets, scenes.clips)
+    tower = materials.model.model.audio_tower
+    if stage.recipe.whiten:
+        whiten_encoder(tower, scenes)
+    return MacTrainer(
+        EmbeddingPupil(tower, len(targets.tags), stage.recipe.kept_patches, targets.width),
+        stage.training,
+        recipe=stage.recipe,
+        train_dataset=scenes,
+        data_collator=TeacherCollator(targets, tower.config.grid, tower.config.patch_size),
+    )
