@@ -3,9 +3,13 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 WORKERS ?= 2
+TESTS ?= tests
+# The lower bounds of pyproject.toml as exact versions; of the newest there is nothing to say.
+BOUNDS_lowest = sed -nE 's/^ +"([A-Za-z0-9-]+)>=([0-9.]+).*/\1==\2/p' pyproject.toml | grep -v '^torch=='
+BOUNDS_newest = true
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: caption test lint cards clean
+.PHONY: caption test test-newest test-lowest lint cards clean
 
 caption: $(VENV)/installed
 	$(BIN)/mac-caption examples
@@ -18,12 +22,27 @@ lint: $(VENV)/installed-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# Do the ranges of pyproject.toml hold at both ends? Run them before a release and when a library has a new version:
+# where the newest fails, mend or lower the upper bound; where the lowest fails, raise the lower bound. For a part:
+#   make test-lowest TESTS="tests/modeling_mac tests/processing_mac" WORKERS=1
+# Their environments are made anew each time. torch alone stays at the version of constraints.txt: others, the oldest above
+# all, have no build for a CPU on every package index. CONTRIBUTING.md says when both last ran, and with what.
+test-newest test-lowest: test-%:
+	rm -rf .venv-$*
+	$(PYTHON) -m venv .venv-$*
+	grep '^torch==' constraints.txt > .venv-$*/bounds.txt
+	$(BOUNDS_$*) >> .venv-$*/bounds.txt
+	.venv-$*/bin/python -m pip install --quiet --disable-pip-version-check $$(grep '^torch==' constraints.txt)
+	.venv-$*/bin/python -m pip install --quiet --disable-pip-version-check -c .venv-$*/bounds.txt -e .[dev]
+	.venv-$*/bin/python -m pip freeze --exclude-editable
+	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 .venv-$*/bin/python -m pytest -n $(WORKERS) $(TESTS)
+
 # The remote-code files of every model card, copied from the packages.
 cards: $(VENV)/installed
 	$(BIN)/python model_cards/make_cards.py
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info
+	rm -rf $(VENV) .venv-newest .venv-lowest build dist *.egg-info
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
