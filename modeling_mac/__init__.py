@@ -2,25 +2,32 @@
 
 from transformers import AutoConfig, AutoModel, AutoModelForAudioClassification, AutoModelForMultimodalLM
 
-from .configuration_mac import EatConfig, MacConfig
+from .configuration_mac import EatConfig, MacConfig, SsambaConfig
 from .modeling_eat import EatForAudioClassification, EatModel
 from .modeling_mac import MacForConditionalGeneration, MacModel
+from .modeling_ssamba import SsambaForAudioClassification, SsambaModel
 from .selective_scan_mac import selective_scan
 from .ssd_mac import ssd_scan, ssd_step
 
 
 AutoConfig.register("mac_eat", EatConfig)
+AutoConfig.register("mac_ssamba", SsambaConfig)
 AutoConfig.register("mac", MacConfig)
 AutoModel.register(EatConfig, EatModel)
+AutoModel.register(SsambaConfig, SsambaModel)
 AutoModel.register(MacConfig, MacModel)
 AutoModelForAudioClassification.register(EatConfig, EatForAudioClassification)
+AutoModelForAudioClassification.register(SsambaConfig, SsambaForAudioClassification)
 AutoModelForMultimodalLM.register(MacConfig, MacForConditionalGeneration)
 
 # Saved folders bring their own code, so that `trust_remote_code=True` loads them without this package.
 EatConfig.register_for_auto_class()
+SsambaConfig.register_for_auto_class()
 MacConfig.register_for_auto_class()
 EatModel.register_for_auto_class("AutoModel")
 EatForAudioClassification.register_for_auto_class("AutoModelForAudioClassification")
+SsambaModel.register_for_auto_class("AutoModel")
+SsambaForAudioClassification.register_for_auto_class("AutoModelForAudioClassification")
 MacModel.register_for_auto_class("AutoModel")
 MacForConditionalGeneration.register_for_auto_class("AutoModelForMultimodalLM")
 
@@ -31,6 +38,9 @@ __all__ = [
     "MacConfig",
     "MacForConditionalGeneration",
     "MacModel",
+    "SsambaConfig",
+    "SsambaForAudioClassification",
+    "SsambaModel",
     "selective_scan",
     "ssd_scan",
     "ssd_step",

@@ -75,8 +75,78 @@ class EatConfig(PreTrainedConfig):
         return self.window_frames // self.patch_size, self.num_mel_bins // self.patch_size
 
 
+POOLINGS = ("mean", "cls")
+
+
+@strict
+class SsambaConfig(PreTrainedConfig):
+    """
+    The SSAMBA encoder (arXiv 2405.11831): bidirectional Mamba-1 over patches of a log-mel spectrogram. Defaults are
+    base, as pretrained.
+
+    Args:
+        hidden_size: Width D of the tokens (tiny: 192, small: 384).
+        num_hidden_layers: Mamba layers; an even number where they stand in pairs.
+        paired_layers: Whether a layer and the next read the same tokens, forwards and backwards, and are added, as the
+            pretrained weights are used; else one after the other, as upstream's SUPERB runs have it.
+        state_size: State entries a channel.
+        conv_kernel: Taps of the short convolution.
+        expand: Channels of a mixer, in multiples of D.
+        num_mel_bins: Mel bins of the input.
+        patch_size: Side of a square patch, in frames and in mel bins.
+        stride: Distance of patches, in frames and in mel bins: 16 in pretraining, 10 in fine-tuning.
+        window_frames: Frames of one input window (10 ms each), for which the positions are stored.
+        layer_norm_eps: Epsilon of every LayerNorm.
+        drop_path_rate: Stochastic depth before the final norm; it rises linearly from 0 at the second layer.
+        pooling: What a classifier's head reads: `mean` of the patches' tokens or `cls`.
+        initializer_range: Standard deviation of newly made positions.
+    """
+
+    model_type = "mac_ssamba"
+
+    hidden_size: int = 768
+    num_hidden_layers: int = 24
+    paired_layers: bool = True
+    state_size: int = 16
+    conv_kernel: int = 4
+    expand: int = 2
+    num_mel_bins: int = 128
+    patch_size: int = 16
+    stride: int = 16
+    window_frames: int = 1024
+    layer_norm_eps: float = 1e-5
+    drop_path_rate: float = 0.0
+    pooling: str = "mean"
+    initializer_range: float = 0.02
+
+    def validate_architecture(self) -> None:
+        """Refuse sizes that cannot be; called by `@strict` after construction."""
+        if self.paired_layers and self.num_hidden_layers % 2:
+            raise ValueError(f"`num_hidden_layers` ({self.num_hidden_layers}) must be even: `paired_layers` is true.")
+        if self.pooling not in POOLINGS:
+            raise ValueError(f"`pooling` is {self.pooling!r}; expected one of {POOLINGS}.")
+        if not 0 < self.stride <= self.patch_size <= min(self.window_frames, self.num_mel_bins):
+            raise ValueError(
+                f"`stride` ({self.stride}) must lie in 1..`patch_size` ({self.patch_size}), and a patch inside "
+                f"`window_frames` ({self.window_frames}) and `num_mel_bins` ({self.num_mel_bins})."
+            )
+
+    @property
+    def time_step_rank(self) -> int:
+        """Inner width of the step sizes' projection."""
+        return -(-self.hidden_size // 16)
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Patches of one window along (time, frequency)."""
+        times, frequencies = (
+            (size - self.patch_size) // self.stride + 1 for size in (self.window_frames, self.num_mel_bins)
+        )
+        return times, frequencies
+
+
 # The kinds of audio tower, by `audio_config.model_type`; `audio_tower_mac.py` has the models.
-AUDIO_CONFIGS: dict[str, type[PreTrainedConfig]] = {"mac_eat": EatConfig}
+AUDIO_CONFIGS: dict[str, type[PreTrainedConfig]] = {"mac_eat": EatConfig, "mac_ssamba": SsambaConfig}
 
 
 def audio_config_from_dict(fields: Mapping[str, Any]) -> PreTrainedConfig:
@@ -156,4 +226,4 @@ class MacConfig(PreTrainedConfig):
         return runs * self.audio_tokens_per_run
 
 
-__all__ = ["EatConfig", "MacConfig"]
+__all__ = ["EatConfig", "MacConfig", "SsambaConfig"]

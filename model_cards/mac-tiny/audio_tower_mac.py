@@ -10,9 +10,10 @@ from transformers.configuration_utils import PreTrainedConfig
 from transformers.modeling_utils import PreTrainedModel
 
 from .modeling_eat import EatModel
+from .modeling_ssamba import SsambaModel
 
 
-AUDIO_TOWERS: dict[str, type[PreTrainedModel]] = {"mac_eat": EatModel}
+AUDIO_TOWERS: dict[str, type[PreTrainedModel]] = {"mac_eat": EatModel, "mac_ssamba": SsambaModel}
 
 
 def build_audio_tower(config: PreTrainedConfig) -> PreTrainedModel:
