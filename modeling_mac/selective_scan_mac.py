@@ -21,6 +21,7 @@ from .ssd_mac import no_autocast, step_size
 
 # Entries of the state, over tokens and batch, that are worked on at a time: one megabyte, or few launches.
 CPU_ENTRIES, ACCELERATOR_ENTRIES = 1 << 18, 1 << 25
+LOG2_E = 1 / math.log(2)  # a CPU raises 2 to a power more than twice as fast as e
 UNLIMITED = (0.0, math.inf)  # Mamba-1 knows no bounds of the step size
 
 
@@ -69,6 +70,7 @@ class ChunkBuffers:
     def __init__(self, u: torch.Tensor, dt: torch.Tensor, A: torch.Tensor, seq_idx: torch.Tensor | None):
         batch, self.length = u.shape[:2]
         self.A = A.float().t().contiguous()  # (n, c)
+        self.binary_A = self.A * LOG2_E
         self.dt = dt.transpose(0, 1)  # (length, b, c)
         self.inputs = (u.float() * dt).transpose(0, 1)
         entries = CPU_ENTRIES if u.device.type == "cpu" else ACCELERATOR_ENTRIES
@@ -88,7 +90,7 @@ class ChunkBuffers:
         """Decays and states of a chunk's tokens, (q, b, n, c), after `state` (b, n, c); valid until the next."""
         length = chunk.stop - chunk.start
         decays, states = self.decays[:length], self.states[:length]
-        torch.mul(self.dt[chunk].unsqueeze(2), self.A, out=decays).exp_()
+        torch.mul(self.dt[chunk].unsqueeze(2), self.binary_A, out=decays).exp2_()
         if self.continues is not None:
             decays *= self.continues[chunk, :, None, None]
         torch.mul(B[chunk].unsqueeze(3), self.inputs[chunk].unsqueeze(2), out=states)
@@ -126,7 +128,7 @@ class SelectiveScan(torch.autograd.Function):
             final_state = state = states[-1].clone()
         y = torch.cat(outputs).transpose(0, 1)
         if D is not None:
-            y = torch.addcmul(y, u.float(), D.float())
+            y.addcmul_(u.float(), D.float())
         ctx.save_for_backward(u, dt, A, B, C, D, seq_idx, *(before if any(ctx.needs_input_grad) else []))
         ctx.has_initial_state = initial_state is not None
         return y.to(u.dtype), final_state.mT
