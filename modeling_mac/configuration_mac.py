@@ -7,8 +7,8 @@ from huggingface_hub.dataclasses import strict
 from transformers import AutoConfig
 from transformers.configuration_utils import PreTrainedConfig, SubConfigSpec
 
+from .connector_mac import CONNECTORS
 
-CONNECTOR_TYPES = ("concat", "time_major", "frequency_major", "mean_pool")
 
 # state-spaces/mamba2-130m, the smallest language model of the paper.
 MAMBA2_130M = {
@@ -202,8 +202,8 @@ class MacConfig(PreTrainedConfig):
 
     def validate_architecture(self) -> None:
         """Refuse an unknown connector or an audio token outside the vocabulary; called by `@strict`."""
-        if self.connector_type not in CONNECTOR_TYPES:
-            raise ValueError(f"`connector_type` is {self.connector_type!r}; expected one of {CONNECTOR_TYPES}.")
+        if self.connector_type not in CONNECTORS:
+            raise ValueError(f"`connector_type` is {self.connector_type!r}; expected one of {tuple(CONNECTORS)}.")
         vocab_size = self.text_config.vocab_size
         if not 0 <= self.audio_token_id < vocab_size:
             raise ValueError(
@@ -213,17 +213,13 @@ class MacConfig(PreTrainedConfig):
     @property
     def audio_tokens_per_run(self) -> int:
         """`<|audio|>` tokens of a window that follow each other without a separator."""
-        rows, columns = self.audio_config.grid
-        return {"concat": rows, "time_major": columns, "frequency_major": rows, "mean_pool": rows // 2}[
-            self.connector_type
-        ]
+        return CONNECTORS[self.connector_type].layout(*self.audio_config.grid).tokens
 
     @property
     def audio_tokens_per_window(self) -> int:
         """`<|audio|>` tokens that stand for one window; separators are text and not counted."""
-        rows, columns = self.audio_config.grid
-        runs = {"concat": 1, "time_major": rows, "frequency_major": columns, "mean_pool": 1}[self.connector_type]
-        return runs * self.audio_tokens_per_run
+        layout = CONNECTORS[self.connector_type].layout(*self.audio_config.grid)
+        return layout.runs * layout.tokens
 
 
 __all__ = ["EatConfig", "MacConfig", "SsambaConfig"]

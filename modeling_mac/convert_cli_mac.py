@@ -14,7 +14,7 @@ from transformers import set_seed
 # The command is an application on top of both packages; it alone may take a helper of the other one.
 from processing_mac.whole_files_mac import write_folder_whole
 
-from .configuration_mac import CONNECTOR_TYPES
+from .connector_mac import CONNECTORS
 from .modeling_mac import MacForConditionalGeneration
 
 
@@ -61,7 +61,10 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--output", required=True, type=Path, metavar="DIR", help="folder to write; new or empty")
     parser.add_argument(
-        "--connector-type", choices=CONNECTOR_TYPES, default="concat", help="how audio tokens reach the language model"
+        "--connector-type",
+        choices=list(CONNECTORS),
+        default="concat",
+        help="how audio tokens reach the language model",
     )
     parser.add_argument(
         "--dtype", choices=("float32", "bfloat16"), default="float32", help="of the saved weights (default: float32)"

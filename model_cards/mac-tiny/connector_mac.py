@@ -1,9 +1,31 @@
-"""Connectors: a window's grid of audio tokens -> the sequence of embeddings that the language model reads."""
+"""
+Connectors: a window's grid of audio tokens -> the sequence of embeddings that the language model reads.
+
+`CONNECTORS` is the one table of their kinds: what a kind is called, which class it is, and by that class's `layout`
+how many tokens stand for a window and where separators stand between them.
+"""
+
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import nn
 
-from .configuration_mac import MacConfig
+
+if TYPE_CHECKING:  # the configuration reads the table below, so that the two cannot import each other
+    from .configuration_mac import MacConfig
+
+
+class Layout(NamedTuple):
+    """
+    How a connector's tokens stand in the text.
+
+    Args:
+        runs: Runs of `<|audio|>` in a window; the processor writes a separator between two of them.
+        tokens: Tokens of a run.
+    """
+
+    runs: int
+    tokens: int
 
 
 class Connector(nn.Module):
@@ -14,13 +36,18 @@ class Connector(nn.Module):
     writes between the runs of `<|audio|>`, so a connector needs no embeddings.
     """
 
-    def __init__(self, config: MacConfig, token_size: int):
+    def __init__(self, config: "MacConfig", token_size: int):
         super().__init__()
         self.rows, self.columns = config.audio_config.grid
         width = config.text_config.hidden_size
         inner = config.connector_hidden_size or width
         self.linear_1 = nn.Linear(token_size, inner)
         self.linear_2 = nn.Linear(inner, width)
+
+    @staticmethod
+    def layout(rows: int, columns: int) -> Layout:
+        """The layout for a grid of `rows` time steps and `columns` frequency bands."""
+        raise NotImplementedError
 
     def arrange(self, tokens: torch.Tensor) -> torch.Tensor:
         """Grid tokens (windows, time * freq, dim), time-major -> (windows, n, token_size)."""
@@ -34,7 +61,11 @@ class Connector(nn.Module):
 class ConcatConnector(Connector):
     """The 8 frequency tokens of a time step side by side: 64 tokens of 8 * dim. The paper's best."""
 
-    def __init__(self, config: MacConfig):
+    @staticmethod
+    def layout(rows: int, columns: int) -> Layout:
+        return Layout(1, rows)
+
+    def __init__(self, config: "MacConfig"):
         super().__init__(config, token_size=config.audio_config.hidden_size * config.audio_config.grid[1])
 
     def arrange(self, tokens: torch.Tensor) -> torch.Tensor:
@@ -44,7 +75,11 @@ class ConcatConnector(Connector):
 class TimeMajorConnector(Connector):
     """All tokens, time step after time step, low frequencies first."""
 
-    def __init__(self, config: MacConfig):
+    @staticmethod
+    def layout(rows: int, columns: int) -> Layout:
+        return Layout(rows, columns)
+
+    def __init__(self, config: "MacConfig"):
         super().__init__(config, token_size=config.audio_config.hidden_size)
 
     def arrange(self, tokens: torch.Tensor) -> torch.Tensor:
@@ -54,7 +89,11 @@ class TimeMajorConnector(Connector):
 class FrequencyMajorConnector(Connector):
     """All tokens, frequency band after frequency band, early times first."""
 
-    def __init__(self, config: MacConfig):
+    @staticmethod
+    def layout(rows: int, columns: int) -> Layout:
+        return Layout(columns, rows)
+
+    def __init__(self, config: "MacConfig"):
         super().__init__(config, token_size=config.audio_config.hidden_size)
 
     def arrange(self, tokens: torch.Tensor) -> torch.Tensor:
@@ -65,7 +104,11 @@ class FrequencyMajorConnector(Connector):
 class MeanPoolConnector(nn.Module):
     """LTU's (arXiv 2305.10790): mean over frequency and over pairs of time steps, LayerNorm, one linear layer."""
 
-    def __init__(self, config: MacConfig):
+    @staticmethod
+    def layout(rows: int, columns: int) -> Layout:
+        return Layout(1, rows // 2)
+
+    def __init__(self, config: "MacConfig"):
         super().__init__()
         self.rows, self.columns = config.audio_config.grid
         self.layer_norm = nn.LayerNorm(config.audio_config.hidden_size, elementwise_affine=False)
@@ -80,7 +123,7 @@ class MeanPoolConnector(nn.Module):
         return self.linear(self.layer_norm(self.arrange(tokens)))
 
 
-CONNECTORS: dict[str, type[nn.Module]] = {
+CONNECTORS: dict[str, type[Any]] = {
     "concat": ConcatConnector,
     "time_major": TimeMajorConnector,
     "frequency_major": FrequencyMajorConnector,

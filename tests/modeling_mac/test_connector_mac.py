@@ -5,7 +5,6 @@ import torch
 from transformers import Mamba2Config
 
 from modeling_mac import EatConfig, MacConfig
-from modeling_mac.configuration_mac import CONNECTOR_TYPES
 from modeling_mac.connector_mac import CONNECTORS
 
 
@@ -65,7 +64,7 @@ def test_mean_pool_averages_frequencies_and_pairs_of_time_steps(grid):
     assert arranged[1, :, DIM - 1].tolist() == [-number for number in expected]
 
 
-@pytest.mark.parametrize("connector_type", CONNECTOR_TYPES)
+@pytest.mark.parametrize("connector_type", list(CONNECTORS))
 def test_output_is_as_long_as_the_config_says(connector_type, grid):
     config, connector = make(connector_type)
     assert connector(grid).shape == (2, config.audio_tokens_per_window, WIDTH)

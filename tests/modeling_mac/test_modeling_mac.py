@@ -6,7 +6,7 @@ import torch
 from transformers import AutoModelForCausalLM, Mamba2Model
 
 from modeling_mac import MacForConditionalGeneration, ssd_mac
-from modeling_mac.configuration_mac import CONNECTOR_TYPES
+from modeling_mac.connector_mac import CONNECTORS
 from modeling_mac.modeling_mac import MacModelOutput
 from modeling_mac.modeling_mamba2_mac import Mamba2MacModel
 
@@ -36,7 +36,7 @@ def test_mamba2_gets_our_scan(mac):
     assert isinstance(mac.model.language_model, Mamba2Model)
 
 
-@pytest.mark.parametrize("connector_type", CONNECTOR_TYPES)
+@pytest.mark.parametrize("connector_type", list(CONNECTORS))
 @torch.no_grad()
 def test_audio_embeddings_stand_where_the_placeholders_are(make_mac, make_inputs, connector_type):
     model = make_mac(connector_type=connector_type)
