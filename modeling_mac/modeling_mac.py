@@ -12,6 +12,7 @@ from transformers import initialization as init
 from transformers.cache_utils import Cache
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.modeling_utils import PreTrainedModel, slice_logits_to_keep
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 from transformers.utils import ModelOutput, can_return_tuple, torch_compilable_check
 
 from .audio_tower_mac import build_audio_tower
@@ -19,7 +20,7 @@ from .configuration_mac import MacConfig
 from .connector_mac import CONNECTORS
 from .generation_mac import MacGenerationMixin
 from .language_model_mac import build_language_model, finish_logits, head_has_bias, read
-from .linear_mac import project
+from .linear_mac import as_weight, project
 
 
 ENCODER_BATCH = 32  # windows encoded at a time where no gradient is needed: bounds the memory of hour-long recordings
@@ -66,7 +67,6 @@ class MacPreTrainedModel(PreTrainedModel):
     supports_gradient_checkpointing = True
     _no_split_modules = ["EatEmbeddings", "EatLayer", "Mamba2Block"]
     _skip_keys_device_placement = ["cache"]
-    _is_stateful = True
     _supports_sdpa = True
     _supports_flash_attn = True
     _supports_attention_backend = True
@@ -93,6 +93,7 @@ class MacModel(MacPreTrainedModel):
         self.audio_tower = build_audio_tower(config.audio_config)
         self.connector = CONNECTORS[config.connector_type](config)
         self.language_model = build_language_model(config.text_config)
+        self._is_stateful = self.language_model._is_stateful
         self.post_init()
 
     def get_input_embeddings(self) -> nn.Module:
@@ -239,6 +240,7 @@ class MacForConditionalGeneration(MacPreTrainedModel, MacGenerationMixin):
     def __init__(self, config: MacConfig):
         super().__init__(config)
         self.model = MacModel(config)
+        self._is_stateful = self.model._is_stateful
         text = config.text_config
         self.lm_head = nn.Linear(text.hidden_size, text.vocab_size, bias=head_has_bias(text))
         embedding = self.model.get_input_embeddings()
@@ -312,7 +314,6 @@ class MacForConditionalGeneration(MacPreTrainedModel, MacGenerationMixin):
         inputs_embeds: torch.Tensor | None = None,
         encoder_hidden_states: torch.Tensor | None = None,
         labels: torch.Tensor | None = None,
-        shift_labels: torch.Tensor | None = None,
         use_cache: bool | None = None,
         logits_to_keep: int | torch.Tensor = 0,
         num_items_in_batch: torch.Tensor | None = None,
@@ -321,12 +322,14 @@ class MacForConditionalGeneration(MacPreTrainedModel, MacGenerationMixin):
         """
         Args:
             labels: (batch, length) token ids to predict, -100 where none is; shifted inside.
-            shift_labels: The same already shifted, as sequence-parallel training needs it; replaces `labels`.
             logits_to_keep: Compute the logits of the last so many positions only (0: all).
             num_items_in_batch: Labelled tokens of the whole global batch, from the Trainer.
+            kwargs: `shift_labels`, the labels already shifted, as sequence-parallel training needs them, replaces
+                `labels`. It is not named: the Trainer would ask for both, and evaluate without a loss.
 
         The other arguments are those of `MacModel.forward`. In training, logits are computed only where a label is.
         """
+        shift_labels = kwargs.pop("shift_labels", None)
         outputs = self.model(
             input_ids=input_ids,
             input_features=input_features,
@@ -345,7 +348,7 @@ class MacForConditionalGeneration(MacPreTrainedModel, MacGenerationMixin):
             logits_to_keep = shift_labels != -100
             shift_labels = shift_labels[logits_to_keep]
         hidden_states = slice_logits_to_keep(outputs.last_hidden_state, logits_to_keep)
-        logits = project(self.lm_head, hidden_states.to(self.lm_head.weight.dtype))
+        logits = project(self.lm_head, as_weight(hidden_states, self.lm_head))
         logits = finish_logits(self.config.text_config, logits)
         loss = None
         if shift_labels is not None:
@@ -365,5 +368,8 @@ class MacForConditionalGeneration(MacPreTrainedModel, MacGenerationMixin):
             audio_hidden_states=outputs.audio_hidden_states,
         )
 
+
+# Where the Trainer smooths labels it takes the loss out of the model, and shifts the labels for the classes named here.
+MODEL_FOR_CAUSAL_LM_MAPPING_NAMES["mac"] = MacForConditionalGeneration.__name__
 
 __all__ = ["MacForConditionalGeneration", "MacModel", "MacPreTrainedModel"]

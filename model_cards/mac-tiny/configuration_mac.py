@@ -6,9 +6,12 @@ from typing import Any
 from huggingface_hub.dataclasses import strict
 from transformers import AutoConfig
 from transformers.configuration_utils import PreTrainedConfig, SubConfigSpec
+from transformers.pipelines import PIPELINE_REGISTRY
 
 from .connector_mac import CONNECTORS
 
+
+TASK, PIPELINES = "audio-captioning", "custom_pipelines"
 
 # state-spaces/mamba2-130m, the smallest language model of the paper.
 MAMBA2_130M = {
@@ -199,6 +202,16 @@ class MacConfig(PreTrainedConfig):
         if isinstance(self.audio_config, Mapping):
             self.audio_config = audio_config_from_dict(self.audio_config)
         super().__post_init__(**kwargs)
+
+    @property
+    def custom_pipelines(self) -> dict[str, Any]:
+        """The folder's own pipelines; none where the package has registered them, which needs no remote code."""
+        is_installed = __name__ == "modeling_mac.configuration_mac"
+        return {} if is_installed and TASK in PIPELINE_REGISTRY.supported_tasks else vars(self).get(PIPELINES, {})
+
+    @custom_pipelines.setter
+    def custom_pipelines(self, value: dict[str, Any]) -> None:
+        vars(self)[PIPELINES] = value  # saved with the configuration
 
     def validate_architecture(self) -> None:
         """Refuse an unknown connector or an audio token outside the vocabulary; called by `@strict`."""

@@ -10,14 +10,15 @@ from transformers.utils import ModelOutput
 # A row a window or a row a clip, not a row a sequence; the text that they stand in is read once.
 AUDIO_INPUTS = ("input_features", "encoder_hidden_states", "audio_num_windows")
 
+OWN_CACHE = ("mamba", "mamba2")  # kinds of language models that make their own
+
 
 class MacGenerationMixin(GenerationMixin):
     """`GenerationMixin` that reads every clip once, however many beams or samples continue it."""
 
-    @classmethod
-    def _supports_default_dynamic_cache(cls) -> bool:
-        # `generate` would make a plain `DynamicCache`; the language model makes the kind that it reads fastest.
-        return False
+    def _supports_default_dynamic_cache(self) -> bool:
+        # Not of a Mamba: `generate` would make a plain `DynamicCache`, and it makes the kind that it reads fastest.
+        return self.config.text_config.model_type not in OWN_CACHE
 
     def _update_model_kwargs_for_generation(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """What the next step takes: no encodings, once a cache holds what was heard; `input_features` go by name."""

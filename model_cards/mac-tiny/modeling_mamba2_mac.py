@@ -262,6 +262,8 @@ class Mamba2MacMixer(StateSpaceMixer, Mamba2Mixer):
 class Mamba2MacModel(Mamba2Model):
     """`Mamba2Model` whose blocks hold `Mamba2MacMixer`; weights, config and cache are interchangeable."""
 
+    # It has no attention: whatever the encoder beside it takes may be named.
+    _supports_sdpa = _supports_flash_attn = _supports_flex_attn = _supports_attention_backend = True
     _keep_in_fp32_modules_strict = {"A_log", "dt_bias"}  # exponents: half precision changes how long the state lasts
 
     def __init__(self, config: Mamba2Config):
