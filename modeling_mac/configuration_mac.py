@@ -211,7 +211,7 @@ class MacConfig(PreTrainedConfig):
 
     @custom_pipelines.setter
     def custom_pipelines(self, value: dict[str, Any]) -> None:
-        vars(self)[PIPELINES] = value  # saved with the configuration
+        self.__dict__[PIPELINES] = value  # saved with the configuration
 
     def validate_architecture(self) -> None:
         """Refuse an unknown connector or an audio token outside the vocabulary; called by `@strict`."""

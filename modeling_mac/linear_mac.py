@@ -44,7 +44,7 @@ def is_plain(layer: nn.Module, input: torch.Tensor) -> TypeGuard[nn.Linear]:
 
 
 def as_weight(input: torch.Tensor, layer: nn.Module) -> torch.Tensor:
-    """`input` in the precision of the layer's weight; a quantised layer, whose weight is another thing, casts itself."""
+    """`input` in the precision of the layer's weight; a quantised layer casts for itself."""
     dtype = getattr(layer.weight, "dtype", None)
     return input.to(dtype) if dtype in (torch.float32, torch.float16, torch.bfloat16, torch.float64) else input
 

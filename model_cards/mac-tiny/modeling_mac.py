@@ -111,7 +111,8 @@ class MacModel(MacPreTrainedModel):
             `last_hidden_state`: the encoder's (windows, 1 + patches, dim), and its `hidden_states` and `attentions`;
             `pooler_output`: the connector's (windows, audio tokens a window, width of the language model).
         """
-        if len(input_features) > ENCODER_BATCH and not kwargs and not torch.is_grad_enabled():
+        exporting = torch.compiler.is_exporting()  # in an exported graph the number of windows stays open
+        if not (exporting or kwargs or torch.is_grad_enabled()) and len(input_features) > ENCODER_BATCH:
             parts = [self.get_audio_features(part, return_dict=True) for part in input_features.split(ENCODER_BATCH)]
             return BaseModelOutputWithPooling(
                 last_hidden_state=torch.cat([part.last_hidden_state for part in parts]),
@@ -369,7 +370,7 @@ class MacForConditionalGeneration(MacPreTrainedModel, MacGenerationMixin):
         )
 
 
-# Where the Trainer smooths labels it takes the loss out of the model, and shifts the labels for the classes named here.
+# Where the Trainer smooths labels it takes the loss out of the model, and shifts the labels of the classes named here.
 MODEL_FOR_CAUSAL_LM_MAPPING_NAMES["mac"] = MacForConditionalGeneration.__name__
 
 __all__ = ["MacForConditionalGeneration", "MacModel", "MacPreTrainedModel"]

@@ -134,3 +134,16 @@ def test_a_resized_head_survives_post_init(make_mac, make_inputs):
     before = model(**inputs).logits
     model.post_init()
     torch.testing.assert_close(model(**inputs).logits, before)
+
+
+@pytest.mark.parametrize("model_type", ["mamba2", "gpt_neox"])
+@torch.no_grad()
+def test_torch_export_leaves_batch_and_length_open(make_mac, make_inputs, model_type):
+    model = make_mac(model_type)
+    model.config.text_config.use_cache = False
+    batch, length = torch.export.Dim.DYNAMIC, torch.export.Dim.DYNAMIC
+    shapes = {"input_ids": {0: batch, 1: length}, "attention_mask": {0: batch, 1: length}}
+    shapes |= {"input_features": {0: batch}, "audio_num_windows": {0: batch}}
+    program = torch.export.export(model, (), make_inputs(1, 1, 1), dynamic_shapes=shapes)
+    for other in (make_inputs(1, 1, prompt=tuple(range(5, 20))), make_inputs(2, 1, 3, 1)):
+        torch.testing.assert_close(program.module()(**other).logits, model(**other).logits)
