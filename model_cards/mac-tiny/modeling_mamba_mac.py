@@ -128,6 +128,8 @@ class MambaMacModel(MambaModel):
     # The state's decay rates and step sizes stand in an exponent: half precision changes how long it lasts.
     _keep_in_fp32_modules_strict = {"A_log", "dt_proj"}
     _no_split_modules = ["SelectiveBlock"]
+    # It has no attention: whatever the encoder beside it takes may be named.
+    _supports_sdpa = _supports_flash_attn = _supports_flex_attn = _supports_attention_backend = True
 
     def __init__(self, config: MambaConfig):
         super().__init__(config)

@@ -84,7 +84,9 @@ def test_a_decoding_step_allocates_nothing_of_the_size_of_a_state():
 
 def with_stock_mixer(model: MacForConditionalGeneration) -> MacForConditionalGeneration:
     model = copy.deepcopy(model)
-    stock = Mamba2Model(model.config.text_config).eval()
+    config = copy.deepcopy(model.config.text_config)
+    config._attn_implementation = "eager"  # the stock model asks for one that it has, though it attends to nothing
+    stock = Mamba2Model(config).eval()
     stock.load_state_dict(model.model.language_model.state_dict())
     model.model.language_model = stock
     return model

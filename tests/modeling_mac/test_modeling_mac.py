@@ -1,5 +1,7 @@
 """MAC's forward pass: its language model, where the audio goes, what it refuses, its loss and gradients."""
 
+import copy
+
 import accelerate
 import pytest
 import torch
@@ -19,7 +21,7 @@ language_models = pytest.mark.parametrize("model_type", ["mamba2", "mamba", "bam
 def test_text_alone_gives_the_language_models_own_logits(make_mac, model_type):
     model = make_mac(model_type)
     torch.manual_seed(1)
-    own = AutoModelForCausalLM.from_config(model.config.text_config).eval()
+    own = AutoModelForCausalLM.from_config(copy.deepcopy(model.config.text_config), attn_implementation="eager").eval()
     model.model.language_model.load_state_dict(own.base_model.state_dict())
     model.lm_head.load_state_dict(own.get_output_embeddings().state_dict())
     ids = torch.randint(1, 60, (2, 70))
