@@ -142,9 +142,9 @@ class ChunkedScan(torch.autograd.Function):
             update = B_chunk.mT @ group_heads(weighted, groups)  # (b, g, n, r p)
             scores = (B_chunk @ C_chunk.mT).triu_()  # (b, g, q, later q)
             mix = weights.unflatten(1, (groups, -1)).mul_(scores.unsqueeze(2)).flatten(1, 2)
-            if D is not None:
-                mix.diagonal(dim1=-2, dim2=-1).add_(D.float().unsqueeze(-1))  # what a token adds to its own output
             output = (mix.transpose(-1, -2) @ inputs.transpose(1, 2)).transpose(1, 2)  # (b, q, h, p)
+            if D is not None:  # not on the diagonal of `mix`, which ONNX cannot write
+                output = torch.addcmul(output, inputs, D.float().unsqueeze(-1))
             if state is not None:
                 carried = ungroup_heads(C_chunk @ state, x.shape[3])
                 output = torch.addcmul(output, carried, from_start.transpose(1, 2).unsqueeze(-1))

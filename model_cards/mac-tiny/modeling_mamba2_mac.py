@@ -204,7 +204,9 @@ class Mamba2MacMixer(StateSpaceMixer, Mamba2Mixer):
         x = x.unflatten(-1, (self.num_heads, self.head_dim))
         B, C = (projection.unflatten(-1, (self.n_groups, self.ssm_state_size)) for projection in (B, C))
         learns = x.requires_grad or (state is not None and state.requires_grad)
-        if state is not None and x.shape[1] == 1 and not learns:
+        # An exported graph loses what is written through views of its inputs, as the step does.
+        in_place = not (learns or torch.compiler.is_exporting())
+        if state is not None and x.shape[1] == 1 and in_place:
             y = self.step(state, x[:, 0], dt[:, 0], B[:, 0], C[:, 0]).unsqueeze(1)
         else:
             y, final_state = self.scan(x, dt, B, C, state, seq_idx)

@@ -43,7 +43,9 @@ class MambaMacMixer(StateSpaceMixer, MambaMixer):
         with no_autocast(u):
             dt = self.dt_proj(dt.to(self.dt_proj.weight.dtype))
         learns = u.requires_grad or (state is not None and state.requires_grad)
-        if state is not None and u.shape[1] == 1 and not learns:
+        # An exported graph loses what is written through views of its inputs, as the step does.
+        in_place = not (learns or torch.compiler.is_exporting())
+        if state is not None and u.shape[1] == 1 and in_place:
             y = self.step(state, u[:, 0], dt[:, 0], B[:, 0], C[:, 0]).unsqueeze(1)
         else:
             y, final_state = self.scan(u, dt, B, C, state, seq_idx)
