@@ -41,7 +41,7 @@ RATE = 16_000
 SHORT = {"single": 0.4, "followed_by": 0.25, "while": 0.17, "behind": 0.13, "sequence": 0.05}
 LONG = {"single": 0.15, "followed_by": 0.25, "sequence": 0.6}  # of scenes that are longer than the 10 s of a window
 VOICES = ("voice", "music")  # whose pitch tells something: only their level changes
-EMBEDDING = 121  # YAMNet's tensor before its classes
+EMBEDDING, WIDTH = 121, 1024  # YAMNet's tensor before its classes, and its size
 FRAME, STEP = 15_600, 15_360  # samples that it hears at a time, and from one to the next
 MOST_DRAWS = 10_000  # in search of another recording
 PART = 100  # scenes between two looks at what is done
@@ -88,7 +88,7 @@ def load_teacher(path: Path) -> Callable[[np.ndarray], np.ndarray]:
     YAMNet: (samples,) -> embeddings (frames, 1024) float16, square roots, of every 0.96 s.
 
     Raises:
-        ValueError: no such file.
+        ValueError: no such file, or another model.
     """
     from ai_edge_litert.interpreter import Interpreter
 
@@ -97,6 +97,9 @@ def load_teacher(path: Path) -> Callable[[np.ndarray], np.ndarray]:
     interpreter: Any = Interpreter(str(path), num_threads=1, experimental_preserve_all_tensors=True)
     interpreter.allocate_tensors()
     place = interpreter.get_input_details()[0]["index"]
+    widths = {one["index"]: int(np.prod(one["shape"])) for one in interpreter.get_tensor_details()}
+    if widths.get(EMBEDDING) != WIDTH or widths[place] != FRAME:
+        raise ValueError(f"{path}: expected YAMNet, with {WIDTH} values in tensor {EMBEDDING}.")
 
     def hear(wave: np.ndarray) -> np.ndarray:
         frames = []

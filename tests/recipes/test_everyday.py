@@ -17,6 +17,7 @@ from everyday_grammar import Grammar
 
 from evaluation_mac.metrics.everyday_naming import NAMING as EVERYDAY
 from training_mac.objectives.embeddings import TeacherTargets
+from training_mac.recipe.file import load_stages
 
 
 RATE = 16_000
@@ -143,6 +144,18 @@ def test_too_few_kinds_are_refused(prepared: Path, tmp_path: Path, monkeypatch: 
     with pytest.raises(SystemExit):
         mix_everyday.main(["--data", str(tmp_path / "one.csv"), "--teacher", "none", "--output", str(tmp_path / "s")])
     assert "Found too few kinds" in capsys.readouterr().err
+
+
+def test_the_recipe_has_a_unit_for_every_tag() -> None:
+    stages = load_stages([str(Path(__file__).parents[2] / "recipes" / "everyday.yaml")])
+    assert all(stage.recipe.model["connector_hidden_size"] == len(Grammar().tags) for stage in stages)
+
+
+def test_what_is_left_out_is_of_no_kind() -> None:
+    grammar = Grammar()
+    labels = {label for kind in grammar.kinds.values() for label in kind.labels}
+    assert len(grammar.left_out) == 20 and not labels & set(grammar.left_out)
+    assert set(grammar.left_out.values()) <= set(grammar.kinds)
 
 
 def test_no_fact_is_told_twice_in_a_scene(prepared: Path) -> None:

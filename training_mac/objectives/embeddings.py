@@ -135,6 +135,8 @@ class EmbeddingPupil(SpanTagger):
         width: Of the teacher's embedding.
     """
 
+    doubt, usual = -SELDOM, SELDOM  # a tag that is not heard has no say
+
     def __init__(self, audio_tower: EatModel, num_tags: int, kept_patches: int, width: int):
         super().__init__(audio_tower, num_tags, kept_patches)
         nn.init.constant_(self.head.bias, SELDOM)

@@ -38,12 +38,16 @@ class SpanTagger(nn.Module):
     """
     Encoder with a linear head on span means.
 
+    `doubt` and `usual` are for `hand_over`: what is added to the scores, and what they are where nothing is heard.
+
     Args:
         audio_tower: An `EatModel`, trained in place.
         num_sources: Sources to tell apart.
         kept_patches: Patches of a window that enter the encoder in training; all in evaluation.
         teachers: Trained taggers to imitate, if any: what they say of each span, and what they hear at each row.
     """
+
+    doubt, usual = DOUBT, 0.0
 
     def __init__(
         self, audio_tower: EatModel, num_sources: int, kept_patches: int, teachers: Sequence[ConvTagger] = ()
@@ -119,7 +123,7 @@ class SpanTagger(nn.Module):
     @torch.no_grad()
     def hand_over(self, connector: Connector | MeanPoolConnector) -> None:
         """
-        Make the first units of the connector's MLP the scores of the sources plus `DOUBT`, for the tokens that it
+        Make the first units of the connector's MLP the scores of the sources plus `doubt`, for the tokens that it
         reads at a time, and let only these through at first.
 
         A language model that starts from nothing otherwise learns to ignore the audio before it learns to use it:
@@ -138,9 +142,9 @@ class SpanTagger(nn.Module):
             raise DataError(f"`connector_hidden_size` is {len(layer.weight)}; {sources} sources need as many units.")
         tokens = layer.in_features // weight.shape[1]  # side by side in one input of the connector
         layer.weight[:sources] = weight.repeat(1, tokens) / tokens
-        layer.bias[:sources] = self.head.bias - weight @ self.norm.running_mean + DOUBT
+        layer.bias[:sources] = self.head.bias - weight @ self.norm.running_mean + self.doubt
         connector.linear_2.weight[:, sources:] = 0
-        usual = nn.functional.gelu(layer.bias.new_full((sources,), DOUBT))
+        usual = nn.functional.gelu(layer.bias.new_full((sources,), self.usual + self.doubt))
         # Set, not lowered: a stage before may have done it, too.
         connector.linear_2.bias.copy_(-connector.linear_2.weight[:, :sources] @ usual)
 

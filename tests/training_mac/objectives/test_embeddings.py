@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from modeling_mac import EatConfig, EatModel
+from modeling_mac import EatConfig, EatModel, MacConfig
+from modeling_mac.connector_mac import CONNECTORS
 from processing_mac.dataset_mac import Clip
 from training_mac.objectives.embeddings import EmbeddingPupil, TeacherCollator, TeacherTargets, read_targets
 
@@ -90,6 +91,20 @@ def test_it_learns_many_tags_and_the_embedding() -> None:
         losses.append(outputs["loss"].item())
     assert losses[-1] < 0.3 * losses[0]
     assert torch.equal(outputs["logits"][:, :2] > 0, labels.repeat(2, 1)[:, :2] > 0)
+
+
+def test_a_tag_that_is_not_heard_says_nothing_to_the_language_model() -> None:
+    pupil = make_pupil().eval()
+    text_config = {"model_type": "mamba2", "vocab_size": 64, "hidden_size": 32, "num_heads": 8, "head_dim": 8}
+    config = MacConfig(audio_config=pupil.audio_tower.config, text_config=text_config, audio_token_id=1)
+    connector = CONNECTORS[config.connector_type](config)
+    pupil.head.weight.data.zero_()  # all scores are the usual ones
+    pupil.hand_over(connector)
+    torch.testing.assert_close(connector(torch.randn(1, 32, 32)), torch.zeros(1, 4, 32))
+    pupil.head.bias.data[1] += 4  # the second tag is heard
+    pupil.hand_over(connector)
+    heard = connector.linear_2.weight[:, 1] * torch.nn.functional.gelu(torch.tensor(4.0))
+    torch.testing.assert_close(connector(torch.randn(1, 32, 32))[0], heard.expand(4, -1), rtol=1e-4, atol=1e-5)
 
 
 @pytest.fixture
