@@ -1,7 +1,8 @@
 """Configurations: one for each kind of audio tower, `MacConfig` for tower + connector + language model."""
 
+import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 from huggingface_hub.dataclasses import strict
 from transformers import AutoConfig
@@ -43,6 +44,12 @@ class EatConfig(PreTrainedConfig):
         layer_norm_eps: Epsilon of every LayerNorm.
         drop_path_rate: Stochastic depth at the last block; it rises linearly from 0 at the first.
         initializer_range: Standard deviation of newly made weights.
+        keep_rate: Share of the patches that each pruning keeps (TopK, arXiv 2504.01690); 1: no pruning.
+        pruning_layers: Blocks, from 0, whose MLP sees the kept patches only; by default a quarter, half and three
+            quarters of the depth.
+        pruning_score: "cls": patches that CLS attends to are kept; "mean": those that all patches attend to.
+        pruned_tokens: "grid": dropped patches come out as they were when dropped, on a whole grid; "sequence": they
+            do not come out, the kept ones in the order of time do.
     """
 
     model_type = "mac_eat"
@@ -57,9 +64,13 @@ class EatConfig(PreTrainedConfig):
     layer_norm_eps: float = 1e-6
     drop_path_rate: float = 0.0
     initializer_range: float = 0.02
+    keep_rate: float = 1.0
+    pruning_layers: list[int] | None = None
+    pruning_score: Literal["cls", "mean"] = "cls"
+    pruned_tokens: Literal["grid", "sequence"] = "grid"
 
     def validate_architecture(self) -> None:
-        """Refuse sizes that do not divide; called by `@strict` after construction."""
+        """Refuse sizes that do not divide, and prunings that cannot be; called by `@strict` after construction."""
         for size, divisor in (
             ("hidden_size", "num_attention_heads"),
             ("window_frames", "patch_size"),
@@ -71,6 +82,31 @@ class EatConfig(PreTrainedConfig):
                 )
         if self.hidden_size % 4:
             raise ValueError(f"`hidden_size` ({self.hidden_size}) must be a multiple of 4: positions are 2-D sin-cos.")
+        if not 0 < self.keep_rate <= 1:
+            raise ValueError(f"`keep_rate` is {self.keep_rate}; expected a share above 0, at most 1.")
+        wrong = [layer for layer in self.pruned_layers if not 0 <= layer < self.num_hidden_layers]
+        if wrong or len(set(self.pruned_layers)) != len(self.pruned_layers):
+            raise ValueError(
+                f"`pruning_layers` is {self.pruning_layers}; expected different blocks from 0 to "
+                f"{self.num_hidden_layers - 1} (`num_hidden_layers` is {self.num_hidden_layers})."
+            )
+
+    @property
+    def pruned_layers(self) -> list[int]:
+        """`pruning_layers`, or their default: blocks 3, 6 and 9 of EAT-base."""
+        if self.pruning_layers is not None:
+            return self.pruning_layers
+        return sorted({self.num_hidden_layers * quarter // 4 for quarter in (1, 2, 3)})
+
+    @property
+    def num_tokens(self) -> int:
+        """Patch tokens that come out for one window."""
+        rows, columns = self.grid
+        patches = rows * columns
+        if self.pruned_tokens == "sequence":
+            for _ in self.pruned_layers:
+                patches = math.ceil(self.keep_rate * patches)
+        return patches
 
     @property
     def grid(self) -> tuple[int, int]:
@@ -147,6 +183,12 @@ class SsambaConfig(PreTrainedConfig):
         )
         return times, frequencies
 
+    @property
+    def num_tokens(self) -> int:
+        """Patch tokens that come out for one window."""
+        times, frequencies = self.grid
+        return times * frequencies
+
 
 # The kinds of audio tower, by `audio_config.model_type`; `audio_tower_mac.py` has the models.
 AUDIO_CONFIGS: dict[str, type[PreTrainedConfig]] = {"mac_eat": EatConfig, "mac_ssamba": SsambaConfig}
@@ -217,21 +259,32 @@ class MacConfig(PreTrainedConfig):
         """Refuse an unknown connector or an audio token outside the vocabulary; called by `@strict`."""
         if self.connector_type not in CONNECTORS:
             raise ValueError(f"`connector_type` is {self.connector_type!r}; expected one of {tuple(CONNECTORS)}.")
+        self.check_grid()
         vocab_size = self.text_config.vocab_size
         if not 0 <= self.audio_token_id < vocab_size:
             raise ValueError(
                 f"`audio_token_id` ({self.audio_token_id}) lies outside the vocabulary of {vocab_size} rows."
             )
 
+    def check_grid(self) -> None:
+        """Refuse a connector that needs the whole grid of a tower that prunes it."""
+        rows, columns = self.audio_config.grid
+        if self.audio_config.num_tokens != rows * columns and self.connector_type != "time_major":
+            raise ValueError(
+                f"`connector_type` {self.connector_type!r} needs the whole grid of {rows} x {columns} tokens, but "
+                f"`audio_config` prunes it to {self.audio_config.num_tokens}: choose the connector 'time_major', or "
+                "`pruned_tokens` 'grid'."
+            )
+
     @property
     def audio_tokens_per_run(self) -> int:
         """`<|audio|>` tokens of a window that follow each other without a separator."""
-        return CONNECTORS[self.connector_type].layout(*self.audio_config.grid).tokens
+        return CONNECTORS[self.connector_type].layout(self).tokens
 
     @property
     def audio_tokens_per_window(self) -> int:
         """`<|audio|>` tokens that stand for one window; separators are text and not counted."""
-        layout = CONNECTORS[self.connector_type].layout(*self.audio_config.grid)
+        layout = CONNECTORS[self.connector_type].layout(self)
         return layout.runs * layout.tokens
 
 

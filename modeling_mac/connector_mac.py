@@ -45,8 +45,8 @@ class Connector(nn.Module):
         self.linear_2 = nn.Linear(inner, width)
 
     @staticmethod
-    def layout(rows: int, columns: int) -> Layout:
-        """The layout for a grid of `rows` time steps and `columns` frequency bands."""
+    def layout(config: "MacConfig") -> Layout:
+        """The layout for the grid of the configuration's tower."""
         raise NotImplementedError
 
     def arrange(self, tokens: torch.Tensor) -> torch.Tensor:
@@ -62,8 +62,8 @@ class ConcatConnector(Connector):
     """The 8 frequency tokens of a time step side by side: 64 tokens of 8 * dim. The paper's best."""
 
     @staticmethod
-    def layout(rows: int, columns: int) -> Layout:
-        return Layout(1, rows)
+    def layout(config: "MacConfig") -> Layout:
+        return Layout(1, config.audio_config.grid[0])
 
     def __init__(self, config: "MacConfig"):
         super().__init__(config, token_size=config.audio_config.hidden_size * config.audio_config.grid[1])
@@ -76,8 +76,10 @@ class TimeMajorConnector(Connector):
     """All tokens, time step after time step, low frequencies first."""
 
     @staticmethod
-    def layout(rows: int, columns: int) -> Layout:
-        return Layout(rows, columns)
+    def layout(config: "MacConfig") -> Layout:
+        rows, columns = config.audio_config.grid
+        kept = config.audio_config.num_tokens
+        return Layout(rows, columns) if kept == rows * columns else Layout(1, kept)  # pruned steps differ in length
 
     def __init__(self, config: "MacConfig"):
         super().__init__(config, token_size=config.audio_config.hidden_size)
@@ -90,7 +92,8 @@ class FrequencyMajorConnector(Connector):
     """All tokens, frequency band after frequency band, early times first."""
 
     @staticmethod
-    def layout(rows: int, columns: int) -> Layout:
+    def layout(config: "MacConfig") -> Layout:
+        rows, columns = config.audio_config.grid
         return Layout(columns, rows)
 
     def __init__(self, config: "MacConfig"):
@@ -105,8 +108,8 @@ class MeanPoolConnector(nn.Module):
     """LTU's (arXiv 2305.10790): mean over frequency and over pairs of time steps, LayerNorm, one linear layer."""
 
     @staticmethod
-    def layout(rows: int, columns: int) -> Layout:
-        return Layout(1, rows // 2)
+    def layout(config: "MacConfig") -> Layout:
+        return Layout(1, config.audio_config.grid[0] // 2)
 
     def __init__(self, config: "MacConfig"):
         super().__init__()

@@ -6,6 +6,7 @@ none on CLS, no final norm.
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -19,6 +20,7 @@ from transformers.utils.generic import merge_with_config_defaults
 from transformers.utils.output_capturing import capture_outputs
 
 from .configuration_mac import EatConfig
+from .token_pruning_mac import gather_tokens, num_kept, patch_scores, scatter_tokens, top_patches
 
 
 MAX_TIME_PATCHES = 768  # rows of upstream's position table: 122.88 s
@@ -44,6 +46,16 @@ def sin_cos_positions(dim: int, columns: int) -> torch.Tensor:
     return torch.from_numpy(np.concatenate(halves, axis=1)).float().unsqueeze(0)
 
 
+@dataclass
+class EatModelOutput(BaseModelOutput):
+    """
+    Args:
+        kept_patches: (windows, kept) the patches that no pruning dropped, in the order of time; None without pruning.
+    """
+
+    kept_patches: torch.Tensor | None = None
+
+
 class EatEmbeddings(nn.Module):
     """Cuts a log-mel window into patches, adds positions, puts CLS in front."""
 
@@ -66,8 +78,7 @@ class EatEmbeddings(nn.Module):
         hidden_states = patches.flatten(2).transpose(1, 2)  # (windows, time * freq, dim)
         hidden_states = hidden_states + self.positions[:, : hidden_states.shape[1]].to(hidden_states.dtype)
         if kept_patches is not None:
-            index = kept_patches.unsqueeze(-1).expand(-1, -1, hidden_states.shape[2])
-            hidden_states = hidden_states.gather(1, index)
+            hidden_states = gather_tokens(hidden_states, kept_patches)
         cls_token = self.cls_token.expand(hidden_states.shape[0], -1, -1)
         return self.layer_norm(torch.cat([cls_token, hidden_states], dim=1))
 
@@ -110,7 +121,10 @@ class EatAttention(nn.Module):
         self.qkv = nn.Linear(config.hidden_size, 3 * config.hidden_size)
         self.proj = nn.Linear(config.hidden_size, config.hidden_size)
 
-    def forward(self, hidden_states: torch.Tensor, **kwargs) -> tuple[torch.Tensor, torch.Tensor | None]:
+    def forward(
+        self, hidden_states: torch.Tensor, score: str | None = None, **kwargs
+    ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
+        """The output, the weights where the implementation gives them, and the patches' scores where asked for."""
         windows, length, _ = hidden_states.shape
         qkv = self.qkv(hidden_states).view(windows, length, 3, self.num_heads, self.head_dim)
         query, key, value = qkv.permute(2, 0, 3, 1, 4)  # each (windows, heads, length, head_dim)
@@ -118,7 +132,8 @@ class EatAttention(nn.Module):
             self.config._attn_implementation, eager_attention_forward
         )
         output, weights = attention(self, query, key, value, None, scaling=self.scaling, dropout=0.0, **kwargs)
-        return self.proj(output.reshape(windows, length, -1)), weights
+        scores = None if score is None else patch_scores(query, key, self.scaling, score)
+        return self.proj(output.reshape(windows, length, -1)), weights, scores
 
 
 class EatMlp(nn.Module):
@@ -145,7 +160,7 @@ class EatLayer(GradientCheckpointingLayer):
         self.mlp = EatMlp(config)
 
     def forward(self, hidden_states: torch.Tensor, **kwargs) -> torch.Tensor:
-        attention_output, _ = self.attention(hidden_states, **kwargs)
+        attention_output, _, _ = self.attention(hidden_states, **kwargs)
         hidden_states = self.norm1(hidden_states + self.stochastic_depth(attention_output))
         return self.norm2(hidden_states + self.stochastic_depth(self.mlp(hidden_states)))
 
@@ -157,13 +172,38 @@ class EatLayer(GradientCheckpointingLayer):
         return branch * keep.to(branch.dtype) / (1.0 - self.drop_path)
 
 
+class EatPruningLayer(EatLayer):
+    """A block that drops patches between its attention and its MLP."""
+
+    def __init__(self, config: EatConfig, drop_path: float):
+        super().__init__(config, drop_path)
+        self.config = config
+
+    def forward(
+        self, hidden_states: torch.Tensor, **kwargs
+    ) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """
+        Returns:
+            At `keep_rate` 1 what any block gives. Else the output (windows, 1 + kept, dim), which patches those are
+            (windows, kept), and all patches after the attention (windows, patches, dim).
+        """
+        if self.config.keep_rate == 1:
+            return super().forward(hidden_states, **kwargs)
+        attention_output, _, scores = self.attention(hidden_states, score=self.config.pruning_score, **kwargs)
+        hidden_states = self.norm1(hidden_states + self.stochastic_depth(attention_output))
+        patches = hidden_states[:, 1:]
+        kept = top_patches(scores, num_kept(patches.shape[1], self.config.keep_rate))
+        hidden_states = torch.cat([hidden_states[:, :1], gather_tokens(patches, kept)], dim=1)
+        return self.norm2(hidden_states + self.stochastic_depth(self.mlp(hidden_states))), kept, patches
+
+
 class EatPreTrainedModel(PreTrainedModel):
     config: EatConfig
     base_model_prefix = "eat"
     main_input_name = "input_features"
     input_modalities = ("audio",)
     supports_gradient_checkpointing = True
-    _no_split_modules = ["EatEmbeddings", "EatLayer"]
+    _no_split_modules = ["EatEmbeddings", "EatLayer", "EatPruningLayer"]
     _supports_sdpa = True
     _supports_flash_attn = True
     _supports_attention_backend = True
@@ -197,7 +237,10 @@ class EatModel(EatPreTrainedModel):
         self.embeddings = EatEmbeddings(config)
         depth = config.num_hidden_layers
         drop_path = [config.drop_path_rate * index / max(depth - 1, 1) for index in range(depth)]
-        self.layers = nn.ModuleList([EatLayer(config, rate) for rate in drop_path])
+        pruned = set(config.pruned_layers)
+        self.layers = nn.ModuleList(
+            [(EatPruningLayer if index in pruned else EatLayer)(config, rate) for index, rate in enumerate(drop_path)]
+        )
         self.gradient_checkpointing = False
         self.post_init()
 
@@ -208,7 +251,7 @@ class EatModel(EatPreTrainedModel):
     @capture_outputs
     def forward(
         self, input_features: torch.Tensor, kept_patches: torch.Tensor | None = None, **kwargs
-    ) -> BaseModelOutput:
+    ) -> EatModelOutput:
         """
         Args:
             input_features: Normalised log-mel windows, (windows, frames, 128), frames a multiple of 16.
@@ -216,15 +259,24 @@ class EatModel(EatPreTrainedModel):
                 None. The tokens come out in this order.
 
         Returns:
-            `last_hidden_state` (windows, 1 + frames / 16 * 8, hidden_size): CLS, then token `1 + t * 8 + f`.
+            `last_hidden_state` (windows, 1 + frames / 16 * 8, hidden_size): CLS, then token `1 + t * 8 + f`. Where
+            patches are pruned, `kept_patches` tells which went through all blocks, of those that entered them.
 
         Raises:
             ValueError: the shape is another.
         """
         hidden_states = self.embeddings(input_features.to(self.dtype), kept_patches)
+        seen: tuple[torch.Tensor, torch.Tensor] | None = None  # all patches as last seen, and which of them go on
         for layer in self.layers:
-            hidden_states = layer(hidden_states, **kwargs)
-        return BaseModelOutput(last_hidden_state=hidden_states)
+            output = layer(hidden_states, **kwargs)
+            if isinstance(output, torch.Tensor):
+                hidden_states = output
+                continue
+            hidden_states, kept, patches = output
+            seen = (patches, kept) if seen is None else (scatter_tokens(*seen, patches), seen[1].gather(1, kept))
+        if seen is not None and self.config.pruned_tokens == "grid":
+            hidden_states = torch.cat([hidden_states[:, :1], scatter_tokens(*seen, hidden_states[:, 1:])], dim=1)
+        return EatModelOutput(last_hidden_state=hidden_states, kept_patches=None if seen is None else seen[1])
 
 
 class EatForAudioClassification(EatPreTrainedModel):
