@@ -2,19 +2,22 @@
 
 from transformers import AutoConfig, AutoModel, AutoModelForAudioClassification, AutoModelForMultimodalLM
 
-from .configuration_mac import EatConfig, MacConfig, SsambaConfig
+from .configuration_mac import EatConfig, MacConfig, SsambaConfig, WhisperTowerConfig
 from .modeling_eat import EatForAudioClassification, EatModel
 from .modeling_mac import MacForConditionalGeneration, MacModel
 from .modeling_ssamba import SsambaForAudioClassification, SsambaModel
+from .modeling_whisper_mac import WhisperTowerModel
 from .selective_scan_mac import selective_scan
 from .ssd_mac import ssd_scan, ssd_step
 
 
 AutoConfig.register("mac_eat", EatConfig)
 AutoConfig.register("mac_ssamba", SsambaConfig)
+AutoConfig.register("mac_whisper", WhisperTowerConfig)
 AutoConfig.register("mac", MacConfig)
 AutoModel.register(EatConfig, EatModel)
 AutoModel.register(SsambaConfig, SsambaModel)
+AutoModel.register(WhisperTowerConfig, WhisperTowerModel)
 AutoModel.register(MacConfig, MacModel)
 AutoModelForAudioClassification.register(EatConfig, EatForAudioClassification)
 AutoModelForAudioClassification.register(SsambaConfig, SsambaForAudioClassification)
@@ -23,8 +26,10 @@ AutoModelForMultimodalLM.register(MacConfig, MacForConditionalGeneration)
 # Saved folders bring their own code, so that `trust_remote_code=True` loads them without this package.
 EatConfig.register_for_auto_class()
 SsambaConfig.register_for_auto_class()
+WhisperTowerConfig.register_for_auto_class()
 MacConfig.register_for_auto_class()
 EatModel.register_for_auto_class("AutoModel")
+WhisperTowerModel.register_for_auto_class("AutoModel")
 EatForAudioClassification.register_for_auto_class("AutoModelForAudioClassification")
 SsambaModel.register_for_auto_class("AutoModel")
 SsambaForAudioClassification.register_for_auto_class("AutoModelForAudioClassification")
@@ -41,6 +46,8 @@ __all__ = [
     "SsambaConfig",
     "SsambaForAudioClassification",
     "SsambaModel",
+    "WhisperTowerConfig",
+    "WhisperTowerModel",
     "selective_scan",
     "ssd_scan",
     "ssd_step",

@@ -11,9 +11,14 @@ from transformers.modeling_utils import PreTrainedModel
 
 from .modeling_eat import EatModel
 from .modeling_ssamba import SsambaModel
+from .modeling_whisper_mac import WhisperTowerModel
 
 
-AUDIO_TOWERS: dict[str, type[PreTrainedModel]] = {"mac_eat": EatModel, "mac_ssamba": SsambaModel}
+AUDIO_TOWERS: dict[str, type[PreTrainedModel]] = {
+    "mac_eat": EatModel,
+    "mac_ssamba": SsambaModel,
+    "mac_whisper": WhisperTowerModel,
+}
 
 
 def build_audio_tower(config: PreTrainedConfig) -> PreTrainedModel:

@@ -49,6 +49,11 @@ class Connector(nn.Module):
         """The layout for the grid of the configuration's tower."""
         raise NotImplementedError
 
+    @staticmethod
+    def time_steps(config: "MacConfig") -> int:
+        """Time steps that one token is made of; the grid must be a multiple of it."""
+        return 1
+
     def arrange(self, tokens: torch.Tensor) -> torch.Tensor:
         """Grid tokens (windows, time * freq, dim), time-major -> (windows, n, token_size)."""
         raise NotImplementedError
@@ -70,6 +75,25 @@ class ConcatConnector(Connector):
 
     def arrange(self, tokens: torch.Tensor) -> torch.Tensor:
         return tokens.reshape(tokens.shape[0], self.rows, -1)
+
+
+class StackConnector(Connector):
+    """`stack_size` time steps side by side, each with all its frequencies: fewer, longer tokens of a long grid."""
+
+    @staticmethod
+    def layout(config: "MacConfig") -> Layout:
+        return Layout(1, config.audio_config.grid[0] // config.stack_size)
+
+    @staticmethod
+    def time_steps(config: "MacConfig") -> int:
+        return config.stack_size
+
+    def __init__(self, config: "MacConfig"):
+        self.size = config.stack_size
+        super().__init__(config, token_size=config.audio_config.hidden_size * config.audio_config.grid[1] * self.size)
+
+    def arrange(self, tokens: torch.Tensor) -> torch.Tensor:
+        return tokens.reshape(tokens.shape[0], self.rows // self.size, -1)
 
 
 class TimeMajorConnector(Connector):
@@ -111,6 +135,10 @@ class MeanPoolConnector(nn.Module):
     def layout(config: "MacConfig") -> Layout:
         return Layout(1, config.audio_config.grid[0] // 2)
 
+    @staticmethod
+    def time_steps(config: "MacConfig") -> int:
+        return 2
+
     def __init__(self, config: "MacConfig"):
         super().__init__()
         self.rows, self.columns = config.audio_config.grid
@@ -131,6 +159,7 @@ CONNECTORS: dict[str, type[Any]] = {
     "time_major": TimeMajorConnector,
     "frequency_major": FrequencyMajorConnector,
     "mean_pool": MeanPoolConnector,
+    "stack": StackConnector,
 }
 
 __all__ = ["CONNECTORS"]

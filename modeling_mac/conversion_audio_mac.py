@@ -10,16 +10,18 @@ from transformers.configuration_utils import PreTrainedConfig
 from .configuration_mac import AUDIO_CONFIGS
 from .conversion_eat_mac import load_eat
 from .conversion_ssamba_mac import load_ssamba
+from .conversion_whisper_mac import load_whisper
 from .weight_files_mac import locate, read_config, read_weights
 
 
 LOADERS: dict[str, Callable[[Any], tuple[PreTrainedConfig, dict[str, torch.Tensor]]]] = {
     "mac_eat": load_eat,
     "mac_ssamba": load_ssamba,
+    "mac_whisper": load_whisper,
 }
 
 # A weight that only files of this kind have, whatever stands in front of its name; EAT is what has none of these.
-SIGNS = {"mac_ssamba": "mixer.A_b_log"}
+SIGNS = {"mac_ssamba": "mixer.A_b_log", "mac_whisper": "encoder.conv1.weight"}
 
 
 def load_audio_tower(source: str | PathLike) -> tuple[PreTrainedConfig, dict[str, torch.Tensor]]:

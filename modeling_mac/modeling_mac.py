@@ -65,7 +65,7 @@ class MacPreTrainedModel(PreTrainedModel):
     base_model_prefix = "model"
     input_modalities = ("audio", "text")
     supports_gradient_checkpointing = True
-    _no_split_modules = ["EatEmbeddings", "EatLayer", "EatPruningLayer", "Mamba2Block"]
+    _no_split_modules = ["EatEmbeddings", "EatLayer", "EatPruningLayer", "WhisperEncoderLayer", "Mamba2Block"]
     _skip_keys_device_placement = ["cache"]
     _supports_sdpa = True
     _supports_flash_attn = True

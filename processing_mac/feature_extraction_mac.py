@@ -9,6 +9,7 @@ import torch
 from transformers.feature_extraction_utils import BatchFeature, FeatureExtractionMixin
 
 from .audio_mac import is_list_of_clips, load_waveform
+from .whisper_front_end_mac import TAIL, limit_range, whisper_log_mel
 
 
 SAMPLING_RATE = 16_000  # Hz: of EAT, and of all that counts samples below
@@ -18,6 +19,8 @@ PREEMPHASIS = 0.97
 ENERGY_FLOOR = 1.1920928955078125e-07  # float32 epsilon
 DECIBEL = math.log(10) / 10  # one dB in natural-log energy
 SAMPLES_PER_BLOCK = 60 * 16_000  # long recordings go minute by minute: bounded memory, and twice as fast in the cache
+
+FRONT_ENDS = ("kaldi", "whisper")
 
 
 @lru_cache
@@ -85,6 +88,8 @@ class MacFeatureExtractor(FeatureExtractionMixin):
         window_frames: Frames of one window (1024 x 10 ms).
         mean, scale: A log-mel cell x becomes (x - mean) / scale: EAT's AudioSet statistics.
         url_limits: Fields of `UrlLimits` that are to be others where audio is an address: `{"silent_seconds": 5}`.
+        front_end: "kaldi", EAT's filter bank, or "whisper", whose x are powers of ten. A tower's configuration says
+            as `front_end` all that an extractor has to be told to feed it.
 
     Raises:
         ValueError: another sampling rate.
@@ -101,11 +106,15 @@ class MacFeatureExtractor(FeatureExtractionMixin):
         mean: float = -4.268,
         scale: float = 9.138,
         url_limits: dict[str, float] | None = None,
+        front_end: str = "kaldi",
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
         if sampling_rate != SAMPLING_RATE:
             raise ValueError(f"`sampling_rate` is {sampling_rate}; MAC's frames are made for {SAMPLING_RATE} Hz.")
+        if front_end not in FRONT_ENDS:
+            raise ValueError(f"`front_end` is {front_end!r}; expected one of {FRONT_ENDS}.")
+        self.front_end = front_end
         self.feature_size = feature_size
         self.sampling_rate = sampling_rate
         self.padding_value = padding_value
@@ -144,6 +153,8 @@ class MacFeatureExtractor(FeatureExtractionMixin):
     def raw_log_mel(self, waveform: np.ndarray) -> torch.Tensor:
         """One clip, (samples,) at `self.sampling_rate`, as (frames, mel bins) natural-log energies."""
         clip = torch.from_numpy(waveform)
+        if self.front_end == "whisper":
+            return whisper_log_mel(clip, self.feature_size, self.sampling_rate, SAMPLES_PER_BLOCK // FRAME_SHIFT)
         clip = clip - clip_mean(clip)
         step = SAMPLES_PER_BLOCK - SAMPLES_PER_BLOCK % FRAME_SHIFT
         reach = step + FRAME_LENGTH - FRAME_SHIFT  # the last frame of a block looks into the next block
@@ -152,9 +163,13 @@ class MacFeatureExtractor(FeatureExtractionMixin):
 
     def to_windows(self, log_mel: torch.Tensor) -> torch.Tensor:
         """Pad with zeros, normalise and cut: (frames, mel bins) -> (windows, window_frames, mel bins)."""
+        whisper = self.front_end == "whisper"
+        if whisper and len(log_mel) > self.window_frames and 0 < len(log_mel) % self.window_frames <= TAIL:
+            log_mel = log_mel[: -(len(log_mel) % self.window_frames)]  # no window for the tail alone
         padding = -len(log_mel) % self.window_frames
         log_mel = torch.nn.functional.pad(log_mel, (0, 0, 0, padding), value=self.padding_value)
-        return ((log_mel - self.mean) / self.scale).view(-1, self.window_frames, self.feature_size)
+        windows = log_mel.view(-1, self.window_frames, self.feature_size)
+        return ((limit_range(windows) if whisper else windows) - self.mean) / self.scale
 
     def __call__(
         self, audio: Any, sampling_rate: int | None = None, return_tensors: str | None = "pt"

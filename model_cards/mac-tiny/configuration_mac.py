@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 from huggingface_hub.dataclasses import strict
-from transformers import AutoConfig
+from transformers import AutoConfig, WhisperConfig
 from transformers.configuration_utils import PreTrainedConfig, SubConfigSpec
 from transformers.pipelines import PIPELINE_REGISTRY
 
@@ -113,6 +113,54 @@ class EatConfig(PreTrainedConfig):
         """Patches of one window along (time, frequency)."""
         return self.window_frames // self.patch_size, self.num_mel_bins // self.patch_size
 
+    @property
+    def front_end(self) -> dict[str, Any]:
+        """What the feature extractor has to be told to feed this tower."""
+        return {"feature_size": self.num_mel_bins, "window_frames": self.window_frames}
+
+
+@strict
+class WhisperTowerConfig(WhisperConfig):
+    """
+    The encoder of Whisper (arXiv 2212.04356), for speech. Defaults are Whisper-tiny's; the fields of transformers'
+    `WhisperConfig` that speak of a decoder are unused.
+
+    Args:
+        max_source_positions: Tokens of a window, of 20 ms each: 1500 in every released model.
+    """
+
+    model_type = "mac_whisper"
+
+    is_encoder_decoder: bool = False
+    use_cache: bool = False
+
+    @property
+    def window_frames(self) -> int:
+        """Frames of one window (10 ms each); the second convolution takes every other."""
+        return 2 * self.max_source_positions
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Tokens of one window along (time, frequency)."""
+        return self.max_source_positions, 1
+
+    @property
+    def num_tokens(self) -> int:
+        """Tokens that come out for one window."""
+        return self.max_source_positions
+
+    @property
+    def front_end(self) -> dict[str, Any]:
+        """What the feature extractor has to be told to feed this tower: Whisper's own log-mel."""
+        return {
+            "feature_size": self.num_mel_bins,
+            "window_frames": self.window_frames,
+            "front_end": "whisper",
+            "padding_value": -10 * math.log(10),  # silence
+            "mean": -4.0,
+            "scale": 4.0,
+        }
+
 
 POOLINGS = ("mean", "cls")
 
@@ -189,9 +237,18 @@ class SsambaConfig(PreTrainedConfig):
         times, frequencies = self.grid
         return times * frequencies
 
+    @property
+    def front_end(self) -> dict[str, Any]:
+        """What the feature extractor has to be told to feed this tower."""
+        return {"feature_size": self.num_mel_bins, "window_frames": self.window_frames}
+
 
 # The kinds of audio tower, by `audio_config.model_type`; `audio_tower_mac.py` has the models.
-AUDIO_CONFIGS: dict[str, type[PreTrainedConfig]] = {"mac_eat": EatConfig, "mac_ssamba": SsambaConfig}
+AUDIO_CONFIGS: dict[str, type[PreTrainedConfig]] = {
+    "mac_eat": EatConfig,
+    "mac_ssamba": SsambaConfig,
+    "mac_whisper": WhisperTowerConfig,
+}
 
 
 def audio_config_from_dict(fields: Mapping[str, Any]) -> PreTrainedConfig:
@@ -216,7 +273,8 @@ class MacConfig(PreTrainedConfig):
         audio_config: The encoder, of a kind in `AUDIO_CONFIGS`: EAT by default.
         text_config: The language model: Mamba-2 130m by default, any causal LM of transformers otherwise.
         connector_type: How a window's grid of tokens becomes a sequence: `concat` (the paper's best), `time_major`,
-            `frequency_major` or `mean_pool`.
+            `frequency_major`, `mean_pool`, or `stack` (for long grids, such as Whisper's).
+        stack_size: Time steps that the connector `stack` makes one token of.
         connector_hidden_size: Inner width of the connector's MLP; the language model's width if None.
         audio_token_id: The id of `<|audio|>`, the placeholder that audio embeddings replace.
         initializer_range: Standard deviation of the connector's new weights.
@@ -234,6 +292,7 @@ class MacConfig(PreTrainedConfig):
     audio_config: Any = None
     text_config: Any = None
     connector_type: str = "concat"
+    stack_size: int = 4
     connector_hidden_size: int | None = None
     audio_token_id: int = 50277
     initializer_range: float = 0.02
@@ -267,13 +326,19 @@ class MacConfig(PreTrainedConfig):
             )
 
     def check_grid(self) -> None:
-        """Refuse a connector that needs the whole grid of a tower that prunes it."""
+        """Refuse a connector that needs the whole grid of a tower that prunes it, or steps that do not divide it."""
         rows, columns = self.audio_config.grid
         if self.audio_config.num_tokens != rows * columns and self.connector_type != "time_major":
             raise ValueError(
                 f"`connector_type` {self.connector_type!r} needs the whole grid of {rows} x {columns} tokens, but "
                 f"`audio_config` prunes it to {self.audio_config.num_tokens}: choose the connector 'time_major', or "
                 "`pruned_tokens` 'grid'."
+            )
+        step = CONNECTORS[self.connector_type].time_steps(self)
+        if step < 1 or rows % step:
+            raise ValueError(
+                f"`connector_type` {self.connector_type!r} makes one token of {step} time steps, but the grid of "
+                f"`audio_config` ({self.audio_config.model_type!r}) has {rows}, no multiple of it."
             )
 
     @property
@@ -288,4 +353,4 @@ class MacConfig(PreTrainedConfig):
         return layout.runs * layout.tokens
 
 
-__all__ = ["EatConfig", "MacConfig", "SsambaConfig"]
+__all__ = ["EatConfig", "MacConfig", "SsambaConfig", "WhisperTowerConfig"]

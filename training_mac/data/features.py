@@ -68,7 +68,8 @@ class FeatureCache:
 
     def __init__(self, folder: str | Path, extractor: Any):
         self.extractor = extractor
-        self.folder = Path(folder) / f"log-mel-v{VERSION}-{extractor.feature_size}-bins-{extractor.sampling_rate}-hz"
+        kind = "log-mel" if extractor.front_end == "kaldi" else f"{extractor.front_end}-log-mel"
+        self.folder = Path(folder) / f"{kind}-v{VERSION}-{extractor.feature_size}-bins-{extractor.sampling_rate}-hz"
         self.folder.mkdir(parents=True, exist_ok=True)
         self.parts: dict[str, Dataset] = {}
         self.digests: dict[Identity, str] = {}

@@ -74,7 +74,7 @@ def make_base(recipe: Recipe, prompt: str, texts: Iterable[str], folder: Path) -
     model, tokenizer = make(recipe, [*texts, prompt])
     config = model.config
     processor = MacProcessor(
-        MacFeatureExtractor(window_frames=config.audio_config.window_frames),
+        MacFeatureExtractor(**config.audio_config.front_end),
         tokenizer,
         audio_tokens_per_window=config.audio_tokens_per_window,
         audio_tokens_per_run=config.audio_tokens_per_run,
