@@ -35,6 +35,7 @@ from evaluation_mac.protocols.classification import (
 )
 from evaluation_mac.protocols.clip_records import collect_records, keep_settings
 from evaluation_mac.protocols.retrieval import caption_texts, evaluate_retrieval, likelihood_asker, read_losses
+from evaluation_mac.protocols.transcription import PROMPT, evaluate_transcripts, transcript_asker
 from evaluation_mac.reports.evaluation import Evaluation
 from evaluation_mac.reports.model_card import find_card, update_card
 from evaluation_mac.reports.plots import draw_plots
@@ -102,6 +103,18 @@ def run_retrieval(collector: Collector, clips: list[Clip]) -> Evaluation | None:
     return evaluate_retrieval(clips, texts, losses) if clips else None
 
 
+def run_transcription(collector: Collector, clips: list[Clip]) -> Evaluation | None:
+    """Write down what is said in all clips, and count the errors."""
+    options = collector.options
+    generation = {"overlap": options.overlap, "batch_size": options.batch_size, "num_beams": options.num_beams or 1}
+    ask = transcript_asker(
+        collector.captioner, prompt=options.prompt or PROMPT, max_new_tokens=options.max_new_tokens, **generation
+    )
+    clips, records = collector.collect("captions.csv", "caption", clips, ask, options.batch_size)
+    transcripts = [record["caption"] for record in records]
+    return evaluate_transcripts(clips, transcripts, options.spellings) if clips else None
+
+
 UNIMPORTANT = (
     "output",
     "batch_size",
@@ -110,11 +123,12 @@ UNIMPORTANT = (
     "dataset_id",
     "dataset_split",
 )  # to the results
-SCORING = ("data", "dataset", "text_encoder", "sentence_encoder", "naming")  # may change from one run to the next
+SCORING = ("data", "dataset", "text_encoder", "sentence_encoder", "naming", "spellings")  # may change between runs
 RUNS: dict[str, Any] = {
     "captioning": run_captioning,
     "classification": run_classification,
     "retrieval": run_retrieval,
+    "transcription": run_transcription,
 }
 
 
@@ -174,7 +188,7 @@ def build_parser() -> argparse.ArgumentParser:
     common.add_argument("--update-card", action="store_true", help="write the scores into the model's README.md")
     parser = argparse.ArgumentParser(
         prog="mac-eval",
-        description="Evaluate a captioner: captions, classes or retrieval.",
+        description="Evaluate a captioner: captions, classes, retrieval or transcripts.",
         epilog="Exit code: 0 all evaluated, 1 some recordings could not be read, 2 nothing could be done.",
     )
     tasks = parser.add_subparsers(dest="task", required=True)
@@ -191,6 +205,12 @@ def build_parser() -> argparse.ArgumentParser:
     classes.add_argument("--text-encoder", metavar="MODEL", default=CLAP, help=f"for captions (default: {CLAP})")
     retrieval = tasks.add_parser("retrieval", parents=[common], help="captions and clips by likelihood")
     retrieval.set_defaults(num_beams=None)
+    speech = tasks.add_parser("transcription", parents=[common, beams], help="what is said, by word errors")
+    speech.add_argument("--overlap", type=float, default=0.2, help="share of a window heard twice (default: 0.2)")
+    speech.add_argument("--max-new-tokens", type=positive, default=256, help="of a window's text (default: 256)")
+    speech.add_argument(
+        "--spellings", type=Path, metavar="JSON", help="Whisper's normalizer.json: British as American"
+    )
     return parser
 
 

@@ -9,9 +9,11 @@ from tqdm import tqdm
 
 from evaluation_mac import score_captions
 from evaluation_mac.metrics.naming import Naming
+from evaluation_mac.metrics.word_errors import word_errors
 from processing_mac.dataset_mac import Clip
 
 
+ERROR_RATES = ("wer", "cer")  # of transcripts: less is better, so `metric_for_best_model` needs `greater_is_better`
 SHOWN = 5  # captions beside their references at each evaluation
 
 
@@ -82,10 +84,16 @@ def score(
     Raises:
         ValueError: a metric cannot run here; the message says what it needs.
     """
-    result = score_captions(captions, [list(clip.captions) for clip in clips], metrics)
+    of_captions = [name for name in metrics if name not in ERROR_RATES]
+    result = score_captions(captions, [list(clip.captions) for clip in clips], of_captions)
     if result["skipped"]:
         raise ValueError(f"`eval_metrics`: {'; '.join(f'{name}: {why}' for name, why in result['skipped'].items())}.")
     scores = dict(result["corpus"])
+    if len(of_captions) < len(metrics):
+        rates = word_errors(captions, [clip.captions[0] for clip in clips])
+        scores |= {
+            name: rate for name, rate in zip(rates.names, rates.corpus().tolist(), strict=True) if name in metrics
+        }
     pairs = zip(captions, (clip.source for clip in clips), strict=True)
     named = [(caption, source) for caption, source in pairs if naming is not None and naming.is_scored(source)]
     if named and naming is not None:

@@ -15,7 +15,7 @@ from processing_mac.dataset_mac import Clip
 from training_mac.data.check import read_and_check
 from training_mac.data.tables import ClipTables
 from training_mac.loop.adapters import MODULES, check_lora, check_lora_targets
-from training_mac.loop.validation import score
+from training_mac.loop.validation import ERROR_RATES, score
 from training_mac.recipe.data_fields import TWO, parse_sources
 from training_mac.recipe.fields import MacTrainingArguments, Recipe
 from training_mac.recipe.file import Stage
@@ -23,7 +23,8 @@ from training_mac.run.building import find_model, load_front
 from training_mac.run.model_fields import check_model, read_config
 
 
-EVAL_METRICS = tuple(name for name in METRICS if name != "sentence_similarity")  # it needs an encoder of its own
+# Sentence similarity needs an encoder of its own.
+EVAL_METRICS = (*(name for name in METRICS if name != "sentence_similarity"), *ERROR_RATES)
 STREAMED = "Shards are streamed, and a stream has no list of its recordings: name a manifest or a dataset instead."
 
 
