@@ -101,6 +101,14 @@ class Recipe:
     kept_patches: int = field(
         default=128, metadata={"help": "Patches of a window that enter the encoder while it learns alone."}
     )
+    keep_rate: float | None = field(
+        default=None,
+        metadata={"help": "Share of its patches that each pruning of the encoder keeps when the stage ends (TopK)."},
+    )
+    keep_rate_span: list[float] = field(
+        default_factory=lambda: [0.5, 0.8],
+        metadata={"help": "Shares of the stage between which the rate falls from 1 to `keep_rate`, as half a cosine."},
+    )
     loss_on: Literal["answer", "all"] = field(
         default="answer", metadata={"help": "'answer': learn the answers only; 'all': the prompts too, as LTU."}
     )

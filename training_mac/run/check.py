@@ -15,6 +15,7 @@ from processing_mac.dataset_mac import Clip
 from training_mac.data.check import read_and_check
 from training_mac.data.tables import ClipTables
 from training_mac.loop.adapters import MODULES, check_lora, check_lora_targets
+from training_mac.loop.pruning import check_keep_rates
 from training_mac.loop.validation import ERROR_RATES, score
 from training_mac.recipe.data_fields import TWO, parse_sources
 from training_mac.recipe.fields import MacTrainingArguments, Recipe
@@ -42,6 +43,7 @@ def check_stages(stages: Sequence[Stage], tables: ClipTables) -> None:
     """
     recipes = [stage.recipe for stage in stages]
     check_lora(recipes)
+    check_keep_rates(recipes)
     check_origin(recipes[0], stages[0].settings)
     check_model(recipes[0])
     for stage in stages:

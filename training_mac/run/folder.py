@@ -34,6 +34,7 @@ from training_mac.loop.checkpoints import (
     remove_partial_checkpoints,
     write_whole,
 )
+from training_mac.loop.pruning import learnt_keep_rate
 from training_mac.recipe.fields import keeps_weights, marked
 from training_mac.recipe.file import Stage, load_stages
 from training_mac.run.building import load_base, make_base
@@ -155,6 +156,8 @@ class Run:
         fields = self.recipes[0].model if self.recipes[0].base_model is not None else None  # else the base has them
         model, processor = load_base(self.base, fields)
         set_seed(self.stages[0].training.seed)  # of new LoRA matrices
+        if (keep_rate := learnt_keep_rate(self.recipes[:after])) is not None:
+            model.config.audio_config.keep_rate = keep_rate
         model = attach_adapter(model, self.recipes)
         if after:
             weights = load_file(self.result(after) / WEIGHTS)

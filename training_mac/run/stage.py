@@ -7,6 +7,7 @@ from training_mac.data.tables import ClipTables
 from training_mac.loop.adapters import learns_whole, module_to_train
 from training_mac.loop.averaging import mean_weights
 from training_mac.loop.checkpoints import whole_checkpoints
+from training_mac.loop.pruning import KeepRateSchedule, check_encoder
 from training_mac.objectives.captions import make_caption_trainer
 from training_mac.objectives.embeddings import make_embedding_trainer
 from training_mac.objectives.materials import Materials
@@ -33,6 +34,10 @@ def train_stage(run: Run, stage: Stage, tables: ClipTables) -> None:
     teachers = run.teachers(before=stage.number) if stage.recipe.imitate_teachers else []
     materials = Materials(model, processor, tables, run.stage_folder(stage.number), teachers)
     trainer = OBJECTIVES[stage.recipe.objective](stage, materials)
+    if stage.recipe.keep_rate is not None:
+        config = model.config.audio_config
+        check_encoder(config, [stage.recipe])
+        trainer.add_callback(KeepRateSchedule(config, stage.recipe.keep_rate, stage.recipe.keep_rate_span))
     trainer.train(resume_from_checkpoint=stage.training.resume_from_checkpoint or run.last_checkpoint(stage))
     trainer.save_state()
     if stage.recipe.average_checkpoints:
