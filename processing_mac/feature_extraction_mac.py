@@ -146,9 +146,9 @@ class MacFeatureExtractor(FeatureExtractionMixin):
             for row, clip in enumerate(audio)
         ]
 
-    def fetch_audio(self, audio: Any, sampling_rate: int | None = None) -> list[np.ndarray]:
-        """What transformers' processors and chat templates call to load audio."""
-        return self.load(audio, sampling_rate)
+    def fetch_audio(self, audio: Any, sampling_rate: int | None = None) -> list[dict[str, Any]]:
+        """What transformers' processors and pipelines call to load audio: clips that know their rate."""
+        return [{"array": clip, "sampling_rate": self.sampling_rate} for clip in self.load(audio, sampling_rate)]
 
     def raw_log_mel(self, waveform: np.ndarray) -> torch.Tensor:
         """One clip, (samples,) at `self.sampling_rate`, as (frames, mel bins) natural-log energies."""

@@ -6,15 +6,14 @@ import torch
 from transformers.feature_extraction_utils import BatchFeature
 from transformers.processing_utils import ProcessorMixin
 
+from .keywords_mac import TextOptions, sort_keywords
+
 # Saving a processor copies its module and what that imports, so every saved folder holds the pipeline's code too.
 from .pipeline_mac import AudioCaptioningPipeline  # noqa: F401
 
 
 AUDIO_TOKEN = "<|audio|>"  # stands for one audio embedding
 DEFAULT_PROMPT = "Describe the audio you hear."  # of SLAM-AAC
-
-# Padding and tensors are always on, and MAC neither sees nor adds special tokens of its own.
-IGNORED = {"images", "videos", "padding", "return_tensors", "add_special_tokens"}
 
 # Audio first: the state after the audio can be kept and asked many prompts.
 CHAT_TEMPLATE = """\
@@ -75,9 +74,7 @@ class MacProcessor(ProcessorMixin):
         audio: Any = None,
         text: str | list[str] | None = None,
         answer: str | list[str] | None = None,
-        sampling_rate: int | None = None,
         loss_on: str = "answer",
-        padding_side: str | None = None,
         **kwargs: Any,
     ) -> BatchFeature:
         """
@@ -86,27 +83,29 @@ class MacProcessor(ProcessorMixin):
             text: A prompt a clip (one prompt serves all), or text that already holds `<|audio|>` once a clip, as
                 `apply_chat_template` writes it; `default_prompt` if None.
             answer: The caption to learn, a clip; makes `labels`.
-            sampling_rate: Rate in Hz of bare arrays.
             loss_on: "answer": labels on the answer and its end; "all": on the prompt too.
-            padding_side: "left" to generate, "right" to train; by default right with answers, left without.
-            kwargs: What transformers passes to every processor (`IGNORED`); it changes nothing.
+            kwargs: As transformers' processors take them, flat or in `text_kwargs`, `audio_kwargs` and
+                `common_kwargs`: `sampling_rate` in Hz of bare arrays, and the fields of `TextOptions`.
+                `padding_side` is "left" to generate, "right" to train: by default right with answers, left without.
 
         Returns:
             `input_ids`, `attention_mask` (clips, length), `input_features` (windows, frames, mel bins),
             `audio_num_windows` (clips,) and, with answers, `labels` (clips, length).
 
         Raises:
-            ValueError: bad audio, text without its audio, or counts that do not match.
+            ValueError: bad audio, text without its audio, counts that do not match, a `max_length` that cuts audio.
             TypeError: an unknown argument.
         """
-        if unknown := sorted(kwargs.keys() - IGNORED):
-            raise TypeError(f"MacProcessor got unexpected arguments: {', '.join(unknown)}.")
+        options, audio_options = sort_keywords(kwargs)
         if audio is None:
             raise ValueError("`audio` is missing: MAC's text always speaks of a clip. To continue from a cached clip, "
                              "use the tokenizer alone.")  # fmt: skip
-        features = self.feature_extractor(audio, sampling_rate=sampling_rate)
-        texts = self.encode(features["audio_num_windows"].tolist(), text, answer, loss_on, padding_side)
-        return BatchFeature({**texts, **features})
+        features = self.feature_extractor(audio, **audio_options)
+        texts = self.encode(features["audio_num_windows"].tolist(), text, answer, loss_on, options)
+        tensors = {**texts, **features}
+        if options.return_tensors == "np":
+            tensors = {name: tensor.numpy() for name, tensor in tensors.items()}
+        return BatchFeature(tensors)
 
     def encode(
         self,
@@ -114,29 +113,40 @@ class MacProcessor(ProcessorMixin):
         text: str | list[str] | None = None,
         answer: str | list[str] | None = None,
         loss_on: str = "answer",
-        padding_side: str | None = None,
+        options: TextOptions | None = None,
     ) -> dict[str, torch.Tensor]:
         """The text side of `__call__`, for clips whose features are already at hand: `num_windows` of each clip."""
-        clips = len(num_windows)
+        options, clips = options or TextOptions(), len(num_windows)
         prompts = [self.expand_audio(*pair) for pair in zip(self.write_prompts(text, clips), num_windows, strict=True)]
-        prompt_ids = self.tokenizer(prompts, add_special_tokens=False)["input_ids"]
-        if answer is None:
-            return self.pad(prompt_ids, None, padding_side or "left")
+        encoded = self.tokenizer(prompts, add_special_tokens=False, return_offsets_mapping=True)
+        rows = [
+            {"input_ids": ids, "offset_mapping": offsets}
+            for ids, offsets in zip(encoded["input_ids"], encoded["offset_mapping"], strict=True)
+        ]
+        if answer is not None:
+            self.append_answers(rows, prompts, match_clips(answer, clips, "answer"), loss_on)
+        if not options.return_offsets_mapping:
+            for row in rows:
+                del row["offset_mapping"]
+        return self.pad(rows, options, "left" if answer is None else "right")
+
+    def append_answers(
+        self, rows: list[dict[str, list]], prompts: list[str], answers: list[str], loss_on: str
+    ) -> None:
+        """Add answers, their ends and labels to the rows of prompts."""
         if loss_on not in ("answer", "all"):
             raise ValueError(f"`loss_on` is {loss_on!r}; expected 'answer' or 'all'.")
-        answers = match_clips(answer, clips, "answer")
-        answer_ids = self.tokenizer(answers, add_special_tokens=False)["input_ids"]
-        input_ids, labels = [], []
-        for row, (prompt, reply) in enumerate(zip(prompt_ids, answer_ids, strict=True)):
+        encoded = self.tokenizer(answers, add_special_tokens=False, return_offsets_mapping=True)
+        for number, (row, prompt, answer) in enumerate(zip(rows, prompts, answers, strict=True)):
+            reply, tokens = encoded["input_ids"][number], row["input_ids"]
             if self.audio_token_id in reply:
-                raise ValueError(f"answer {row} holds {self.audio_token}, which stands for audio: {answers[row]!r}.")
+                raise ValueError(f"answer {number} holds {self.audio_token}, which stands for audio: {answer!r}.")
             reply = [*reply, self.tokenizer.eos_token_id]
-            input_ids.append(prompt + reply)
-            audio_end = len(prompt) - prompt[::-1].index(self.audio_token_id)
-            labels.append([-100] * audio_end + prompt[audio_end:] + reply)
-            if loss_on == "answer":
-                labels[-1][: len(prompt)] = [-100] * len(prompt)
-        return self.pad(input_ids, labels, padding_side or "right")
+            unlabelled = len(tokens) if loss_on == "answer" else len(tokens) - tokens[::-1].index(self.audio_token_id)
+            row["labels"] = [-100] * unlabelled + tokens[unlabelled:] + reply
+            row["input_ids"] = tokens + reply
+            spans = [*encoded["offset_mapping"][number], (len(answer), len(answer))]  # characters of prompt + answer
+            row["offset_mapping"] += [(start + len(prompt), end + len(prompt)) for start, end in spans]
 
     def write_prompts(self, text: str | list[str] | None, clips: int) -> list[str]:
         """One full text a clip, holding `<|audio|>` once; bare prompts go through the chat template."""
@@ -163,18 +173,44 @@ class MacProcessor(ProcessorMixin):
         separator = self.separator if runs_per_window > 1 else ""
         return text.replace(self.audio_token, separator.join([run] * (runs_per_window * num_windows)))
 
-    def pad(
-        self, input_ids: list[list[int]], labels: list[list[int]] | None, padding_side: str
-    ) -> dict[str, torch.Tensor]:
-        """Pad to the longest; the mask, never the pad id, says what is padding: PAD may equal EOS."""
-        batch = self.tokenizer.pad({"input_ids": input_ids}, padding_side=padding_side, return_tensors="pt")
-        padded = {"input_ids": batch["input_ids"], "attention_mask": batch["attention_mask"]}
-        if labels is not None:
-            padded["labels"] = torch.full_like(padded["input_ids"], -100)
-            padded["labels"][padded["attention_mask"].bool()] = torch.tensor(
-                [token for row in labels for token in row]
-            )
+    def pad(self, rows: list[dict[str, list]], options: TextOptions, padding_side: str) -> dict[str, torch.Tensor]:
+        """Cut and pad rows as `options` say; the mask, never the pad id, says what is padding: PAD may equal EOS."""
+        if options.truncation:
+            self.truncate(rows, options)
+        batch = self.tokenizer.pad(
+            {"input_ids": [row["input_ids"] for row in rows]},
+            padding=options.padding,
+            max_length=options.max_length if options.padding == "max_length" else None,
+            pad_to_multiple_of=options.pad_to_multiple_of,
+            padding_side=options.padding_side or padding_side,
+        )
+        if len({len(ids) for ids in batch["input_ids"]}) > 1:
+            raise ValueError("the rows differ in length, and `padding` is off: one tensor cannot hold them.")
+        padded = {name: torch.tensor(batch[name]) for name in ("input_ids", "attention_mask")}
+        real = padded["attention_mask"].bool()
+        for name, filling, width in (("labels", -100, ()), ("offset_mapping", 0, (2,))):
+            if name in rows[0]:
+                padded[name] = torch.full((*real.shape, *width), filling)
+                padded[name][real] = torch.tensor([item for row in rows for item in row[name]])
+        if not options.return_attention_mask:
+            del padded["attention_mask"]
         return padded
+
+    def truncate(self, rows: list[dict[str, list]], options: TextOptions) -> None:
+        """Cut rows to `max_length` tokens, where that leaves the audio whole."""
+        left = self.tokenizer.truncation_side == "left"
+        for number, row in enumerate(rows):
+            cut = len(row["input_ids"]) - (options.max_length or 0)
+            kept = slice(cut, None) if left else slice(None, options.max_length)
+            if cut > 0 and row["input_ids"][kept].count(self.audio_token_id) < row["input_ids"].count(
+                self.audio_token_id
+            ):
+                raise ValueError(
+                    f"`max_length` of {options.max_length} tokens would cut the audio of row {number}, which has "
+                    f"{len(row['input_ids'])} tokens with its text."
+                )
+            if cut > 0:
+                row.update({name: values[kept] for name, values in row.items()})
 
     def decode(self, token_ids: Any, skip_special_tokens: bool = True, **kwargs: Any) -> str | list[str]:
         """Generated ids -> clean caption: (length,) -> str, (clips, length) or a list of lists -> list of str."""

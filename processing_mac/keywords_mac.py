@@ -1,0 +1,60 @@
+"""The keyword arguments that transformers' processors share: flat, or in groups for text, audio and both."""
+
+from typing import Any, NamedTuple
+
+
+GROUPS = ("common_kwargs", "text_kwargs", "audio_kwargs", "images_kwargs", "videos_kwargs")
+AUDIO = {"sampling_rate", "return_tensors", "padding"}
+UNSEEN = {"add_special_tokens", "images", "videos", "return_mm_token_type_ids"}  # MAC has no such things
+
+
+class TextOptions(NamedTuple):
+    """How rows of tokens become a batch; as of transformers' tokenizers, but padded and in tensors by default."""
+
+    padding: bool | str = True
+    truncation: bool | str = False
+    max_length: int | None = None
+    pad_to_multiple_of: int | None = None
+    padding_side: str | None = None
+    return_tensors: str | None = "pt"
+    return_offsets_mapping: bool = False
+    return_attention_mask: bool | None = True
+
+    def check(self) -> "TextOptions":
+        """Refuse what cannot be done."""
+        if self.return_tensors not in (None, "pt", "np"):
+            raise ValueError(f"`return_tensors` is {self.return_tensors!r}; expected 'pt' or 'np'.")
+        if self.max_length is None and (self.padding == "max_length" or self.truncation):
+            raise ValueError("`padding='max_length'` and `truncation` need `max_length`, in tokens.")
+        return self
+
+
+def sort_keywords(keywords: dict[str, Any]) -> tuple[TextOptions, dict[str, Any]]:
+    """
+    Returns:
+        The options of the text, and `sampling_rate` of the audio where it is given.
+
+    Raises:
+        TypeError: an unknown argument, or one that a processor of windows of sound cannot follow.
+        ValueError: an argument given twice, or images or videos.
+    """
+    groups = {name: dict(keywords.get(name) or {}) for name in GROUPS}
+    flat = {name: value for name, value in keywords.items() if name not in GROUPS}
+    known = {*TextOptions._fields, *AUDIO, *UNSEEN}
+    unknown = {*flat, *groups["common_kwargs"]} - known
+    unknown |= groups["text_kwargs"].keys() - known | groups["audio_kwargs"].keys() - AUDIO
+    if unknown:
+        raise TypeError(f"MacProcessor got unexpected arguments: {', '.join(sorted(unknown))}.")
+    for name in ("images", "videos"):
+        if flat.get(name) is not None:
+            raise ValueError(f"MAC hears and has no eyes: leave out `{name}`.")
+    for group in ("text_kwargs", "audio_kwargs"):
+        if twice := flat.keys() & groups[group].keys():
+            raise ValueError(f"given twice, in `{group}` and outside of it: {', '.join(sorted(twice))}.")
+    text = groups["common_kwargs"] | groups["text_kwargs"] | flat
+    audio = groups["common_kwargs"] | groups["audio_kwargs"] | flat
+    options = {name: value for name, value in text.items() if name in TextOptions._fields}
+    return TextOptions(**options).check(), {"sampling_rate": audio.get("sampling_rate")}
+
+
+__all__ = ["TextOptions", "sort_keywords"]
