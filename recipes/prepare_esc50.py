@@ -26,6 +26,7 @@ import soxr
 import yaml
 
 from processing_mac.audio_mac import load_waveform
+from processing_mac.whole_files_mac import write_file_whole
 
 
 VALIDATION_FOLD = "5"
@@ -204,14 +205,12 @@ def mix(waves: list[np.ndarray]) -> np.ndarray:
 
 
 def write_manifest(path: Path, rows: list[dict[str, str]]) -> None:
-    """CSV, under a temporary name first."""
+    """A CSV file with all columns that any row has."""
     names = list(dict.fromkeys(name for row in rows for name in row))
-    temporary = path.with_suffix(".tmp")
-    with open(temporary, "w", encoding="utf-8", newline="") as file:
+    with write_file_whole(path) as temporary, open(temporary, "w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, names)
         writer.writeheader()
         writer.writerows(rows)
-    temporary.replace(path)
 
 
 if __name__ == "__main__":

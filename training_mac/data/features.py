@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from processing_mac.decoding_mac import stated_seconds
+from processing_mac.whole_files_mac import write_file_whole
 
 
 logger = logging.getLogger(__name__)
@@ -110,24 +111,19 @@ class FeatureCache:
     def write_part(self, missing: dict[str, Any], progress: tqdm) -> None:
         """Compute some log-mels, and write them to a file of their own."""
         name = hashlib.blake2b("".join(missing).encode(), digest_size=8).hexdigest()
-        temporary = self.folder / f"{name}.{os.getpid()}.tmp"
         features = Features({**{name: Value(kind) for name, kind in COLUMNS.items()}, "log_mel": Value("binary")})
-        written = 0
-        try:
-            with ArrowWriter(features=features, path=str(temporary), writer_batch_size=16) as writer:
-                for (key, audio), log_mel in zip(missing.items(), self.compute(list(missing.values())), strict=True):
-                    progress.update()
-                    if isinstance(log_mel, str):
-                        logger.warning("Not in the cache of features: %s", log_mel)
-                        continue
-                    row = dict(zip(COLUMNS, (*identify(audio), key, len(log_mel)), strict=True))
-                    writer.write({**row, "log_mel": log_mel.numpy().tobytes()})
-                    written += 1
-                writer.finalize()
-            if written:
-                temporary.rename(self.folder / f"{name}.arrow")
-        finally:
-            temporary.unlink(missing_ok=True)
+        with (
+            write_file_whole(self.folder / f"{name}.arrow") as temporary,
+            ArrowWriter(features=features, path=str(temporary), writer_batch_size=16) as writer,
+        ):
+            for (key, audio), log_mel in zip(missing.items(), self.compute(list(missing.values())), strict=True):
+                progress.update()
+                if isinstance(log_mel, str):
+                    logger.warning("Not in the cache of features: %s", log_mel)
+                    continue
+                row = dict(zip(COLUMNS, (*identify(audio), key, len(log_mel)), strict=True))
+                writer.write({**row, "log_mel": log_mel.numpy().tobytes()})
+            writer.finalize()
 
     def compute(self, recordings: list[Any]) -> Iterator[torch.Tensor | str]:
         """Log-mels, or why there is none, in order; on all processors of this machine if there are many."""

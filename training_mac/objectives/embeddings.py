@@ -19,6 +19,7 @@ from torch import nn
 
 from modeling_mac import EatModel
 from processing_mac.dataset_mac import Clip
+from processing_mac.whole_files_mac import write_file_whole
 from training_mac.examples.training_set import make_training_set
 from training_mac.loop.trainer import MacTrainer
 from training_mac.objectives.materials import Materials
@@ -82,12 +83,11 @@ class TeacherTargets:
         return joined
 
     def save(self, path: Path) -> None:
-        """As safetensors, under a temporary name first."""
+        """Write all of it as one safetensors file."""
         told = json.dumps({"tags": self.tags, "files": self.files, "stretches": self.stretches})
         counts = torch.tensor([len(one) for one in self.embeddings])
-        temporary = path.with_suffix(".tmp")
-        save_file({"embeddings": torch.cat(self.embeddings), "counts": counts}, temporary, {"told": told})
-        temporary.replace(path)
+        with write_file_whole(path) as temporary:
+            save_file({"embeddings": torch.cat(self.embeddings), "counts": counts}, temporary, {"told": told})
 
     @classmethod
     def load(cls, path: Path) -> "TeacherTargets":
