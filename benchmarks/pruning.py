@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 import torch
+from transformers import AutoModelForMultimodalLM, AutoProcessor
 
 from evaluation_mac.metrics.esc50_naming import NAMING
 from modeling_mac import EatConfig, EatModel
@@ -54,7 +55,9 @@ def main() -> None:
     parser.add_argument("--model", help="folder of a MAC model; EAT-base's shape with random weights by default")
     parser.add_argument("--data", type=Path, help="manifest with a `source`, to count named sounds; needs --model")
     parser.add_argument("--rates", type=float, nargs="+", default=list(RATES), help="keep rates")
-    parser.add_argument("--score", choices=("cls", "mean"), default="cls", help="which patches are kept")
+    parser.add_argument(
+        "--score", choices=("cls", "mean", "intensity", "deviation"), default="cls", help="which patches are kept"
+    )
     parser.add_argument("--windows", type=int, default=1, help="windows of 10.24 s at a time")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="CPU threads")
     parser.add_argument("--repeats", type=int, default=9, help="runs of each rate")
@@ -64,8 +67,9 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     captioner = None
     if options.model:
-        model, processor = load_base(options.model)
-        captioner = AudioCaptioningPipeline(model.eval(), processor=processor, task="audio-captioning", device="cpu")
+        model = AutoModelForMultimodalLM.from_pretrained(options.model)
+        processor = AutoProcessor.from_pretrained(options.model)
+        captioner = AudioCaptioningPipeline(model, processor=processor, task="audio-captioning", device="cpu")
         tower = model.model.audio_tower
     else:
         tower = EatModel(EatConfig()).eval()

@@ -47,7 +47,8 @@ class EatConfig(PreTrainedConfig):
         keep_rate: Share of the patches that each pruning keeps (TopK, arXiv 2504.01690); 1: no pruning.
         pruning_layers: Blocks, from 0, whose MLP sees the kept patches only; by default a quarter, half and three
             quarters of the depth.
-        pruning_score: "cls": patches that CLS attends to are kept; "mean": those that all patches attend to.
+        pruning_score: "cls": patches that CLS attends to are kept; "mean": those that all patches attend to. To
+            compare with: "intensity" and "deviation" keep those with the highest mean, or standard deviation.
         pruned_tokens: "grid": dropped patches come out as they were when dropped, on a whole grid; "sequence": they
             do not come out, the kept ones in the order of time do.
     """
@@ -66,7 +67,7 @@ class EatConfig(PreTrainedConfig):
     initializer_range: float = 0.02
     keep_rate: float = 1.0
     pruning_layers: list[int] | None = None
-    pruning_score: Literal["cls", "mean"] = "cls"
+    pruning_score: Literal["cls", "mean", "intensity", "deviation"] = "cls"
     pruned_tokens: Literal["grid", "sequence"] = "grid"
 
     def validate_architecture(self) -> None:

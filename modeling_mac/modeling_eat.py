@@ -20,7 +20,7 @@ from transformers.utils.generic import merge_with_config_defaults
 from transformers.utils.output_capturing import capture_outputs
 
 from .configuration_mac import EatConfig
-from .token_pruning_mac import gather_tokens, num_kept, patch_scores, scatter_tokens, top_patches
+from .token_pruning_mac import gather_tokens, num_kept, patch_scores, patch_statistics, scatter_tokens, top_patches
 
 
 MAX_TIME_PATCHES = 768  # rows of upstream's position table: 122.88 s
@@ -180,19 +180,23 @@ class EatPruningLayer(EatLayer):
         self.config = config
 
     def forward(
-        self, hidden_states: torch.Tensor, **kwargs
+        self, hidden_states: torch.Tensor, ranks: torch.Tensor | None = None, **kwargs
     ) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """
+        Args:
+            ranks: (windows, patches) what to keep patches by, in place of this block's attention.
+
         Returns:
             At `keep_rate` 1 what any block gives. Else the output (windows, 1 + kept, dim), which patches those are
             (windows, kept), and all patches after the attention (windows, patches, dim).
         """
         if self.config.keep_rate == 1:
             return super().forward(hidden_states, **kwargs)
-        attention_output, _, scores = self.attention(hidden_states, score=self.config.pruning_score, **kwargs)
+        score = self.config.pruning_score if ranks is None else None
+        attention_output, _, scores = self.attention(hidden_states, score=score, **kwargs)
         hidden_states = self.norm1(hidden_states + self.stochastic_depth(attention_output))
         patches = hidden_states[:, 1:]
-        kept = top_patches(scores, num_kept(patches.shape[1], self.config.keep_rate))
+        kept = top_patches(scores if ranks is None else ranks, num_kept(patches.shape[1], self.config.keep_rate))
         hidden_states = torch.cat([hidden_states[:, :1], gather_tokens(patches, kept)], dim=1)
         return self.norm2(hidden_states + self.stochastic_depth(self.mlp(hidden_states))), kept, patches
 
@@ -267,8 +271,12 @@ class EatModel(EatPreTrainedModel):
         """
         hidden_states = self.embeddings(input_features.to(self.dtype), kept_patches)
         seen: tuple[torch.Tensor, torch.Tensor] | None = None  # all patches as last seen, and which of them go on
+        ranks = self.rank_patches(input_features, kept_patches)
         for layer in self.layers:
+            if ranks is not None and isinstance(layer, EatPruningLayer):
+                kwargs["ranks"] = ranks if seen is None else ranks.gather(1, seen[1])
             output = layer(hidden_states, **kwargs)
+            kwargs.pop("ranks", None)
             if isinstance(output, torch.Tensor):
                 hidden_states = output
                 continue
@@ -277,6 +285,14 @@ class EatModel(EatPreTrainedModel):
         if seen is not None and self.config.pruned_tokens == "grid":
             hidden_states = torch.cat([hidden_states[:, :1], scatter_tokens(*seen, hidden_states[:, 1:])], dim=1)
         return EatModelOutput(last_hidden_state=hidden_states, kept_patches=None if seen is None else seen[1])
+
+    def rank_patches(self, input_features: torch.Tensor, kept_patches: torch.Tensor | None) -> torch.Tensor | None:
+        """(windows, patches) what patches are kept by where that is no attention; None where it is."""
+        if self.config.pruning_score in ("cls", "mean") or self.config.keep_rate == 1:
+            return None
+        intensity, deviation = patch_statistics(input_features, self.config.patch_size)
+        ranks = intensity if self.config.pruning_score == "intensity" else deviation
+        return ranks if kept_patches is None else ranks.gather(1, kept_patches)
 
 
 class EatForAudioClassification(EatPreTrainedModel):

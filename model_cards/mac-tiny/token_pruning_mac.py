@@ -30,6 +30,18 @@ def patch_scores(
     return attention[..., summary_tokens:].mean(dim=(1, 2))
 
 
+def patch_statistics(input_features: torch.Tensor, patch_size: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """
+    (windows, frames, mel bins) -> each patch's mean, its "intensity", and standard deviation, (windows, patches).
+
+    The published code can prune by these in place of attention, but gathers from the sequence with its summary tokens
+    by indices that count patches only, and so keeps the patch before the one it means. Here both count the same.
+    """
+    patches = input_features.unfold(1, patch_size, patch_size).unfold(2, patch_size, patch_size)
+    cells = patches.flatten(3).flatten(1, 2).float()  # (windows, patches, cells)
+    return cells.mean(dim=2), cells.std(dim=2)
+
+
 def num_kept(patches: int, keep_rate: float) -> int:
     """Patches that one pruning keeps of so many."""
     return math.ceil(keep_rate * patches)
@@ -55,4 +67,12 @@ def keep_rate_at(progress: float, keep_rate: float) -> float:
     return keep_rate + (1.0 - keep_rate) * (math.cos(math.pi * progress) + 1.0) / 2.0
 
 
-__all__ = ["gather_tokens", "keep_rate_at", "num_kept", "patch_scores", "scatter_tokens", "top_patches"]
+__all__ = [
+    "gather_tokens",
+    "keep_rate_at",
+    "num_kept",
+    "patch_scores",
+    "patch_statistics",
+    "scatter_tokens",
+    "top_patches",
+]

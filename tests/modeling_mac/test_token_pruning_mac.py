@@ -9,7 +9,14 @@ from safetensors.torch import load_file
 from torch.nn import functional as F
 
 from modeling_mac import EatConfig, EatModel, MacConfig
-from modeling_mac.token_pruning_mac import gather_tokens, keep_rate_at, num_kept, patch_scores, top_patches
+from modeling_mac.token_pruning_mac import (
+    gather_tokens,
+    keep_rate_at,
+    num_kept,
+    patch_scores,
+    patch_statistics,
+    top_patches,
+)
 
 
 SCORES = {"audiomae": "mean", "ast": "cls"}
@@ -74,6 +81,12 @@ def test_scores_choices_and_tokens_are_the_published_ones(published, name, keep_
     torch.testing.assert_close(tokens, expected, rtol=0, atol=1e-4)
 
 
+def test_statistics_of_patches_are_the_published_ones(published):
+    mean, deviation = patch_statistics(published["in.fbank"], 16)
+    torch.testing.assert_close(mean, published["out.patch_mean_time_major"], rtol=0, atol=1e-6)
+    torch.testing.assert_close(deviation, published["out.patch_std_time_major"], rtol=0, atol=1e-6)
+
+
 def test_keep_rate_falls_along_the_published_half_cosine(published):
     rates = [keep_rate_at(min(max((epoch - 30) / 20, 0.0), 1.0), 0.5) for epoch in range(60)]
     torch.testing.assert_close(
@@ -124,6 +137,15 @@ def test_a_pruned_grid_holds_the_sequence_where_it_was_kept(make_eat, windows, s
     assert sequence.last_hidden_state.shape == (3, 24, 32)
     assert torch.equal(grid.last_hidden_state[:, 0], sequence.last_hidden_state[:, 0])
     assert torch.equal(gather_tokens(grid.last_hidden_state[:, 1:], kept), sequence.last_hidden_state[:, 1:])
+
+
+def test_the_loudest_patches_stay_where_intensity_ranks(make_eat, windows):
+    intensity = patch_statistics(windows, 16)[0]
+    kept = make_eat(keep_rate=0.5, pruning_score="intensity")(windows).kept_patches
+    assert torch.equal(kept, intensity.topk(8, dim=1).indices.sort(dim=1).values)
+    some = torch.arange(0, 64, 2).expand(3, -1)
+    kept = make_eat(keep_rate=0.5, pruning_score="intensity")(windows, kept_patches=some).kept_patches
+    assert torch.equal(kept, intensity[:, ::2].topk(4, dim=1).indices.sort(dim=1).values)
 
 
 def test_dropped_patches_come_out_as_they_were_when_dropped(make_eat, windows):
