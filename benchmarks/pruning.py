@@ -19,7 +19,6 @@ from modeling_mac import EatConfig, EatModel
 from processing_mac import AudioCaptioningPipeline
 from processing_mac.cli_mac import caption_files
 from processing_mac.dataset_mac import read_manifest
-from training_mac.run.building import load_base
 
 
 RATES = (1.0, 0.9, 0.7, 0.5)

@@ -34,6 +34,7 @@ from evaluation_mac.protocols.classification import (
     similarity_by_likelihood,
 )
 from evaluation_mac.protocols.clip_records import collect_records, keep_settings
+from evaluation_mac.protocols.intensity import evaluate_intensity, look_at_all
 from evaluation_mac.protocols.retrieval import caption_texts, evaluate_retrieval, likelihood_asker, read_losses
 from evaluation_mac.protocols.transcription import PROMPT, evaluate_transcripts, transcript_asker
 from evaluation_mac.reports.evaluation import Evaluation
@@ -115,6 +116,14 @@ def run_transcription(collector: Collector, clips: list[Clip]) -> Evaluation | N
     return evaluate_transcripts(clips, transcripts, options.spellings) if clips else None
 
 
+def run_intensity(collector: Collector, clips: list[Clip]) -> Evaluation | None:
+    """Compare the loudness of patches with the attention that they get."""
+    options = collector.options
+    files = [clip.audio for clip in clips]
+    named = list(look_at_all(collector.captioner, files, options.keep_rate, collector.failed))
+    return evaluate_intensity(named, options.output, options.keep_rate) if named else None
+
+
 UNIMPORTANT = (
     "output",
     "batch_size",
@@ -129,6 +138,7 @@ RUNS: dict[str, Any] = {
     "classification": run_classification,
     "retrieval": run_retrieval,
     "transcription": run_transcription,
+    "intensity": run_intensity,
 }
 
 
@@ -188,7 +198,7 @@ def build_parser() -> argparse.ArgumentParser:
     common.add_argument("--update-card", action="store_true", help="write the scores into the model's README.md")
     parser = argparse.ArgumentParser(
         prog="mac-eval",
-        description="Evaluate a captioner: captions, classes, retrieval or transcripts.",
+        description="Evaluate a captioner: captions, classes, retrieval, transcripts or patches.",
         epilog="Exit code: 0 all evaluated, 1 some recordings could not be read, 2 nothing could be done.",
     )
     tasks = parser.add_subparsers(dest="task", required=True)
@@ -211,7 +221,17 @@ def build_parser() -> argparse.ArgumentParser:
     speech.add_argument(
         "--spellings", type=Path, metavar="JSON", help="Whisper's normalizer.json: British as American"
     )
+    loudness = tasks.add_parser("intensity", parents=[common], help="which patches the encoder looks at: loud ones?")
+    loudness.add_argument("--keep-rate", type=share, default=0.7, help="of each pruning (default: 0.7)")
+    loudness.set_defaults(num_beams=None)
     return parser
+
+
+def share(text: str) -> float:
+    """A number above 0, at most 1."""
+    if not 0 < (value := float(text)) <= 1:
+        raise argparse.ArgumentTypeError(f"{text}: expected a share above 0, at most 1")
+    return value
 
 
 def read_clips(options: argparse.Namespace) -> list[Clip] | list[LabelledClip]:
