@@ -216,7 +216,7 @@ def build_parser() -> argparse.ArgumentParser:
     retrieval = tasks.add_parser("retrieval", parents=[common], help="captions and clips by likelihood")
     retrieval.set_defaults(num_beams=None)
     speech = tasks.add_parser("transcription", parents=[common, beams], help="what is said, by word errors")
-    speech.add_argument("--overlap", type=float, default=0.2, help="share of a window heard twice (default: 0.2)")
+    speech.add_argument("--overlap", type=below_one, default=0.2, help="share of a window heard twice (default: 0.2)")
     speech.add_argument("--max-new-tokens", type=positive, default=256, help="of a window's text (default: 256)")
     speech.add_argument(
         "--spellings", type=Path, metavar="JSON", help="Whisper's normalizer.json: British as American"
@@ -225,6 +225,13 @@ def build_parser() -> argparse.ArgumentParser:
     loudness.add_argument("--keep-rate", type=share, default=0.7, help="of each pruning (default: 0.7)")
     loudness.set_defaults(num_beams=None)
     return parser
+
+
+def below_one(text: str) -> float:
+    """A number from 0 to below 1."""
+    if not 0 <= (value := float(text)) < 1:
+        raise argparse.ArgumentTypeError(f"{text}: expected a share, from 0 to below 1")
+    return value
 
 
 def share(text: str) -> float:
