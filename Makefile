@@ -9,6 +9,10 @@ BOUNDS_lowest = sed -nE 's/^ +"([A-Za-z0-9-]+)>=([0-9.]+).*/\1==\2/p' pyproject.
 BOUNDS_newest = true
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
+# transformers' own common tests lie in its source distribution alone; without them those tests are skipped.
+COMMON_TESTS = $(BIN)/python -m pip download --quiet --disable-pip-version-check --no-deps --no-binary :all: \
+	--dest $(VENV)/sources $$(grep '^transformers==' constraints.txt) && tar -xzf $(VENV)/sources/transformers-*.tar.gz -C $(VENV)
+
 .PHONY: caption test test-newest test-lowest lint cards clean
 
 caption: $(VENV)/installed
@@ -55,4 +59,5 @@ $(VENV)/installed: pyproject.toml constraints.txt | $(VENV)/bin/python
 
 $(VENV)/installed-dev: $(VENV)/installed
 	$(INSTALL) -e .[dev]
+	-$(COMMON_TESTS)
 	touch $@

@@ -31,6 +31,7 @@ from .ssd_mac import ssd_scan, ssd_step, step_size
 
 # Tokens that go through a layer at a time on a CPU, where nothing is kept for training: small tensors stay in caches.
 PIECE = 1024
+EXPONENTS = ("A_log", "dt_bias")  # half precision would change how long the state lasts
 
 
 class CudaKernels(NamedTuple):
@@ -182,6 +183,8 @@ class Mamba2MacMixer(StateSpaceMixer, Mamba2Mixer):
 
     def __init__(self, config: Mamba2Config, layer_idx: int, initialize_mixer_weights: bool = True):
         super().__init__(config, layer_idx, initialize_mixer_weights)
+        for name in EXPONENTS:  # in float32 also where the model is made in half precision
+            setattr(self, name, nn.Parameter(getattr(self, name).to(torch.float32)))
         self.norm = GatedRMSNorm(
             self.intermediate_size, self.intermediate_size // self.n_groups, self.layer_norm_epsilon
         )
@@ -266,7 +269,7 @@ class Mamba2MacModel(Mamba2Model):
 
     # It has no attention: whatever the encoder beside it takes may be named.
     _supports_sdpa = _supports_flash_attn = _supports_flex_attn = _supports_attention_backend = True
-    _keep_in_fp32_modules_strict = {"A_log", "dt_bias"}  # exponents: half precision changes how long the state lasts
+    _keep_in_fp32_modules_strict = set(EXPONENTS)
 
     def __init__(self, config: Mamba2Config):
         super().__init__(config)
