@@ -7,6 +7,8 @@ GROUPS = ("common_kwargs", "text_kwargs", "audio_kwargs", "images_kwargs", "vide
 AUDIO = {"sampling_rate", "return_tensors", "padding"}
 UNSEEN = {"add_special_tokens", "images", "videos", "return_mm_token_type_ids"}  # MAC has no such things
 
+DEFAULTS = ("padding", "truncation", "max_length", "pad_to_multiple_of")  # that a tokenizer may bring
+
 
 class TextOptions(NamedTuple):
     """How rows of tokens become a batch; as of transformers' tokenizers, but padded and in tensors by default."""
@@ -29,8 +31,12 @@ class TextOptions(NamedTuple):
         return self
 
 
-def sort_keywords(keywords: dict[str, Any]) -> tuple[TextOptions, dict[str, Any]]:
+def sort_keywords(keywords: dict[str, Any], defaults: dict[str, Any]) -> tuple[TextOptions, dict[str, Any]]:
     """
+    Args:
+        keywords: Of the call.
+        defaults: Of the tokenizer; those that are options of the text hold where the call says nothing.
+
     Returns:
         The options of the text, and `sampling_rate` of the audio where it is given.
 
@@ -51,7 +57,8 @@ def sort_keywords(keywords: dict[str, Any]) -> tuple[TextOptions, dict[str, Any]
     for group in ("text_kwargs", "audio_kwargs"):
         if twice := flat.keys() & groups[group].keys():
             raise ValueError(f"given twice, in `{group}` and outside of it: {', '.join(sorted(twice))}.")
-    text = groups["common_kwargs"] | groups["text_kwargs"] | flat
+    text = {name: defaults[name] for name in DEFAULTS if name in defaults}
+    text |= groups["common_kwargs"] | groups["text_kwargs"] | flat
     audio = groups["common_kwargs"] | groups["audio_kwargs"] | flat
     options = {name: value for name, value in text.items() if name in TextOptions._fields}
     return TextOptions(**options).check(), {"sampling_rate": audio.get("sampling_rate")}

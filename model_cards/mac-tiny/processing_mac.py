@@ -96,7 +96,7 @@ class MacProcessor(ProcessorMixin):
             ValueError: bad audio, text without its audio, counts that do not match, a `max_length` that cuts audio.
             TypeError: an unknown argument.
         """
-        options, audio_options = sort_keywords(kwargs)
+        options, audio_options = sort_keywords(kwargs, self.tokenizer.init_kwargs)
         if audio is None:
             raise ValueError("`audio` is missing: MAC's text always speaks of a clip. To continue from a cached clip, "
                              "use the tokenizer alone.")  # fmt: skip
