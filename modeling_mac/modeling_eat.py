@@ -295,6 +295,13 @@ class EatModel(EatPreTrainedModel):
         return ranks if kept_patches is None else ranks.gather(1, kept_patches)
 
 
+def mean_by_clip(rows: torch.Tensor, audio_num_windows: torch.Tensor) -> torch.Tensor:
+    """(windows of all clips, n) and (clips,) windows of each -> (clips, n)."""
+    clips = torch.arange(len(audio_num_windows), device=rows.device).repeat_interleave(audio_num_windows)
+    sums = rows.new_zeros(len(audio_num_windows), rows.shape[1]).index_add(0, clips, rows)
+    return sums / audio_num_windows.unsqueeze(1).to(rows)
+
+
 class EatForAudioClassification(EatPreTrainedModel):
     """EAT with the head of its fine-tuned releases (527 AudioSet classes): a linear layer on the normalised CLS."""
 
@@ -307,19 +314,26 @@ class EatForAudioClassification(EatPreTrainedModel):
 
     @can_return_tuple
     def forward(
-        self, input_features: torch.Tensor, labels: torch.Tensor | None = None, **kwargs
+        self,
+        input_features: torch.Tensor,
+        labels: torch.Tensor | None = None,
+        audio_num_windows: torch.Tensor | None = None,
+        **kwargs,
     ) -> SequenceClassifierOutput:
         """
         Args:
             input_features: (windows, frames, 128), as `EatModel`.
-            labels: (windows,) class ids, or (windows, num_labels) in 0..1 with
+            labels: (clips,) class ids, or (clips, num_labels) in 0..1 with
                 `problem_type="multi_label_classification"` (AudioSet).
+            audio_num_windows: (clips,) windows of each clip; one each if None.
 
         Returns:
-            `logits` (windows, num_labels), `loss` if labels are given.
+            `logits` (clips, num_labels), means over the windows of a clip; `loss` if labels are given.
         """
         outputs = self.eat(input_features, **kwargs)
         logits = self.head(self.fc_norm(outputs.last_hidden_state[:, 0]))
+        if audio_num_windows is not None:
+            logits = mean_by_clip(logits, audio_num_windows)
         loss = None if labels is None else self.loss_function(labels, logits, self.config, **kwargs)
         return SequenceClassifierOutput(
             loss=loss, logits=logits, hidden_states=outputs.hidden_states, attentions=outputs.attentions

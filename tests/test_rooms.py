@@ -18,6 +18,7 @@ ALLOWED = {
     "evaluation_mac.metrics": "",
     "evaluation_mac.reports": "metrics",
     "evaluation_mac.protocols": "metrics reports",
+    "evaluation_mac.scripts": "metrics",
     "evaluation_mac.cli": "metrics protocols reports",
     "training_mac.recipe": "",
     "training_mac.data": "recipe",

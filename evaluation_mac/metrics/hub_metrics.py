@@ -1,8 +1,10 @@
-"""The metrics as `evaluate.Metric` classes, which need no network: `evaluate.load` would fetch a script from the Hub.
+"""The metrics as `evaluate.Metric` classes, which need no network.
 
     from evaluation_mac.metrics.hub_metrics import CiderD
 
     CiderD().compute(predictions=["a dog barks"], references=[["a dog is barking", "dog barks loudly"]])
+
+By path they load as evaluate's own: `evaluate.load("evaluation_mac/scripts/cider_d.py")`, one script a metric.
 
 The answer holds each corpus score under its name, and the scores of the single captions under NAME_per_caption.
 """

@@ -1,12 +1,14 @@
 """EAT against what upstream's own code gave for the same small model, and the options upstream does not have."""
 
+import numpy as np
 import pytest
 import torch
-from transformers import AutoModel, AutoModelForAudioClassification
+from transformers import AutoModel, AutoModelForAudioClassification, pipeline
 
 from modeling_mac import EatConfig, EatForAudioClassification, EatModel
 from modeling_mac.conversion_mac import convert_eat_state_dict
 from modeling_mac.modeling_eat import sin_cos_positions
+from processing_mac import MacFeatureExtractor
 
 
 TINY = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 128}
@@ -241,3 +243,19 @@ def test_half_precision_input_is_cast(pretrained, windows):
     assert outputs.last_hidden_state.dtype == torch.bfloat16
     expected = pretrained.float()(windows).last_hidden_state
     torch.testing.assert_close(outputs.last_hidden_state.float(), expected, rtol=0, atol=0.1)
+
+
+@torch.no_grad()
+def test_a_clip_is_classified_by_all_of_its_windows():
+    """`pipeline("audio-classification")` heard the first window alone."""
+    config = EatConfig(hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=64, num_labels=5)
+    model = EatForAudioClassification(config).eval()
+    windows = torch.randn(4, 1024, 128)
+    alone = model(windows).logits
+    logits = model(windows, audio_num_windows=torch.tensor([3, 1])).logits
+    torch.testing.assert_close(logits, torch.stack([alone[:3].mean(0), alone[3]]))
+    classify = pipeline("audio-classification", model=model, feature_extractor=MacFeatureExtractor())
+    noise = np.random.default_rng(0).normal(size=16_000 * 25).astype(np.float32) / 10
+    best = classify(noise, top_k=1)[0]
+    features = MacFeatureExtractor()(noise, sampling_rate=16_000)["input_features"]
+    assert best["score"] == pytest.approx(model(features).logits.mean(0).softmax(-1).max().item(), rel=1e-4)

@@ -16,7 +16,7 @@ from training_mac.recipe.fields import Recipe
 
 PARTS = {"audio_config": "mac_eat", "text_config": "mamba2"}  # and the kind that each is if `model_type` is not given
 DROPS = re.compile(r"(^|_)(drop|dropout|pdrop|layerdrop)(_|$)")  # shares of what is left out while training
-OF_CONNECTOR = ("connector_type", "connector_hidden_size", "initializer_range")
+OF_CONNECTOR = ("connector_type", "connector_hidden_size", "stack_size", "initializer_range")
 OF_TOKENIZER = re.compile(r"(text_config\.)?(vocab_size|(audio|eos|bos|pad)_token_id)$")
 
 Named = Iterator[tuple[str, str, Any]]  # sub-config ("" for MacConfig itself), field, value

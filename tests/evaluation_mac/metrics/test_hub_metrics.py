@@ -1,7 +1,11 @@
 """The `evaluate.Metric` classes: no network, the same numbers."""
 
+from pathlib import Path
+
+import evaluate
 import pytest
 
+import evaluation_mac
 from evaluation_mac import METRICS, score_captions
 from evaluation_mac.metrics import hub_metrics
 
@@ -34,3 +38,13 @@ def test_every_metric_has_a_class():
 def test_a_metric_that_cannot_run_says_why():
     with pytest.raises(RuntimeError, match="sentence_encoder"):
         hub_metrics.SentenceSimilarity().compute(predictions=["a dog"], references=[["a dog"]])
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_every_metric_loads_by_its_path(metric, monkeypatch, tmp_path):
+    monkeypatch.setenv("HF_MODULES_CACHE", str(tmp_path))
+    script = Path(evaluation_mac.__file__).parent / "scripts" / f"{metric}.py"
+    loaded = evaluate.load(str(script))
+    assert loaded.metric == metric
+    if metric == "rouge_l":
+        assert loaded.compute(predictions=["a dog"], references=[["a dog"]])["rouge_l"] == 1.0

@@ -1,0 +1,6 @@
+"""For `evaluate.load("evaluation_mac/scripts/spider.py")`."""
+
+from evaluation_mac.metrics.hub_metrics import Spider
+
+
+__all__ = ["Spider"]
