@@ -17,7 +17,7 @@ from hub_stand_in import HubStandIn
 
 ROOT = Path(__file__).parents[1]
 CHECKPOINT = ROOT / "model_cards" / "mac-tiny"
-AUDIO = ROOT / "examples" / "cat.flac"
+AUDIO = ROOT / "examples" / "music.mp3"
 TOKEN = "hf_" + "s3cret" * 5
 
 AUTHOR = """

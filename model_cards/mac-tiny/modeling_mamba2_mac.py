@@ -8,7 +8,7 @@ called as a module: the fused training kernel of mamba-ssm reads its weight dire
 import math
 from collections.abc import Callable
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
@@ -267,8 +267,6 @@ class Mamba2MacMixer(StateSpaceMixer, Mamba2Mixer):
 class Mamba2MacModel(Mamba2Model):
     """`Mamba2Model` whose blocks hold `Mamba2MacMixer`; weights, config and cache are interchangeable."""
 
-    # It has no attention: whatever the encoder beside it takes may be named.
-    _supports_sdpa = _supports_flash_attn = _supports_flex_attn = _supports_attention_backend = True
     _keep_in_fp32_modules_strict = set(EXPONENTS)
 
     def __init__(self, config: Mamba2Config):
@@ -283,6 +281,10 @@ class Mamba2MacModel(Mamba2Model):
     def is_custom_code(cls) -> bool:
         """Initialised as transformers' own models are: also modules without weights of their own."""
         return False
+
+    def get_correct_attn_implementation(self, *args: Any, **kwargs: Any) -> str:
+        """It has no attention: whatever the encoder beside it takes may be named."""
+        return "eager"
 
     def forward(
         self,

@@ -9,7 +9,7 @@ from transformers import AutoProcessor, pipeline
 from processing_mac import DEFAULT_MODEL
 
 
-CAT = Path(__file__).parents[2] / "examples" / "cat.flac"
+CRYING = Path(__file__).parents[2] / "examples" / "crying_baby.mp3"
 CLIP = np.sin(np.arange(16_000, dtype=np.float32) / 5) / 2
 
 
@@ -78,5 +78,5 @@ def test_rows_of_unlike_length_need_padding(processor):
 
 def test_any_to_any_takes_text_and_audio():
     ask = pipeline("any-to-any", model=DEFAULT_MODEL)
-    [answer] = ask(text="<|audio|>Describe the sound.\n", audio=str(CAT), return_full_text=False)
-    assert "cat" in answer["generated_text"]
+    [answer] = ask(text="<|audio|>Describe the sound.\n", audio=str(CRYING), return_full_text=False)
+    assert "baby" in answer["generated_text"]

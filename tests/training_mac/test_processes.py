@@ -15,6 +15,7 @@ from accelerate.utils.launch import (
     prepare_simple_launcher_cmd_env,
 )
 
+from modeling_mac import MacForConditionalGeneration
 from processing_mac.dataset_mac import read_manifest
 from training_mac.loop.validation import caption_batch, rows_of_process
 from training_mac.run.building import load_base
@@ -105,7 +106,10 @@ def test_dry_runs() -> None:
     assert zero["ACCELERATE_GRADIENT_ACCUMULATION_STEPS"] == "auto"
 
 
-def test_fsdp_wraps_our_layers(monkeypatch, model) -> None:
+def test_fsdp_wraps_our_layers(monkeypatch, make_config) -> None:
+    config = make_config()
+    config.audio_config.num_hidden_layers = 4  # of fewer, each is one that may prune
+    model = MacForConditionalGeneration(config)
     arguments, environment = dry_run("fsdp.yaml")
     assert arguments.use_fsdp
     for name, value in environment.items():
@@ -115,3 +119,5 @@ def test_fsdp_wraps_our_layers(monkeypatch, model) -> None:
     plugin.set_auto_wrap_policy(model)
     wrapped = plugin.auto_wrap_policy.keywords["transformer_layer_cls"]
     assert {layer.__name__ for layer in wrapped} == {"EatLayer", "Mamba2Block"}
+    layers = [*model.model.audio_tower.layers, *model.model.language_model.layers]
+    assert all(isinstance(layer, tuple(wrapped)) for layer in layers)
