@@ -1,4 +1,4 @@
-"""Which file in a folder is the recording of a row of AudioCaps: everybody who downloaded it named them otherwise."""
+"""The recording of a row of AudioCaps in a folder, whose file has another name with everybody who downloaded it."""
 
 import os
 from collections.abc import Iterator
@@ -8,15 +8,15 @@ from typing import Any
 from processing_mac.audio_mac import AUDIO_SUFFIXES
 
 
-SECONDS = 10  # length of a clip
+SECONDS = 10  # length of an AudioCaps clip in seconds
 
 
 class Recordings:
     """
-    The recordings below a folder, by name.
+    The recordings below a folder, found by the names that AudioCaps' rows may give them.
 
     Args:
-        folder: Searched with its sub-folders (train, val, test, …), once.
+        folder: Folder of the recordings; it is searched once, with its sub-folders (train, val, test, …).
     """
 
     def __init__(self, folder: str | Path):
@@ -30,7 +30,7 @@ class Recordings:
                     self.paths.setdefault(stem, os.path.join(parent, name))
 
     def add_audio(self, row: dict[str, Any]) -> dict[str, Any]:
-        """The row with the path of its recording for `youtube_id`; if it is not there, the paths it might have."""
+        """Give the row with its recording's path for `youtube_id`, or the paths it might have if that is missing."""
         youtube_id = str(row.get("youtube_id") or "").strip()
         if not youtube_id:
             return row
@@ -41,10 +41,10 @@ class Recordings:
 
 def names(youtube_id: str, start: str, audiocap_id: str) -> Iterator[str]:
     """
-    File names without suffix, in the order in which they are tried.
+    Give the file names, without suffix, that a recording may have, in the order in which they are tried.
 
-    With start and end in seconds, in thousandths, or as six digits: `Y…`, the id alone, id_start, id_start_end, and
-    AudioCaps' own number.
+    The names are made with start and end in seconds, in thousandths, or as six digits: `Y…`, the id alone, id_start,
+    id_start_end, and AudioCaps' own number.
     """
     yield f"Y{youtube_id}"
     yield youtube_id

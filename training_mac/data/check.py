@@ -1,4 +1,4 @@
-"""Every row of the data and a sample of its audio, looked at before training starts: better now than in the night."""
+"""Checks of every row of the data and of a sample of its audio, made before training starts and not in its middle."""
 
 import itertools
 import logging
@@ -20,22 +20,22 @@ def read_and_check(stages: Iterable[DataRecipe], tables: ClipTables, extractor: 
     """
     Read every source of all stages into its table, and decode `check_samples` recordings of each.
 
-    With `skip_bad_audio`, recordings that are missing or cannot be decoded are counted in the log, and are no error.
+    With `skip_bad_audio`, recordings that are missing or cannot be decoded are counted in the log and are no error.
 
     Args:
-        stages: Their data; a source of several is read once.
-        tables: Where the clips go.
-        extractor: Decodes.
-        audio_token: Stands for audio, and must not be in a text.
+        stages: Data fields of each stage; a source that several stages name is read once.
+        tables: Tables that the clips are written to.
+        extractor: Feature extractor, which decodes the recordings.
+        audio_token: Token that stands for audio, and so must not be in a text.
 
     Raises:
-        ValueError: bad rows, with file and line: the first 20, and how many there are.
+        ValueError: There are bad rows; the message names file and line of the first 20, and how many there are.
     """
     from_main_process(lambda: check_on_main_process(list(stages), tables, extractor, audio_token))
 
 
 def check_on_main_process(stages: list[DataRecipe], tables: ClipTables, extractor: Any, audio_token: str) -> None:
-    """See `read_and_check`."""
+    """Do the work of `read_and_check`; the main process alone calls it."""
     problems = Problems()
     checked: list[tuple[Source, bool]] = []
     for data in stages:
@@ -50,13 +50,13 @@ def check_on_main_process(stages: list[DataRecipe], tables: ClipTables, extracto
 
 
 def check_source(source: Source, data: DataRecipe, tables: ClipTables, extractor: Any, audio_token: str) -> Problems:
-    """All that is wrong with a source; recordings that are to be left out are only logged."""
+    """Find all that is wrong with a source; recordings that are to be left out are only logged."""
     try:
         if source.format == "webdataset":
             rows, audio = check_shards(source, data, extractor, audio_token)
         else:
             rows, audio = check_rows(source, data, tables, extractor, audio_token)
-    except (OSError, ValueError) as error:  # nothing can be read of it at all
+    except (OSError, ValueError) as error:  # nothing can be read of the source at all
         return Problems([str(error)])
     if not data.skip_bad_audio:
         rows.extend(audio)
@@ -68,7 +68,7 @@ def check_source(source: Source, data: DataRecipe, tables: ClipTables, extractor
 def check_rows(
     source: Source, data: DataRecipe, tables: ClipTables, extractor: Any, audio_token: str
 ) -> tuple[Problems, Problems]:
-    """What is wrong with rows, and what with recordings."""
+    """Find what is wrong with the rows of a source, and what with its recordings."""
     rows, audio = map(Problems, tables.read(source))
     clips = tables.table(source)
     if not len(clips) and not rows and data.skip_bad_audio:
@@ -81,7 +81,7 @@ def check_rows(
 
 
 def check_shards(source: Source, data: DataRecipe, extractor: Any, audio_token: str) -> tuple[Problems, Problems]:
-    """The same of the beginning of a stream, which is not read to its end."""
+    """Find the same as `check_rows` in the beginning of a stream, which is not read to its end."""
     samples, column = open_shards(source)
     rows, audio = Problems(), Problems()
     for sample in itertools.islice(read_samples(samples, source), data.check_samples):
@@ -96,5 +96,5 @@ def check_shards(source: Source, data: DataRecipe, extractor: Any, audio_token: 
 
 
 def spread(size: int, count: int) -> list[int]:
-    """At most `count` of `size` rows, evenly, the first and the last among them."""
+    """Choose at most `count` of `size` rows at even distances, the first and the last among them."""
     return np.unique(np.linspace(0, size - 1, min(size, count)).round().astype(int)).tolist() if size else []

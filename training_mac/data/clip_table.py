@@ -1,8 +1,8 @@
 """
 The clips of one source, as a table on disk: written once, and mapped into memory by every process that reads it.
 
-As objects millions of clips would take two to three times the memory, and again in each worker of a data loader: to
-read an object is to change its count of references, and so to copy the page of memory that it lies in.
+As Python objects, millions of clips would take two to three times the memory, and again in each worker of a data
+loader: to read an object is to change its count of references, and so to copy the page of memory that it lies in.
 """
 
 import itertools
@@ -19,7 +19,7 @@ from processing_mac.dataset_mac import Clip
 
 SCHEMA = pyarrow.schema(
     {
-        "number": pyarrow.int64(),  # of the line or row in the source
+        "number": pyarrow.int64(),  # number of the line or row in the source, from 1
         "audio": pyarrow.string(),  # a path; null where the recording stays in a dataset, at row `number` - 1
         "captions": pyarrow.list_(pyarrow.string()),
         "phrases": pyarrow.list_(pyarrow.string()),
@@ -28,7 +28,7 @@ SCHEMA = pyarrow.schema(
         "scene": pyarrow.string(),
     }
 )
-BATCH = 5_000  # rows that are objects at a time, while a table is written
+BATCH = 5_000  # rows that are Python objects at a time while a table is written
 
 
 def write_clips(clips: Iterable[tuple[int, Clip]], file: Path) -> None:
@@ -36,8 +36,8 @@ def write_clips(clips: Iterable[tuple[int, Clip]], file: Path) -> None:
     Write numbered clips as an Arrow file.
 
     Args:
-        clips: Number of its line or row, and the clip, one after another.
-        file: Name of the file.
+        clips: Pairs of a line or row number and its clip, one after another.
+        file: Path of the Arrow file.
     """
     rest = iter(clips)
     with pyarrow.OSFile(str(file), "wb") as stream, pyarrow.ipc.new_file(stream, SCHEMA) as writer:
@@ -50,13 +50,13 @@ def write_clips(clips: Iterable[tuple[int, Clip]], file: Path) -> None:
 
 class ClipTable(Sequence):
     """
-    The clips of one source.
+    The clips of one source, read from its table.
 
     Args:
-        file: Written by `write_clips`.
-        origin: What errors call a row, before its number: "train.csv, line".
-        merged: Whether rows of the same recording and prompt are one clip with all their captions.
-        stored: Gives the audio of a row, from 0, of a source that keeps it itself.
+        file: Path of a table that `write_clips` wrote.
+        origin: Name of a row in errors, before its number, such as "train.csv, line".
+        merged: Whether rows of the same recording and prompt become one clip with all their captions.
+        stored: Function from a row, counted from 0, to its audio, for a source that keeps the audio itself.
     """
 
     def __init__(
@@ -65,14 +65,14 @@ class ClipTable(Sequence):
         self.origin = origin
         self.stored = stored
         with pyarrow.memory_map(str(file)) as stream:
-            self.table = pyarrow.ipc.open_file(stream).read_all()  # maps, and copies nothing
+            self.table = pyarrow.ipc.open_file(stream).read_all()  # maps the file into memory and copies nothing
         self.groups = group_rows(self.table) if merged else None
 
     def __len__(self) -> int:
         return self.table.num_rows if self.groups is None else len(self.groups[1]) - 1
 
     def rows(self, index: int) -> list[int]:
-        """The rows of the table that a clip is made of."""
+        """Give the rows of the table that a clip is made of."""
         if not 0 <= index < len(self):
             raise IndexError(f"{index} of {len(self)} clips.")
         if self.groups is None:
@@ -81,15 +81,15 @@ class ClipTable(Sequence):
         return order[starts[index] : starts[index + 1]].tolist()
 
     def cell(self, column: str, row: int) -> Any:
-        """One cell of the table."""
+        """Give the value of one cell of the table."""
         return self.table[column][row].as_py()
 
     def place(self, index: int) -> str:
-        """Where the clip is first told of, for errors."""
+        """Name the line or row in which the clip is first told of, for errors."""
         return f"{self.origin} {self.cell('number', self.rows(index)[0])}"
 
     def recording(self, index: int) -> Any:
-        """The audio of a clip: a path, or what decodes itself."""
+        """Give the audio of a clip: a path, or an object that decodes itself."""
         row = self.rows(index)[0]
         audio = self.cell("audio", row)
         return self.stored(self.cell("number", row) - 1) if audio is None and self.stored else audio
@@ -105,14 +105,14 @@ class ClipTable(Sequence):
         return Clip(self.recording(index), captions, phrases, *told)
 
     def texts(self) -> Iterator[str]:
-        """Every caption and phrase, clip after clip."""
+        """Go through every caption and phrase, clip after clip."""
         for batch in self.table.select(["captions", "phrases"]).to_batches(BATCH):
             for captions, phrases in zip(*batch.to_pydict().values(), strict=True):
                 yield from captions
                 yield from phrases
 
     def indices_with(self, text: str) -> list[int]:
-        """The rows whose captions, phrases or prompt hold a text."""
+        """Find the rows whose captions, phrases or prompt hold a text."""
         found: set[int] = set()
         for name in ("captions", "phrases"):
             column = self.table[name].combine_chunks()
@@ -134,7 +134,7 @@ class JoinedClips(Sequence):
         return int(self.ends[-1]) if len(self.ends) else 0
 
     def find(self, index: int) -> tuple[Sequence[Clip], int]:
-        """The source of a clip, and its place there."""
+        """Give the source that holds a clip, and the clip's index in it."""
         if not 0 <= index < len(self):
             raise IndexError(f"{index} of {len(self)} clips.")
         source = int(np.searchsorted(self.ends, index, side="right"))
@@ -148,7 +148,7 @@ class JoinedClips(Sequence):
 
     @property
     def recordings(self) -> "Recordings":
-        """The audio of each clip."""
+        """The audio of each clip, without its texts."""
         return Recordings(self)
 
 
@@ -168,14 +168,14 @@ class Recordings(Sequence):
 
 def group_rows(table: pyarrow.Table) -> tuple[np.ndarray, np.ndarray] | None:
     """
-    Which rows are of the same recording and prompt.
+    Group the rows that are of the same recording and prompt.
 
     Returns:
         The rows, group after group in the order in which recordings are first named, and where each group starts,
-        with the end; None where every row is a recording of its own.
+        with the end as a last entry; None where every row is a recording of its own.
     """
     audio = table["audio"]
-    if audio.null_count:  # recordings of a dataset: a row each
+    if audio.null_count:  # recordings that a dataset keeps: each row is one of its own
         return None
     codes = [column.combine_chunks().dictionary_encode().indices.to_numpy() for column in
              (audio, table["prompt"].fill_null(""))]  # fmt: skip
@@ -183,6 +183,6 @@ def group_rows(table: pyarrow.Table) -> tuple[np.ndarray, np.ndarray] | None:
     _, first, inverse = np.unique(keys, return_index=True, return_inverse=True)
     if len(first) == len(keys):
         return None
-    group = np.argsort(np.argsort(first))[inverse]  # numbered by first appearance
+    group = np.argsort(np.argsort(first))[inverse]  # groups are numbered by first appearance
     order = np.argsort(group, kind="stable")
     return order, np.searchsorted(group[order], np.arange(len(first) + 1))

@@ -1,5 +1,5 @@
-"""What a training meets in its data, and cannot go on with."""
+"""The error of a training that meets something in its data with which it cannot go on."""
 
 
 class DataError(ValueError):
-    """Told in a line, as what a user can mend; other errors in the middle of a training keep their traceback."""
+    """Printed as one line, since a user can mend it; other errors in a training keep their traceback."""

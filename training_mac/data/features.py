@@ -22,24 +22,24 @@ from processing_mac.whole_files_mac import write_file_whole
 logger = logging.getLogger(__name__)
 
 Identity = tuple[str, int, int]  # a file's path, size and time of change
-Place = tuple[str, int]  # a file of the cache and a row in it
-VERSION = 2  # of the cache: to be raised when the extractor's `raw_log_mel` gives something else
-PART = 1000  # recordings to a file of the cache: what an interrupted run has to compute again at most
+Place = tuple[str, int]  # path of a file of the cache, and a row in it
+VERSION = 2  # version of the cache, to be raised when the extractor's `raw_log_mel` gives other numbers
+PART = 1000  # recordings in a file of the cache: at most so many are computed again after an interruption
 COLUMNS = {"path": "string", "size": "int64", "changed": "int64", "digest": "string", "frames": "int64"}
 
 
 def compute_log_mel(audio: Any, extractor: Any) -> torch.Tensor:
     """
-    One recording as raw log-mel, (frames, mel bins) float16: the same whether it comes from the cache or not.
+    Compute the raw log-mel of one recording, (frames, mel bins) float16, as the cache holds it, too.
 
     Raises:
-        ValueError: the audio cannot be read.
+        ValueError: The audio cannot be read.
     """
     return extractor.raw_log_mel(extractor.load(audio)[0]).half()
 
 
 def identify(audio: Any) -> Identity:
-    """What changes when a recording does, found without reading it."""
+    """Find, without reading a recording, the path, size and time that change when it does."""
     if not isinstance(audio, str):
         return audio.identity
     status = os.stat(audio)
@@ -47,24 +47,24 @@ def identify(audio: Any) -> Identity:
 
 
 def digest(audio: Any) -> str:
-    """A hash of the encoded file."""
+    """Compute a hash of the encoded file."""
     content = Path(audio).read_bytes() if isinstance(audio, str) else audio.read_bytes()
     return hashlib.blake2b(content, digest_size=16).hexdigest()
 
 
 class FeatureCache:
     """
-    Log-mels in Arrow files, memory-mapped; one folder for each kind of filter bank. Windows, padding and normalisation
-    come after it, so extractors that differ in these share a cache.
+    Log-mels in memory-mapped Arrow files, in one folder for each kind of filter bank. Windows, padding and
+    normalisation come after the cache, so extractors that differ in these share it.
 
-    A log-mel belongs to the content of its file (a hash), so that renamed, moved or doubled files are not computed
+    A log-mel belongs to the content of its file (a hash), so that renamed, moved or copied files are not computed
     again. The hash is noted with path, size and time of change, so that an unchanged file is not even read again.
     Files are written under another name and renamed when they are whole; a lock lets one process compute while the
     others wait for it.
 
     Args:
-        folder: Holds caches of any data and settings.
-        extractor: The feature extractor.
+        folder: Folder that holds the caches of any data and settings.
+        extractor: Feature extractor whose filter bank makes the log-mels.
     """
 
     def __init__(self, folder: str | Path, extractor: Any):
@@ -74,11 +74,11 @@ class FeatureCache:
         self.folder.mkdir(parents=True, exist_ok=True)
         self.parts: dict[str, Dataset] = {}
         self.digests: dict[Identity, str] = {}
-        self.places: dict[str, Place] = {}  # of a digest
+        self.places: dict[str, Place] = {}  # where the log-mel of a digest is
         self.frames: dict[Place, int] = {}
 
     def add(self, recordings: Iterable[Any]) -> None:
-        """Compute what the cache does not have; what cannot be read is left out, and noted in the log."""
+        """Compute the log-mels that the cache lacks; recordings that cannot be read are left out and logged."""
         with FileLock(self.folder / "lock"):
             self.open_parts()
             missing: dict[str, Any] = {}
@@ -88,7 +88,7 @@ class FeatureCache:
                         self.digests[identity] = key = digest(audio)
                         if key not in self.places:
                             missing.setdefault(key, audio)
-                except (OSError, ValueError) as error:  # gone, or an empty cell of a dataset
+                except (OSError, ValueError) as error:  # the file is gone, or the cell of a dataset is empty
                     logger.warning("Not in the cache of features: %s", error)
             keys = list(missing)
             with tqdm(total=len(keys), desc="log-mel", unit="clip", disable=not keys) as progress:
@@ -97,7 +97,7 @@ class FeatureCache:
             self.open_parts()
 
     def open_parts(self) -> None:
-        """Map the files that are new, and note what they hold."""
+        """Map the files of the cache that are new, and note which log-mels they hold."""
         for file in sorted(self.folder.glob("*.arrow")):
             if file.name in self.parts:
                 continue
@@ -126,27 +126,27 @@ class FeatureCache:
             writer.finalize()
 
     def compute(self, recordings: list[Any]) -> Iterator[torch.Tensor | str]:
-        """Log-mels, or why there is none, in order; on all processors of this machine if there are many."""
+        """Give log-mels, or messages why there is none, in order, on all processors if there are many recordings."""
         workers = min(os.cpu_count() or 1, len(recordings) // 50)
         rows = ComputedRows(recordings, self.extractor)
         return iter(DataLoader(rows, batch_size=None, shuffle=False, num_workers=workers))
 
     def find(self, audio: Any) -> Place | None:
-        """Where a recording's log-mel is; None of one that could not be read."""
+        """Find where a recording's log-mel is; None for a recording that could not be read."""
         try:
             return self.places.get(self.digests.get(identify(audio), ""))
-        except OSError:  # it is gone
+        except OSError:  # the file is gone
             return None
 
     def read(self, place: Place) -> torch.Tensor:
-        """(frames, mel bins) float16."""
+        """Read a log-mel from the cache: (frames, mel bins) float16."""
         part, row = place
         stored = np.frombuffer(self.parts[part][row]["log_mel"], dtype=np.float16)
         return torch.from_numpy(stored.reshape(-1, self.extractor.feature_size).copy())
 
 
 class ComputedRows(torch.utils.data.Dataset):
-    """Log-mels of a list of recordings, an error's message in place of one that cannot be read."""
+    """The log-mels of a list of recordings, with an error's message in place of one that cannot be read."""
 
     def __init__(self, recordings: list[Any], extractor: Any):
         self.recordings = recordings
@@ -167,9 +167,9 @@ class LogMels(Sequence):
     Raw log-mel of each recording of a list, (frames, mel bins) float16.
 
     Args:
-        recordings: Paths, or what else has audio.
-        extractor: The feature extractor.
-        cache_folder: Where to keep them; None computes each when it is asked for.
+        recordings: Paths of recordings, or objects that hold audio.
+        extractor: Feature extractor that computes the log-mels.
+        cache_folder: Folder where the log-mels are kept; None computes each when it is asked for.
     """
 
     def __init__(self, recordings: Sequence[Any], extractor: Any, cache_folder: str | Path | None = None):
@@ -183,7 +183,7 @@ class LogMels(Sequence):
 
     @property
     def left_out(self) -> list[int]:
-        """Rows that the cache should have, but that cannot be read."""
+        """The rows that the cache should have, but whose recordings cannot be read."""
         return [row for row, place in enumerate(self.places) if place is None]
 
     def __len__(self) -> int:
@@ -197,14 +197,14 @@ class LogMels(Sequence):
         return compute_log_mel(self.recordings[row], self.extractor)
 
     def num_frames(self, row: int) -> int | None:
-        """Frames, as far as they are known without decoding: from the cache, or from the file's header."""
+        """Give the frames of a row as far as the cache or the file's header tells them without decoding; else None."""
         if self.cache and (place := self.places[row]):
             return self.cache.frames[place]
         return header_frames(self.recordings[row], self.extractor)
 
 
 def header_frames(audio: Any, extractor: Any) -> int | None:
-    """Frames by the header of a file; None where it does not tell."""
+    """Compute the frames of a recording from the header of its file; None where that does not tell."""
     if not isinstance(audio, str):
         return None
     seconds = stated_seconds(audio)

@@ -1,4 +1,4 @@
-"""Hugging Face datasets, local or from the Hub, as clips: their audio stays where it is until it is asked for."""
+"""Hugging Face datasets, local or on the Hub, read as clips whose audio stays there until it is asked for."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -21,10 +21,10 @@ class StoredAudio:
     The audio of one row of a dataset, read when it is asked for.
 
     Args:
-        dataset: With an `Audio(decode=False)` column.
-        column: Its name.
-        row: From 0.
-        place: What errors call it.
+        dataset: Dataset with an `Audio(decode=False)` column.
+        column: Name of that column.
+        row: Index of the row, from 0.
+        place: Name of the row in errors.
     """
 
     dataset: Dataset
@@ -37,11 +37,11 @@ class StoredAudio:
 
     @property
     def identity(self) -> tuple[str, int, int]:
-        """What tells it from any other, as path, size and time do for a file."""
+        """Give what tells this audio from any other, as path, size and time do for a file."""
         return f"{self.dataset._fingerprint}/{self.column}", self.row, 0
 
     def read_bytes(self) -> bytes:
-        """The encoded file."""
+        """Read the encoded file."""
         cell = self.dataset[self.row][self.column]
         if cell and cell["bytes"] is not None:
             return cell["bytes"]
@@ -51,20 +51,20 @@ class StoredAudio:
 
 
 def read_dataset(source: Source, problems: list[str]) -> Iterator[tuple[int, Clip]]:
-    """A dataset: its column `audio` is an `Audio` feature or holds paths; captions are texts or lists of them."""
+    """Read a dataset; its column `audio` is an `Audio` feature or holds paths, a caption is a text or a list."""
     dataset = open_dataset(source)
     column = source.columns.get("audio", "audio")
     texts: Any = dataset
     if isinstance(dataset.features.get(column), Audio):
         texts = texts.remove_columns([column])
-        texts = texts if texts.column_names else [{}] * len(dataset)  # without columns it would have no rows either
+        texts = texts if texts.column_names else [{}] * len(dataset)  # without columns there would be no rows either
         texts = ({**cells, column: IN_DATASET} for cells in texts)
     rows = enumerate(texts, start=1)
     yield from iter_clips(source.path, rows, Path(source.audio_root or ""), source.columns, problems, unit="row")
 
 
 def stored_audio(source: Source) -> Callable[[int], StoredAudio] | None:
-    """What gives the audio of a row, from 0, where the dataset keeps it itself; None where it holds paths."""
+    """Give a function from a row, counted from 0, to its audio if the dataset keeps that; None if it holds paths."""
     dataset = open_dataset(source)
     column = source.columns.get("audio", "audio")
     if not isinstance(dataset.features.get(column), Audio):
@@ -75,9 +75,10 @@ def stored_audio(source: Source) -> Callable[[int], StoredAudio] | None:
 
 def cache_of(folder: Path) -> str | None:
     """
-    Where `datasets` keeps what it makes of a local folder: a place for each state of it.
+    Choose where `datasets` keeps what it makes of a local folder: a place of its own for each state of the folder.
 
-    By itself it tells folders that name configurations apart by their last names alone, and would hand out another's.
+    Without this `datasets` tells folders that name configurations apart by their last names alone, and would give the
+    data of another folder.
     """
     if not folder.is_dir():
         return None
@@ -87,7 +88,7 @@ def cache_of(folder: Path) -> str | None:
 
 
 def open_dataset(source: Source) -> Dataset:
-    """What `save_to_disk` wrote, a data file, or whatever `load_dataset` finds in a folder or on the Hub."""
+    """Open what `save_to_disk` wrote, a data file, or what `load_dataset` finds in a folder or on the Hub."""
     path = Path(source.path)
     try:
         if (path / "state.json").is_file() or (path / "dataset_dict.json").is_file():
@@ -99,7 +100,7 @@ def open_dataset(source: Source) -> Dataset:
             opened = load_dataset(kind, data_files=str(path))
         else:
             opened = load_dataset(source.path, source.name, cache_dir=cache_of(path))
-    except Exception as error:  # parsers and clients raise whatever they like
+    except Exception as error:  # parsers and clients raise errors of any class
         raise ValueError(f"{source.path}: cannot be opened as a dataset ({error}).") from error
     if not isinstance(opened, DatasetDict):
         return opened

@@ -1,4 +1,4 @@
-"""A JSON list of objects, one at a time: the whole would take many times the size of its file."""
+"""Reads the objects of a JSON list one at a time, since the whole list would take many times its file's size."""
 
 import json
 from collections.abc import Iterator
@@ -14,10 +14,10 @@ NEAR = 16  # characters before the end of a block in which a number or a word ma
 
 def read_json_list(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """
-    Line numbers and objects of a JSON list.
+    Give the line number, from 1, and the object of each entry of a JSON list.
 
     Raises:
-        ValueError: no such file, or something else than a list of objects in UTF-8.
+        ValueError: The file is missing, or is no list of objects in UTF-8.
     """
     if not path.is_file():
         raise ValueError(f"{path}: no such file.")
@@ -50,9 +50,9 @@ class JsonText:
     A text file that is read block by block.
 
     Attributes:
-        text: What is held of it.
-        position: Where in `text` the next value or sign stands.
-        line: The line of that place, from 1.
+        text: The part of the file that is held in memory.
+        position: Index in `text` of the next value or sign.
+        line: Line number of that index, from 1.
     """
 
     def __init__(self, file: IO[str]):
@@ -60,18 +60,18 @@ class JsonText:
         self.text, self.position, self.line = "", 0, 1
 
     def skip(self, characters: int) -> None:
-        """Go on by so many characters."""
+        """Move the position on by so many characters."""
         self.line += self.text.count("\n", self.position, self.position + characters)
         self.position += characters
 
     def read_more(self) -> bool:
-        """Let go of what lies behind, and read another block; False at the end of the file."""
+        """Drop the text before the position and read another block; False at the end of the file."""
         block = self.file.read(BLOCK)
         self.text, self.position = self.text[self.position :] + block, 0
         return bool(block)
 
     def next_character(self) -> str:
-        """The next character that is no white space; none at the end of the file."""
+        """Give the next character that is no white space; an empty text at the end of the file."""
         while True:
             end = self.position
             while end < len(self.text) and self.text[end] in SPACE:
@@ -83,7 +83,7 @@ class JsonText:
                 return ""
 
     def value(self) -> Any:
-        """The value that begins at the next character."""
+        """Parse the value that begins at the next character."""
         while True:
             try:
                 value, end = self.decoder.raw_decode(self.text, self.position)

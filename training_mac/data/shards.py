@@ -1,4 +1,4 @@
-"""WebDataset shards: which there are, and the samples and clips that they hold, one after another."""
+"""WebDataset shards: their list, and the samples and clips that they hold, one after another."""
 
 import os
 import re
@@ -12,11 +12,11 @@ from processing_mac.dataset_mac import Clip, text_cells
 from training_mac.recipe.data_fields import Source
 
 
-TAR_BLOCK = 512  # bytes; an archive is made of such, and ends with two of zeros
+TAR_BLOCK = 512  # bytes; an archive consists of such blocks, and ends with two blocks of zeros
 
 
 def expand_braces(pattern: str) -> list[str]:
-    """`shard-{000..012}.tar` and `{train,val}.tar` as the shell would."""
+    """Expand `shard-{000..012}.tar` and `{train,val}.tar` as the shell would."""
     match = re.search(r"\{(\d+)\.\.(\d+)\}|\{([^{}]*,[^{}]*)\}", pattern)
     if match is None:
         return [pattern]
@@ -32,10 +32,10 @@ def expand_braces(pattern: str) -> list[str]:
 
 def list_shards(source: Source) -> list[str]:
     """
-    The shards that a source names: paths, addresses, `*` and braces.
+    List the shards that a source names by paths, addresses, `*` and braces.
 
     Raises:
-        ValueError: a local shard that is not there.
+        ValueError: A local shard is missing.
     """
     shards: list[str] = []
     for pattern in source.path if isinstance(source.path, list) else [source.path]:
@@ -53,10 +53,10 @@ def list_shards(source: Source) -> list[str]:
 
 def check_shard(shard: str) -> None:
     """
-    Look at both ends of a local archive: what is cut off would else be missed in silence, or end the training.
+    Look at both ends of a local archive: a truncated one would lose samples in silence, or end the training.
 
     Raises:
-        ValueError: an empty, truncated or unreadable archive, by name.
+        ValueError: The archive, which the message names, is empty, truncated or unreadable.
     """
     if "://" in shard:
         return
@@ -76,22 +76,22 @@ def check_shard(shard: str) -> None:
 
 def read_samples(samples: Iterable[dict[str, Any]], source: Source) -> Iterator[dict[str, Any]]:
     """
-    The samples of a stream.
+    Go through the samples of a stream.
 
     Raises:
-        ValueError: a shard cannot be read on, with the last sample before.
+        ValueError: A shard cannot be read on; the message names the last sample before.
     """
     last = "the beginning"
     try:
         for sample in samples:
             last = f"{sample['__url__']}, {sample['__key__']}"
             yield sample
-    except Exception as error:  # parsers and file systems raise whatever they like
+    except Exception as error:  # parsers and file systems raise errors of any class
         raise ValueError(f"{source.path}: cannot be read on after {last} ({error}).") from error
 
 
 def open_shards(source: Source) -> tuple[Any, str]:
-    """The samples of a source's shards as a stream with encoded audio as bytes, and the name of their audio."""
+    """Open the shards of a source as a stream of samples with encoded audio; also give the name of the audio field."""
     shards = list_shards(source)
     for shard in shards:
         check_shard(shard)
@@ -99,10 +99,10 @@ def open_shards(source: Source) -> tuple[Any, str]:
     try:
         samples = load_dataset("webdataset", **options)
         found = [name for name, feature in samples.features.items() if isinstance(feature, Audio)]
-        # `datasets` would take even encoded audio through torchcodec; bytes it hands on as they are.
+        # `datasets` would decode even encoded audio with torchcodec, but hands bytes on as they are.
         features = Features({**samples.features, **dict.fromkeys(found, Value("binary"))})
         samples = load_dataset("webdataset", features=features, **options)
-    except Exception as error:  # as above
+    except Exception as error:  # parsers and file systems raise errors of any class
         raise ValueError(f"{source.path}: cannot be read as WebDataset shards ({error}).") from error
     column = source.columns.get("audio") or (found[0] if found else "")
     if column not in found:
@@ -115,7 +115,7 @@ def open_shards(source: Source) -> tuple[Any, str]:
 
 def sample_clip(sample: dict[str, Any], column: str, source: Source) -> Clip | None:
     """
-    A sample as a clip; captions are a field of its JSON, else its text file. None if it has no audio or caption.
+    Make a sample a clip whose captions are a field of its JSON, else its text file. None without audio or caption.
     """
     if not sample[column]:
         return None

@@ -1,4 +1,4 @@
-"""Sources of data -> numbered clips, one after another: one reader a format, and what they share."""
+"""The sources of data as numbered clips, one after another: one reader a format, and what the readers share."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -19,15 +19,15 @@ NumberedClips = Iterator[tuple[int, Clip]]
 
 def read_source(source: Source, problems: Problems, missing: Problems) -> NumberedClips:
     """
-    The clips of a source whose recordings are there, with the numbers of their lines or rows.
+    Read the clips of a source whose recordings exist, with the numbers of their lines or rows.
 
     Args:
-        source: Anything but shards, which are streamed and have no rows to list.
-        problems: Where rows that make no clip are noted.
-        missing: Where rows whose recording is not there are noted.
+        source: Source of any format but shards, which are streamed and have no rows to list.
+        problems: List to which rows that make no clip are added.
+        missing: List to which rows whose recording is missing are added.
 
     Raises:
-        ValueError: nothing of it can be read.
+        ValueError: Nothing of the source can be read.
     """
     if folders := missing_folders(source):
         problems.extend(folders)
@@ -41,33 +41,33 @@ def read_source(source: Source, problems: Problems, missing: Problems) -> Number
 
 
 def why_missing(audio: str) -> str:
-    """What is said of a recording that is not there."""
+    """Say that a recording is missing, as errors do."""
     if is_address(audio):
         return f"{audio} is an address; training reads files, so fetch it first"
     return f"no recording {audio}"
 
 
 def with_defaults(clip: Clip, source: Source) -> Clip:
-    """The clip with what its source says of all of its clips."""
+    """Fill in the fields of a clip that its source gives for all of its clips."""
     if source.scene is None and (source.prompt is None or clip.prompt):
         return clip
     return replace(clip, prompt=clip.prompt or source.prompt, scene=source.scene)
 
 
 def row_name(source: Source) -> str:
-    """What errors call a row of the source, before its number."""
+    """Give what errors call a row of the source, before its number."""
     has_lines = source.format != "dataset" and not is_parquet(Path(source.path))
     return f"{source.path}, {'line' if has_lines else 'row'}"
 
 
 def missing_folders(source: Source) -> list[str]:
-    """Audio folders that are not there: one problem each, not one a row."""
+    """List the audio folders that are missing, so that each is one problem and not one a row."""
     roots = source.audio_root.values() if isinstance(source.audio_root, dict) else [source.audio_root]
     return [f"{source.path}: no audio folder {root}." for root in roots if root and not Path(root).is_dir()]
 
 
 class Files:
-    """Which files are there: each folder is listed once, since to ask for every file is many times slower."""
+    """Tells which files exist; each folder is listed once, since to ask for every file is many times slower."""
 
     def __init__(self) -> None:
         self.listed: dict[str, set[str]] = {}
@@ -76,12 +76,12 @@ class Files:
         folder, name = os.path.split(path)
         if folder not in self.listed:
             self.listed[folder] = list_files(folder)
-        # The file system may know the name in another case, or as a way through other folders.
+        # The file system may know the name in another case, or as a path through other folders.
         return name in self.listed[folder] or os.path.isfile(path)
 
 
 def list_files(folder: str) -> set[str]:
-    """The names of the files in a folder; none if it is not there."""
+    """List the names of the files in a folder; an empty set if the folder is missing."""
     try:
         with os.scandir(folder or ".") as entries:
             return {entry.name for entry in entries if entry.is_file()}
@@ -90,20 +90,20 @@ def list_files(folder: str) -> set[str]:
 
 
 def read_manifest_source(source: Source, problems: Problems) -> NumberedClips:
-    """CSV, JSONL or Parquet."""
+    """Read a manifest: CSV, JSONL or Parquet."""
     path = Path(source.path)
     yield from read_table(source, read_rows(path, problems), Path(source.audio_root or path.parent), {}, problems)
 
 
 def read_clotho(source: Source, problems: Problems) -> NumberedClips:
-    """Clotho's tables: file_name, caption_1 … caption_5."""
+    """Read a table of Clotho: file_name, caption_1 … caption_5."""
     path = Path(source.path)
     root, columns = Path(source.audio_root or path.parent), {"audio": "file_name"}
     yield from read_table(source, read_rows(path, problems), root, columns, problems)
 
 
 def read_audiocaps(source: Source, problems: Problems) -> NumberedClips:
-    """AudioCaps' tables: audiocap_id, youtube_id, start_time, caption; see `Recordings` for the names of files."""
+    """Read a table of AudioCaps: audiocap_id, youtube_id, start_time, caption; `Recordings` finds the files."""
     path = Path(source.path)
     recordings = Recordings(source.audio_root or path.parent)
     rows = ((line, recordings.add_audio(row)) for line, row in read_rows(path, problems))
@@ -117,17 +117,17 @@ def read_table(
     columns: dict[str, str],
     problems: Problems,
 ) -> NumberedClips:
-    """The clips of a source's rows; its own names of columns go before those of the format."""
+    """Read the clips of a source's rows; the source's own names of columns override those of the format."""
     unit = "row" if is_parquet(Path(source.path)) else "line"
     return iter_clips(str(source.path), rows, root, {**columns, **source.columns}, problems, unit)
 
 
 def read_openaqa(source: Source, problems: Problems) -> NumberedClips:
     """
-    OpenAQA's JSON: a list of {instruction, input, audio_id, dataset, task, output}; a prompt is the instruction.
+    Read OpenAQA's JSON, a list of {instruction, input, audio_id, dataset, task, output}; an instruction is a prompt.
 
-    `audio_root` is a folder, or a mapping from `dataset` to folders. A relative `audio_id` is looked for below it; of
-    an absolute one, as released files have it, only the file's name is.
+    `audio_root` is a folder, or a mapping from `dataset` to folders. A relative `audio_id` is looked for below it; an
+    absolute one, as in the released files, counts by its file's name only.
     """
     path = Path(source.path)
     columns = {"audio": "audio_id", "caption": "output", "prompt": "instruction"}

@@ -1,4 +1,4 @@
-"""The tables of a run: every source is read once, on the main process, and shared by whatever needs its clips."""
+"""The tables of a run: every source is read once, on the main process, and shared by all who need its clips."""
 
 import hashlib
 import logging
@@ -28,15 +28,15 @@ Result = TypeVar("Result")
 
 class ClipTables:
     """
-    A folder with the clips of each source, as long as it is used in a `with` block.
+    A folder with a table of clips for each source, which exists within a `with` block.
 
     Args:
-        folder: Where to; on several machines, on a disk that all of them see.
+        folder: Path of the folder; for a run on several machines, on a disk that all of them see.
     """
 
     def __init__(self, folder: Path):
         self.folder = folder
-        self.found: dict[str, tuple[Problems, Problems]] = {}  # by the name of a source's file
+        self.found: dict[str, tuple[Problems, Problems]] = {}  # by the name of the file of a source's table
         self.opened: dict[str, ClipTable] = {}
 
     def __enter__(self) -> "ClipTables":
@@ -45,23 +45,23 @@ class ClipTables:
     def __exit__(self, *error: Any) -> None:
         if PartialState().is_main_process:
             shutil.rmtree(self.folder, ignore_errors=True)
-            with suppress(OSError):  # it holds more, as a rule; a run that was refused leaves nothing
+            with suppress(OSError):  # the folder holds more, as a rule; a refused run leaves it empty
                 self.folder.parent.rmdir()
 
     def file(self, source: Source) -> Path:
-        """Where the clips of a source are; how often it is gone through makes no difference."""
+        """Give the file of a source's table; the weight of the source makes no difference to it."""
         told = repr(replace(source, weight=1.0))
         return self.folder / f"{hashlib.blake2b(told.encode(), digest_size=8).hexdigest()}.arrow"
 
     def read(self, source: Source) -> tuple[Problems, Problems]:
         """
-        Write the clips of a source, on the main process alone, unless that was done.
+        Write the clips of a source, on the main process alone, unless this was done before.
 
         Returns:
-            What is wrong with rows, and which recordings are not there.
+            What is wrong with rows, and which recordings are missing.
 
         Raises:
-            ValueError: nothing of it can be read.
+            ValueError: Nothing of the source can be read.
         """
         file = self.file(source)
         if file.name not in self.found:
@@ -72,7 +72,7 @@ class ClipTables:
         return self.found[file.name]
 
     def table(self, source: Source) -> ClipTable:
-        """The clips of a source that was read, each recording once with all its captions; of OpenAQA each question."""
+        """Open a source's table: each recording once with all its captions, for OpenAQA once for each question."""
         file = self.file(source)
         if file.name not in self.opened:
             stored = stored_audio(source) if source.format == "dataset" else None
@@ -80,25 +80,25 @@ class ClipTables:
         return self.opened[file.name]
 
     def training(self, data: DataRecipe) -> list[tuple[Source, ClipTable]]:
-        """The sources to learn from, with their clips."""
+        """Give the sources to learn from, each with its clips."""
         return [(source, self.table(source)) for source in parse_sources(data.train_data, data)]
 
     def texts(self, data: DataRecipe) -> Iterator[str]:
-        """Every wording that training may draw: what a new tokenizer is made from."""
+        """Go through every wording that training may draw, from which a new tokenizer is made."""
         return (text for _, table in self.training(data) for text in table.texts())
 
     def validation(self, data: DataRecipe) -> JoinedClips:
-        """The recordings to validate on, with all their references; none if the recipe names none."""
+        """Give the recordings to validate on, with all their references; none if the recipe names none."""
         sources = parse_sources(data.eval_data, data, split=None)
         return JoinedClips([self.table(source) for source in sources])
 
     def readable_validation(self, data: DataRecipe, extractor: Any) -> Sequence[Clip]:
         """
-        The recordings to validate on. With `skip_bad_audio` each is decoded here, on the main process, and what
-        cannot be is left out and counted in the log.
+        Give the recordings to validate on. With `skip_bad_audio` each is decoded here, on the main process, and those
+        that cannot be decoded are left out and counted in the log.
 
         Raises:
-            ValueError: none is left.
+            ValueError: No recording is left.
         """
         clips = self.validation(data)
         if not data.skip_bad_audio:
@@ -113,13 +113,13 @@ class ClipTables:
 
 
 def find_unreadable(clips: Sequence[Clip], extractor: Any) -> dict[int, str]:
-    """The clips that cannot be decoded, by index, and why."""
+    """Find the clips that cannot be decoded: a mapping from their indices to the reasons."""
     tried = ((index, try_audio("`eval_data`", clip.audio, extractor)) for index, clip in enumerate(clips))
     return {index: problem for index, problem in tried if problem is not None}
 
 
 def try_audio(place: str, audio: Any, extractor: Any) -> str | None:
-    """Why a recording cannot be decoded; None if it can."""
+    """Give the reason why a recording cannot be decoded; None if it can."""
     try:
         extractor.load(audio)
     except (OSError, ValueError) as error:
@@ -129,11 +129,11 @@ def try_audio(place: str, audio: Any, extractor: Any) -> str | None:
 
 def from_main_process(work: Callable[[], Result]) -> Result:
     """
-    What the main process finds, on every process.
+    Do some work on the main process, and give its result on every process.
 
     Raises:
-        OSError, ValueError: on the main process, as `work` does.
-        SystemExit: then, on the others; the main process says why.
+        OSError, ValueError: On the main process, as `work` does.
+        SystemExit: On the other processes in this case; the main process says why.
     """
     state, failure, result = PartialState(), None, None
     if state.is_main_process:
