@@ -1,4 +1,4 @@
-"""What to learn from: the fields of a recipe that name data and its augmentation."""
+"""The fields of a recipe that name data and its augmentation."""
 
 import difflib
 import re
@@ -10,15 +10,15 @@ from typing import Any
 from processing_mac.dataset_mac import MANIFESTS
 
 
-# Of a path or address the end, which may be a pattern; what an address asks for follows.
+# Matches the end of a shard's path or address, which may be a pattern, and the query that follows in an address.
 SHARD = re.compile(r"\.tar(\.(gz|bz2|xz|zst))?[*}]*([?#].*)?$")
 FORMATS = ("manifest", "audiocaps", "clotho", "openaqa", "dataset", "webdataset")
-SCENES = ("silence", "noise")  # what a source may hold that is no sound of something
-TWO = ("join_probability", "overlay_probability", "background_probability")  # examples of two recordings
+SCENES = ("silence", "noise")  # scenes that a source may be marked with when it holds no sound of anything
+TWO = ("join_probability", "overlay_probability", "background_probability")  # fields that join two recordings
 
 
 class Help(str):
-    """A field's help text, and its marks; see `Recipe`."""
+    """A field's help text with its marks; `Recipe` explains the marks."""
 
     marks: tuple[str, ...]
 
@@ -112,7 +112,7 @@ class DataRecipe:
 
     @property
     def share_of_two(self) -> float:
-        """How often an example is made of two recordings."""
+        """Give the share of the examples that are made of two recordings, from 0 to 1."""
         return sum(getattr(self, name) for name in TWO)
 
 
@@ -122,15 +122,15 @@ class Source:
     One set of recordings.
 
     Args:
-        path: Manifest or table; folder, data file or Hub id of a dataset; one or more patterns of WebDataset shards.
-        format: One of `FORMATS`; told from the path if not given, which knows manifests, shards and datasets.
-        name: Of a dataset that has several configurations, the one to use.
-        split: Of a dataset; to learn from, "train" if not given. To validate on, it must be if there are several.
+        path: Path of a manifest or table; folder, data file or Hub id of a dataset; patterns of WebDataset shards.
+        format: One of `FORMATS`; if not given, the path tells a manifest, shards or a dataset.
+        name: Name of the configuration to use of a dataset that has several.
+        split: Split of a dataset; to learn from, "train" by default; to validate on, needed if there are several.
         audio_root: Folder that audio paths are relative to. For OpenAQA also a mapping from its `dataset` to a folder.
-        columns: What the source calls `audio`, `caption`, `phrase`, `source` and `prompt`.
-        weight: How many times an epoch goes through it: 2 is twice, 0.5 another half each epoch.
-        prompt: Of all its clips that bring none.
-        scene: One of `SCENES` if its clips are no sound of something: they are no part of a scene of two, and silence
+        columns: Names of the source's columns for `audio`, `caption`, `phrase`, `source` and `prompt`.
+        weight: Number of times that an epoch goes through the source: 2 is twice, 0.5 another half each epoch.
+        prompt: Prompt of all clips that bring none.
+        scene: One of `SCENES` if the clips are no sound of anything: they are no part of a scene of two, and silence
             stays as loud as it is.
     """
 
@@ -158,7 +158,7 @@ class Source:
 
 
 def guess_format(path: Any) -> str:
-    """A table is a manifest, a .tar a shard, anything else a dataset."""
+    """Take a table for a manifest, a .tar for a shard, and anything else for a dataset."""
     first = str(path[0] if isinstance(path, list) else path)
     if Path(first).suffix in MANIFESTS:
         return "manifest"
@@ -169,10 +169,10 @@ def parse_sources(value: Any, data: DataRecipe, split: str | None = "train") -> 
     """
     The sources that `train_data` or `eval_data` names; what they leave out comes from the recipe.
 
-    `split` is that of datasets which name none: with None one that has several must.
+    `split` is the split of datasets that name none; with None a dataset that has several must name one.
 
     Raises:
-        ValueError: a field that does not exist (the nearest one is named), no path, an unknown format.
+        ValueError: There is a field that does not exist (the nearest one is named), no path, or an unknown format.
     """
     if not value:
         return []
@@ -193,6 +193,6 @@ def parse_sources(value: Any, data: DataRecipe, split: str | None = "train") -> 
 
 
 def suggest(name: str, known: Any) -> str:
-    """' Did you mean …?' with the nearest known name, or all of them."""
+    """Make ' Did you mean …?' with the nearest known name, or with all of them if none is near."""
     near = difflib.get_close_matches(name, known, n=1)
     return f" Did you mean {near[0]!r}?" if near else f" Known: {', '.join(known)}."

@@ -1,4 +1,4 @@
-"""The fields of a recipe that are not data's: what is built, what trains, how it is validated and what is kept."""
+"""The fields of a recipe beside those of data: what is built, what trains, how it is validated and what is kept."""
 
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -13,7 +13,7 @@ from training_mac.recipe.data_fields import DataRecipe, Help
 @dataclass
 class Recipe:
     """
-    What MAC's training needs beyond its data and transformers' TrainingArguments.
+    The fields of MAC's training beyond those of its data and of transformers' TrainingArguments.
 
     Marks of a field's help: `base` says what model a run starts from and `lora` how its LoRA layers are made, so
     neither may differ between stages; `run` is done once, with all stages behind it; `free` may change when a run goes
@@ -206,14 +206,14 @@ class Recipe:
 
 
 def shipped_model(name: str) -> str:
-    """Where a model is: the checkpoint that ships by its name, any other where its folder or Hub id says."""
+    """Give where a model is: for the name of a shipped checkpoint its folder, else the folder or Hub id itself."""
     is_shipped = name == Path(DEFAULT_MODEL).name and not Path(name).is_dir()
     return DEFAULT_MODEL if is_shipped else name
 
 
 @dataclass
 class MacTrainingArguments(TrainingArguments):
-    """transformers' own, with the defaults that MAC's data and faults need."""
+    """transformers' TrainingArguments with the defaults that MAC's data and faults need."""
 
     output_dir: str | None = field(
         default="runs/mac",
@@ -234,7 +234,7 @@ class MacTrainingArguments(TrainingArguments):
     )
 
 
-# transformers' own fields, by how their names begin, whose marks would be `free` and `run`.
+# transformers' own fields cannot bear marks, so the beginnings of their names say which are `free` and `run`.
 FREE_BEGINNINGS = ("logging_", "report_to", "run_name", "project", "disable_tqdm", "log_level", "push_to_hub", "hub_",
                    "dataloader_num_workers", "dataloader_prefetch_factor", "dataloader_pin_memory", "save_total_limit",
                    "resume_from_checkpoint", "trackio_", "ddp_timeout")  # fmt: skip
@@ -242,7 +242,7 @@ RUN_BEGINNINGS = ("push_to_hub", "hub_")
 
 
 def marked(mark: str) -> list[str]:
-    """The names of our fields that bear a mark; see `Recipe`."""
+    """List the names of MAC's own fields that bear a mark; `Recipe` explains the marks."""
     kinds = (Recipe, DataRecipe, MacTrainingArguments)
     return [
         entry.name
@@ -253,7 +253,7 @@ def marked(mark: str) -> list[str]:
 
 
 def keeps_weights(name: str) -> bool:
-    """Whether another value of this field would give another model."""
+    """Whether the field decides the weights, so that another value would give another model."""
     return name not in marked("free") and not name.startswith(FREE_BEGINNINGS)
 
 

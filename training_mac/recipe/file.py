@@ -27,7 +27,7 @@ DEFAULT_OUTPUT = "runs/mac"
 
 
 class RecipeLoader(yaml.SafeLoader):
-    """YAML 1.2 where 1.1 surprises: 1e-4 is a number, and only true and false are booleans, not `no`."""
+    """Reads YAML 1.2 where 1.1 surprises: 1e-4 is a number, and only true and false are booleans, not `no`."""
 
     yaml_implicit_resolvers = {
         first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:bool"]
@@ -47,9 +47,10 @@ class Stage:
     One stage of a recipe.
 
     Args:
-        number: From 1.
-        recipe, data, training: Its fields; checkpoints go to `output_dir/stage-NUMBER`.
-        settings: What the recipe and the command line say of it, as written.
+        number: Number of the stage, from 1.
+        recipe, data, training: Fields of the stage, in the dataclass each belongs to; checkpoints go to
+            `output_dir/stage-NUMBER`.
+        settings: Fields of the stage as the recipe and the command line give them.
     """
 
     number: int
@@ -64,8 +65,8 @@ def load_stages(arguments: list[str]) -> list[Stage]:
     Parse `RECIPE [--field value …]`; a recipe without `stages` has one.
 
     Raises:
-        ValueError: no such recipe or stage, a field that does not exist (the nearest one is named) or is missing, a
-            value of a wrong kind.
+        ValueError: There is no such recipe or stage, a field does not exist (the nearest one is named) or is missing,
+            or a value is of a wrong kind.
     """
     parser = HfArgumentParser(KINDS, usage="mac-train RECIPE [--field value …]", description=__doc__)
     if not arguments or arguments[0] in ("-h", "--help"):
@@ -100,17 +101,17 @@ def load_stages(arguments: list[str]) -> list[Stage]:
 
 
 def recipes_folder() -> Path:
-    """The recipes that ship: in a wheel inside this package, in a clone beside it."""
+    """Give the folder of the recipes that ship: in a wheel inside this package, in a clone beside it."""
     packaged = Path(str(files("training_mac"))) / "recipes"
     return packaged if packaged.is_dir() else packaged.parents[1] / "recipes"
 
 
 def find_recipe(name: str) -> Path:
     """
-    The file of a recipe: a path, or the name of one that ships.
+    Find the file of a recipe, given a path or the name of a recipe that ships.
 
     Raises:
-        ValueError: there is neither.
+        ValueError: There is neither such a file nor such a recipe.
     """
     path, shipped = Path(name), recipes_folder() / f"{name}.yaml"
     if path.is_file():
@@ -131,13 +132,13 @@ def check_stage_list(stages: Any, path: Path) -> None:
 
 
 def refuse_run_fields(stage: dict[str, Any], origin: str) -> None:
-    """Refuse in a stage what a run does once, with all stages behind it."""
+    """Refuse in a stage the fields of what a run does once, with all stages behind it."""
     if found := [name for name in stage if is_of_run(name)]:
         raise ValueError(f"{origin}: {found[0]!r} is for the whole run; it stands above `stages`, not in one.")
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """A recipe file's mapping."""
+    """Read the mapping in a recipe file."""
     try:
         settings = yaml.load(path.read_text(encoding="utf-8"), RecipeLoader) or {}
     except yaml.YAMLError as error:
@@ -149,9 +150,9 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 def parse_overrides(arguments: list[str]) -> tuple[dict[str, Any], dict[int, dict[str, Any]]]:
     """
-    `--field value` or `--field=value` for all stages, and by number those of `--stages.NUMBER.field`.
+    Parse `--field value` or `--field=value` for all stages, and by number those of `--stages.NUMBER.field`.
 
-    Values are YAML; a field without one, such as `--push_to_hub`, is true.
+    Values are YAML; a field without a value, such as `--push_to_hub`, is true.
     """
     common: dict[str, Any] = {}
     staged: dict[int, dict[str, Any]] = {}
@@ -174,7 +175,7 @@ def parse_overrides(arguments: list[str]) -> tuple[dict[str, Any], dict[int, dic
 
 
 def field_name(name: str) -> str:
-    """A field as the command line writes it: `learning-rate` is one; keys inside a mapping stay as they are."""
+    """Turn an option into the name of its field: `learning-rate` names one, but keys of a mapping stay as they are."""
     stage, own, keys = re.fullmatch(r"(stages\.[^.]*\.)?([^.]*)(.*)", name, re.DOTALL).groups("")  # type: ignore[union-attr]
     return f"{stage}{own.replace('-', '_')}{keys}"
 
@@ -228,7 +229,7 @@ def matches(value: Any, hint: Any) -> bool:
 
 
 def describe(hint: Any) -> str:
-    """An annotated kind in words."""
+    """Name an annotated kind in words, for errors."""
     if get_origin(hint) is Literal:
         return " or ".join(repr(option) for option in get_args(hint))
     if get_origin(hint) in (Union, types.UnionType):
