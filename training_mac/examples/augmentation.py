@@ -9,13 +9,13 @@ from torch import nn
 from processing_mac.feature_extraction_mac import DECIBEL, ENERGY_FLOOR
 
 
-FLOOR = math.log(ENERGY_FLOOR)  # digital silence
+FLOOR = math.log(ENERGY_FLOOR)  # natural-log energy of digital silence
 
 
 def change_timbre(
     log_mel: torch.Tensor, rng: np.random.Generator, tilt_db: float = 8.0, gain_db: float = 6.0
 ) -> torch.Tensor:
-    """Another microphone: tilt of the spectrum up to +-`tilt_db` at its ends, level +-`gain_db`."""
+    """Change the sound as another microphone would: tilt up to +-`tilt_db` at the ends, level up to +-`gain_db`."""
     tilt = torch.linspace(-1, 1, log_mel.shape[1]) * float(rng.uniform(-tilt_db, tilt_db)) * DECIBEL
     return (log_mel + tilt + float(rng.uniform(-gain_db, gain_db)) * DECIBEL).clamp(min=FLOOR)
 
@@ -27,10 +27,11 @@ def turn_in_time(log_mel: torch.Tensor, rng: np.random.Generator) -> torch.Tenso
 
 def stretch(log_mel: torch.Tensor, rng: np.random.Generator, tempo: float, pitch: float) -> torch.Tensor:
     """
-    Faster or slower, by a factor of up to 1 + `tempo`, and higher or lower, of up to 1 + `pitch` on the mel scale.
+    Make a recording faster or slower by a factor of up to 1 + `tempo`, and higher or lower by up to 1 + `pitch` on the
+    mel scale.
 
     Returns:
-        (new frames, mel bins); bins above those there were repeat the highest.
+        (new frames, mel bins); bins above those of the recording repeat its highest.
     """
     frames, bins = (
         max(1, round(size * (1 + most) ** float(rng.uniform(-1, 1))))
@@ -42,7 +43,7 @@ def stretch(log_mel: torch.Tensor, rng: np.random.Generator, tempo: float, pitch
 
 
 def excerpt(log_mel: torch.Tensor, rng: np.random.Generator, frames: int) -> torch.Tensor:
-    """At most `frames` of a recording, from anywhere in it."""
+    """Cut at most `frames` frames from anywhere in a recording."""
     if len(log_mel) <= frames:
         return log_mel
     start = int(rng.integers(len(log_mel) - frames + 1))
@@ -50,8 +51,8 @@ def excerpt(log_mel: torch.Tensor, rng: np.random.Generator, frames: int) -> tor
 
 
 def mask_stripes(log_mel: torch.Tensor, rng: np.random.Generator, frames: int = 64, bins: int = 8) -> torch.Tensor:
-    """SpecAugment as SLAM-AAC has it: 2 stripes of up to `frames` and 2 of up to `bins`, filled with the mean."""
-    log_mel, fill = log_mel.clone(), log_mel.mean(dim=1).mean()  # of rows: else threads would change its last bit
+    """Mask as SLAM-AAC's SpecAugment does: 2 stripes of up to `frames` and 2 of up to `bins`, filled with the mean."""
+    log_mel, fill = log_mel.clone(), log_mel.mean(dim=1).mean()  # mean of row means: else threads change its last bit
     for _ in range(2):
         width = int(rng.integers(min(frames, len(log_mel)) + 1))
         start = int(rng.integers(len(log_mel) - width + 1))
@@ -63,7 +64,7 @@ def mask_stripes(log_mel: torch.Tensor, rng: np.random.Generator, frames: int = 
 
 
 def overlay(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
-    """Two sounds at once: energies add; the shorter one ends early."""
+    """Lay two sounds over each other: their energies add, and the shorter one ends early."""
     longer, shorter = (first, second) if len(first) >= len(second) else (second, first)
     mixed = longer.clone()
     mixed[: len(shorter)] = torch.logaddexp(longer[: len(shorter)], shorter)

@@ -1,4 +1,4 @@
-"""The training batch: as the processor's collator makes it, packed if asked, with the names of its files."""
+"""The training batch: made like the processor's collator does, packed if asked, with the names of the audio files."""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ import torch
 
 class CaptionCollator:
     """
-    Examples -> batch.
+    Makes a batch of examples.
 
     An example is a dict with `input_features` (windows, frames, mel bins), or `encoder_hidden_states` (windows,
     1 + patches, dim), `caption` and optionally `prompt`; the batch is what the model's forward takes,
@@ -32,12 +32,12 @@ class CaptionCollator:
 
 class TrainingCollator(CaptionCollator):
     """
-    Examples -> batch for `MacTrainer`, which takes `audio`, the file names, out before the model sees it.
+    Makes a batch for `MacTrainer`, which takes `audio`, the file names, out before the model sees it.
 
     Args:
-        processor: Writes prompts and answers.
-        loss_on: See `Recipe.loss_on`.
-        packing: One row for all clips, with `seq_idx`, instead of a padded row each.
+        processor: Processor that writes prompts and answers.
+        loss_on: Tokens that the loss counts, as `Recipe.loss_on` names them.
+        packing: Whether all clips share one row, with `seq_idx`, instead of a padded row each.
     """
 
     def __init__(self, processor: Any, loss_on: str = "answer", packing: bool = False):
@@ -52,9 +52,9 @@ class TrainingCollator(CaptionCollator):
 
 def pack(batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """
-    A padded batch, (clips, length), as one row without padding, (1, tokens), with `seq_idx`: the clip of each token.
+    Pack a padded batch, (clips, length), into one row without padding, (1, tokens), with `seq_idx`, each token's clip.
 
-    A clip starts with its audio, which has no labels, so no clip's end is asked to foretell the next one's start.
+    A clip starts with its audio, which has no labels, so no clip's end is trained to predict the next one's start.
     """
     batch = dict(batch)
     mask = batch.pop("attention_mask").bool()

@@ -2,7 +2,7 @@
 The outputs of a frozen encoder, computed once for several epochs of examples and read again in later ones.
 
 An encoder is surer of the recordings that it has learnt from than of others. So that a language model does not come
-to rely on that, a share of another example may be mixed into each (as in manifold mixup, arXiv 1806.05236, but the
+to rely on this, a share of another example may be mixed into each (as in manifold mixup, arXiv 1806.05236, but the
 caption stays that of the greater part).
 """
 
@@ -19,7 +19,7 @@ from tqdm import tqdm
 from modeling_mac import EatModel
 
 
-ENCODER_BATCH = 16
+ENCODER_BATCH = 16  # examples, and windows of these, that are encoded at a time
 
 
 class EncodedExamples(Dataset):
@@ -27,16 +27,16 @@ class EncodedExamples(Dataset):
     Examples with `encoder_hidden_states` (windows, 1 + patches, dim) in place of `input_features`.
 
     Args:
-        examples: A training set, encoded epoch after epoch.
-        encoder: The frozen encoder.
-        variants: Epochs to encode; epoch e of the training reads variant e modulo `variants`.
-        file: Where this process keeps the float16 encodings while it needs them.
-        mix: Most of another example of the same epoch that is mixed into each, as a share of the two.
-        seed: Of the mixing, with epoch and row.
-        device: What encodes; the encoder then goes back to where it was.
+        examples: Training set that is encoded epoch after epoch.
+        encoder: Frozen encoder that makes the hidden states.
+        variants: Number of epochs to encode; epoch e of the training reads variant e modulo `variants`.
+        file: Path where this process keeps the float16 encodings while it needs them.
+        mix: Greatest share, from 0 to 1, of another example of the same epoch that is mixed into each.
+        seed: Seed of the mixing, used together with epoch and row.
+        device: Device that the encoder runs on here; it then goes back to where it was.
 
     Raises:
-        OSError: no room for the file.
+        OSError: There is no room for the file.
     """
 
     def __init__(
@@ -53,8 +53,8 @@ class EncodedExamples(Dataset):
         self.mix, self.seed = mix, seed
         rows, columns = encoder.config.grid
         store = GrowingStore(file, (1 + rows * columns, encoder.config.hidden_size))
-        store.reserve(variants * len(examples))  # a window each; longer ones make it grow
-        self.starts = [0]  # the first window of each example, and the end of the last one
+        store.reserve(variants * len(examples))  # one window for each example; longer examples make the store grow
+        self.starts = [0]  # index of the first window of each example, and the end of the last one
         self.others: list[dict[str, Any]] = []
         home, was_training = encoder.device, encoder.training
         encoder.eval().to(device)
@@ -68,7 +68,7 @@ class EncodedExamples(Dataset):
 
     @torch.no_grad()
     def encode(self, batch: Sequence[dict[str, Any]], encoder: EatModel, store: "GrowingStore") -> None:
-        """Append a few examples."""
+        """Encode a few examples and append them to the store."""
         for example in batch:
             self.starts.append(self.starts[-1] + len(example["input_features"]))
             self.others.append({name: example[name] for name in example if name != "input_features"})
@@ -81,17 +81,17 @@ class EncodedExamples(Dataset):
             store.rows[begin : begin + len(windows)] = states.cpu().half().numpy()
 
     def set_epoch(self, epoch: int) -> None:
-        """Called by the Trainer's data loader at the start of an epoch."""
+        """Set the epoch; the Trainer's data loader calls this at the start of each."""
         self.epoch = epoch
 
     @property
     def lengths(self) -> list[int]:
-        """For grouping, as the training set estimates them."""
+        """The tokens of each example as the training set estimates them, for grouping by length."""
         return self.examples.lengths
 
     @property
     def num_skipped(self) -> int:
-        """Recordings that could not be read."""
+        """The number of recordings that could not be read."""
         return self.examples.num_skipped
 
     def __len__(self) -> int:
@@ -108,36 +108,36 @@ class EncodedExamples(Dataset):
         return {"encoder_hidden_states": states, **self.others[variant + row]}
 
     def states(self, place: int) -> torch.Tensor:
-        """(windows, 1 + patches, dim)"""
+        """Give the hidden states of an example: (windows, 1 + patches, dim)."""
         return torch.from_numpy(self.encoded[self.starts[place] : self.starts[place + 1]]).float()
 
 
 class GrowingStore:
     """
-    float16 numbers in a file that nobody else sees: it is gone when the process ends, however it ends.
+    float16 numbers in a file without a name, which is gone when the process ends, however it ends.
 
-    Its room is reserved before it is written to, since a mapping that meets a full disk later kills the process.
+    Room is reserved before it is written to, since a mapping that meets a full disk later kills the process.
 
     Args:
-        file: Its name, for a moment.
-        row_shape: Of what is stored one by one.
+        file: Path that the file has until it is opened.
+        row_shape: Shape of one stored row.
 
     Attributes:
-        rows: What is stored, (rows, *row_shape).
+        rows: The stored numbers, (rows, *row_shape).
     """
 
     def __init__(self, file: Path, row_shape: tuple[int, ...]):
         self.name, self.row_shape = file, row_shape
         file.parent.mkdir(parents=True, exist_ok=True)
-        self.stream = open(file, "w+b")  # noqa: SIM115 as long as the store lives
+        self.stream = open(file, "w+b")  # noqa: SIM115 the file stays open as long as the store lives
         self.rows = np.zeros((0, *row_shape), np.float16)
 
     def reserve(self, count: int) -> None:
         """
-        Make room for so many rows, and for half as many more whenever there was too little.
+        Make room for `count` rows in all, or for half as many again as before if that is more.
 
         Raises:
-            OSError: there is none.
+            OSError: The disk has no room.
         """
         if count <= len(self.rows):
             return
@@ -145,7 +145,7 @@ class GrowingStore:
         shape = (count, *self.row_shape)
         size = int(np.prod(shape)) * np.dtype(np.float16).itemsize
         try:
-            if hasattr(os, "posix_fallocate"):  # not on macOS
+            if hasattr(os, "posix_fallocate"):  # macOS does not have it
                 os.posix_fallocate(self.stream.fileno(), 0, size)
             self.rows = np.memmap(self.stream, np.float16, "r+", shape=shape)
         except OSError as error:

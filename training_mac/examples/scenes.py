@@ -1,7 +1,7 @@
 """
-Training examples made of one or two recordings: alone, one after the other, or both at once.
+Training examples made of one or two recordings: one alone, one after the other, or both at once.
 
-A scene carries its caption and where in it each source sounds.
+A scene carries its caption and the places in it where each source sounds.
 """
 
 import re
@@ -25,12 +25,12 @@ from training_mac.examples.augmentation import (
 from training_mac.recipe.data_fields import DataRecipe
 
 
-Recording = tuple[Clip, torch.Tensor]  # with its raw log-mel, (frames, mel bins)
+Recording = tuple[Clip, torch.Tensor]  # a clip with its raw log-mel, (frames, mel bins)
 
 
 @dataclass
 class Scene:
-    """Raw log-mel (frames, mel bins), its caption, and (first frame, end frame, source) of what sounds in it."""
+    """A raw log-mel (frames, mel bins), its caption, and (first frame, end frame, source) of each sound in it."""
 
     log_mel: torch.Tensor
     caption: str
@@ -39,11 +39,11 @@ class Scene:
 
 class SceneMaker:
     """
-    Varies recordings and puts two of them together, as the recipe says.
+    Varies recordings and puts two of them together as the recipe says.
 
     Args:
-        data: The switches of augmentation.
-        extractor: The feature extractor: window length, padding and normalisation.
+        data: Data fields of the recipe, which switch the augmentations.
+        extractor: Feature extractor that gives window length, padding and normalisation.
     """
 
     def __init__(self, data: DataRecipe, extractor: Any):
@@ -52,7 +52,7 @@ class SceneMaker:
         self.most_frames = None if data.max_windows is None else data.max_windows * extractor.window_frames
 
     def example(self, scene: Scene, clip: Clip, rng: np.random.Generator) -> dict[str, Any]:
-        """What a collator takes; `clip` is the one that the scene was made around."""
+        """Make a scene an example, the dict that a collator takes; `clip` is the one the scene was made around."""
         log_mel, frames = scene.log_mel, self.extractor.window_frames
         if self.data.spec_augment:
             log_mel = torch.cat([mask_stripes(window, rng) for window in log_mel.split(frames)])
@@ -65,7 +65,7 @@ class SceneMaker:
         }
 
     def draw_kind(self, clip: Clip, rng: np.random.Generator) -> str:
-        """The name of a method: 'single', 'joined', 'overlaid' or 'background'."""
+        """Draw how a scene is made, as the name of a method: 'single', 'joined', 'overlaid' or 'background'."""
         kind = rng.random()
         if clip.scene or kind >= self.data.share_of_two:
             return "single"
@@ -75,9 +75,10 @@ class SceneMaker:
 
     def vary(self, recording: Recording, rng: np.random.Generator) -> torch.Tensor:
         """
-        A recording as another microphone would have caught it: whole, or half the time cut.
+        Change a recording as if another microphone had caught it; half the time it is cut, else it stays whole.
 
-        One, two in a row and two at once are cut alike, so that a scene's length does not tell which it is.
+        Scenes of one recording, of two in a row and of two at once are cut alike, so that a scene's length does not
+        tell which of these it is.
         """
         clip, log_mel = recording[0], recording[1].float()
         if self.data.tempo or self.data.pitch:
@@ -95,7 +96,7 @@ class SceneMaker:
         return log_mel
 
     def single(self, recording: Recording, rng: np.random.Generator) -> Scene:
-        """One recording; now and then it goes on until the window is full."""
+        """Make a scene of one recording; now and then it repeats until the window is full."""
         clip, frames = recording[0], self.extractor.window_frames
         log_mel = self.vary(recording, rng)
         repeated = self.data.repeat_probability and rng.random() < self.data.repeat_probability
@@ -104,9 +105,9 @@ class SceneMaker:
         return Scene(log_mel, pick(clip.captions, rng), [(0, len(log_mel), clip.source)])
 
     def joined(self, first: Recording, second: Recording, rng: np.random.Generator) -> Scene:
-        """X, followed by Y; without phrases: X, then Y."""
+        """Make a scene of X, followed by Y; its caption is "X, then Y" where there are no phrases."""
         before, after = self.vary(first, rng), self.vary(second, rng)
-        if self.most_frames is not None:  # of what is told, some must be heard
+        if self.most_frames is not None:  # of all that the caption tells, a part must be heard
             before = before[: max(1, self.most_frames - min(len(after), self.most_frames // 4))]
         log_mel = torch.cat([before, after])[: self.most_frames]
         caption = end_clause(pick(first[0].captions, rng))
@@ -118,26 +119,26 @@ class SceneMaker:
         return Scene(log_mel, caption, spans)
 
     def overlaid(self, first: Recording, second: Recording, rng: np.random.Generator) -> Scene:
-        """X while Y: X, which is up to 5 dB stronger, is told first."""
+        """Make a scene of X while Y, whose caption tells X first, which is up to 5 dB stronger."""
         log_mel = self.mix(first, second, float(rng.uniform(0, 5)), rng)
         caption = end_clause(pick(first[0].captions, rng))
         caption = f"{caption} while {begin_clause(pick(second[0].captions, rng))}"
         return Scene(log_mel, caption, [(0, len(log_mel), recording[0].source) for recording in (first, second)])
 
     def background(self, first: Recording, second: Recording, rng: np.random.Generator) -> Scene:
-        """X, with Y so faintly behind it that nobody would tell."""
+        """Make a scene of X with Y so faint behind it that nobody would mention Y."""
         log_mel = self.mix(first, second, float(rng.uniform(10, 25)), rng)
         return Scene(log_mel, pick(first[0].captions, rng), [(0, len(log_mel), first[0].source)])
 
     def mix(self, first: Recording, second: Recording, decibels: float, rng: np.random.Generator) -> torch.Tensor:
-        """Both at once, the second so much weaker."""
+        """Lay both recordings over each other, the second `decibels` weaker than the first."""
         levels = [self.vary(recording, rng) for recording in (first, second)]
-        means = [level.exp().mean(dim=1).mean().log() for level in levels]  # of rows, as in `mask_stripes`
+        means = [level.exp().mean(dim=1).mean().log() for level in levels]  # means of row means, as in `mask_stripes`
         return overlay(levels[0], levels[1] + (means[0] - means[1] - decibels * DECIBEL))
 
 
 def may_meet(first: Clip, second: Clip) -> bool:
-    """Whether a scene of both says something: different sounds, the second neither silence nor noise."""
+    """Whether a scene of both is worth a caption: different sounds, the second neither silence nor noise."""
     same = first.audio is second.audio or (isinstance(first.audio, str) and first.audio == second.audio)
     if second.scene or same:
         return False
@@ -145,16 +146,16 @@ def may_meet(first: Clip, second: Clip) -> bool:
 
 
 def pick(texts: Sequence[str], rng: np.random.Generator) -> str:
-    """One of several wordings."""
+    """Draw one of several wordings."""
     return texts[int(rng.integers(len(texts)))]
 
 
 def end_clause(caption: str) -> str:
-    """A caption that a sentence goes on after."""
+    """Turn a caption into a clause after which a sentence goes on."""
     return caption.rstrip(" .")
 
 
 def begin_clause(caption: str) -> str:
-    """A caption in the middle of a sentence: no capital, unless its first word is "I" or all in capitals."""
+    """Turn a caption into the middle of a sentence: no capital, unless its first word is "I" or all in capitals."""
     keeps_capital = re.match(r"I\b|[A-Z]{2}", caption)
     return caption if keeps_capital else caption[:1].lower() + caption[1:]

@@ -1,4 +1,4 @@
-"""Scenes drawn from a stream of shards: for data that is too large to list, or that stays where it is."""
+"""Scenes drawn from a stream of shards, for data that is too large to list or that stays elsewhere."""
 
 import itertools
 import logging
@@ -21,12 +21,12 @@ from training_mac.recipe.data_fields import DataRecipe, Source
 
 logger = logging.getLogger(__name__)
 
-SHUFFLE_BUFFER = 256  # encoded clips that a worker holds to draw from
+SHUFFLE_BUFFER = 256  # encoded clips that a worker holds and draws the next one from
 
 
 class StreamingTrainingSet(IterableDataset):
     """
-    An endless stream of augmented scenes; training ends by `max_steps`.
+    An endless stream of augmented scenes, of which training takes `max_steps` steps.
 
     Shards are dealt out to the processes, and those of a process to its workers; where there are fewer shards than
     processes, samples are. So the data loader must not deal them out once more: it is a plain
@@ -35,10 +35,10 @@ class StreamingTrainingSet(IterableDataset):
     before in the stream.
 
     Args:
-        source: Shards.
-        data: Augmentation, and what to do with unreadable audio.
-        extractor: The feature extractor.
-        seed: Of every random choice.
+        source: Source of shards.
+        data: Data fields of the recipe: augmentation, and what to do with unreadable audio.
+        extractor: Feature extractor that makes log-mels and windows.
+        seed: Seed of every random choice.
     """
 
     def __init__(self, source: Source, data: DataRecipe, extractor: Any, seed: int):
@@ -48,16 +48,16 @@ class StreamingTrainingSet(IterableDataset):
         self.seed = seed
         self.epoch = 0
         self.process, self.num_processes = PartialState().process_index, PartialState().num_processes
-        self._skipped = multiprocessing.Value("q", 0)  # workers count, the loop reads
+        self._skipped = multiprocessing.Value("q", 0)  # workers add to the number, and the training loop reads it
         self.samples, self.column = open_shards(source)
 
     def set_epoch(self, epoch: int) -> None:
-        """Called by the Trainer's data loader; passes are counted from here."""
+        """Set the epoch from which passes are counted; the Trainer's data loader calls this."""
         self.epoch = epoch
 
     @property
     def num_skipped(self) -> int:
-        """Samples that this process and its workers could not read so far, counted each time that they came by."""
+        """The samples that this process and its workers could not read so far, counted each time that they came by."""
         return self._skipped.value
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
@@ -73,22 +73,22 @@ class StreamingTrainingSet(IterableDataset):
                 previous = recording
             worker = get_worker_info()
             if not read and worker is not None and worker.id > 0:
-                return  # a worker more than there are shards
+                return  # there are more workers than shards
             if not read:
                 raise DataError(f"{self.source.path}: holds nothing that can be read.")
 
     def deal(self, number: int) -> Any:
-        """This process's samples of a pass, in an order of its own; `datasets` deals out shards to the workers."""
+        """Give this process's samples of a pass in an order of its own; `datasets` deals out shards to the workers."""
         shuffled = self.samples.shuffle(seed=self.seed, buffer_size=SHUFFLE_BUFFER)
         shuffled.set_epoch(number)
         return split_dataset_by_node(shuffled, self.process, self.num_processes)
 
     def load(self, sample: dict[str, Any]) -> Recording | None:
         """
-        A clip and its log-mel; None if it is to be skipped.
+        Load a clip and its log-mel; None if it is to be skipped.
 
         Raises:
-            ValueError: the sample has no audio or caption, or cannot be read, naming shard and key.
+            ValueError: The sample, whose shard and key are named, has no audio or caption, or cannot be read.
         """
         place = f"{sample['__url__']}, {sample['__key__']}"
         try:
@@ -105,7 +105,7 @@ class StreamingTrainingSet(IterableDataset):
             return None
 
     def make_example(self, recording: Recording, previous: Recording | None, number: int, key: str) -> dict[str, Any]:
-        """A scene of this sample, and of the one before if it is to be of two."""
+        """Make a scene of this sample, and of the one before if the scene is to be of two."""
         rng = np.random.default_rng([self.seed, number, zlib.crc32(key.encode())])
         kind = self.scenes.draw_kind(recording[0], rng)
         if kind == "single" or previous is None or not may_meet(recording[0], previous[0]):

@@ -1,5 +1,5 @@
 """
-What the training loop draws its examples from.
+The training set that the training loop draws its examples from.
 
 Every random choice derives from seed, epoch and row, so that a run repeats whatever the number of workers and
 processes.
@@ -25,17 +25,17 @@ from training_mac.recipe.data_fields import TWO, DataRecipe, parse_sources
 
 logger = logging.getLogger(__name__)
 
-MOST_DRAWS = 100_000  # in search of a second recording
-CHARACTERS_PER_TOKEN = 4.5  # of English in the vocabularies of language models; a guess for grouping by length
+MOST_DRAWS = 100_000  # draws of a second recording before the search is given up
+CHARACTERS_PER_TOKEN = 4.5  # mean of English in the vocabularies of language models, a guess for grouping by length
 
 
 def make_training_set(data: DataRecipe, processor: Any, seed: int, tables: ClipTables) -> Dataset:
     """
-    The examples that `train_data` makes: dicts with `input_features` (windows, frames, mel bins) float32, `caption`,
-    `prompt` (None: the processor's), `audio` (the name of the file) and `spans`, see `Scene`.
+    Make the examples of `train_data`: dicts with `input_features` (windows, frames, mel bins) float32, `caption`,
+    `prompt` (None for the processor's), `audio` (the name of the file) and `spans`, which `Scene` explains.
 
     Raises:
-        ValueError: no or bad data.
+        ValueError: There is no data, or it is bad.
     """
     sources = parse_sources(data.train_data, data)
     if not sources:
@@ -56,15 +56,15 @@ class TrainingSet(Dataset):
     Augmented scenes of one or several sources.
 
     Args:
-        sources: The clips of each source.
-        weights: How many times an epoch goes through each.
-        data: Augmentation, cache, and what to do with unreadable audio.
-        processor: Its feature extractor and sizes.
-        seed: Of every random choice.
+        sources: Clips of each source.
+        weights: Number of times that an epoch goes through each source.
+        data: Data fields of the recipe: augmentation, cache, and what to do with unreadable audio.
+        processor: Processor whose feature extractor and sizes the examples follow.
+        seed: Seed of every random choice.
 
     Attributes:
-        clips: Of all sources, one after another.
-        log_mels: Their raw log-mels.
+        clips: The clips of all sources, one after another.
+        log_mels: The raw log-mels of the clips, (frames, mel bins) each.
     """
 
     def __init__(
@@ -84,12 +84,12 @@ class TrainingSet(Dataset):
         self.note_unreadable(self.log_mels.left_out)
         if data.share_of_two > 0:
             for clip in self.clips:
-                if not clip.scene:  # refuse data without two different recordings
+                if not clip.scene:  # this search refuses data without two different recordings
                     self.draw_other(clip, np.random.default_rng(seed))
                     break
 
     def note_unreadable(self, rows: list[int]) -> None:
-        """What making the cache has found."""
+        """Count the rows that could not be read when the cache was made."""
         if rows and not self.skip_bad_audio:
             names = [f"{self.clips[row].audio} cannot be read; the log says why." for row in rows]
             raise DataError(summarize(names))
@@ -97,32 +97,32 @@ class TrainingSet(Dataset):
 
     @property
     def epoch(self) -> int:
-        """Set by the Trainer's data loader."""
+        """The epoch that the Trainer's data loader has set."""
         return int(self._epoch)
 
     def set_epoch(self, epoch: int) -> None:
-        """Called by the Trainer's data loader at the start of an epoch."""
+        """Set the epoch; the Trainer's data loader calls this at the start of each."""
         self._epoch.fill_(epoch)
 
     @property
     def num_skipped(self) -> int:
-        """Recordings that this process and its workers could not read so far."""
+        """The number of recordings that this process and its workers could not read so far."""
         return int(self.unreadable.sum())
 
     @property
     def skipped(self) -> list[str]:
-        """Their names."""
+        """The names of the recordings that could not be read."""
         return [str(self.clips[row].audio) for row in self.unreadable.nonzero().flatten().tolist()]
 
     @property
     def lengths(self) -> list[int]:
-        """Estimated tokens of each example of one recording, one window where its length is not known."""
+        """The estimated tokens of each row as an example of one recording; unknown lengths count as one window."""
         rows = [self.mixture.row(index, 0) for index in range(len(self))]
         known = {row: self.estimate_length(row) for row in dict.fromkeys(rows)}
         return [known[row] for row in rows]
 
     def estimate_length(self, row: int) -> int:
-        """Tokens of audio, prompt and caption."""
+        """Estimate the tokens of audio, prompt and caption of a row."""
         clip, frames = self.clips[row], self.log_mels.num_frames(row) or 1
         if self.scenes.most_frames is not None:
             frames = min(frames, self.scenes.most_frames)
@@ -145,7 +145,7 @@ class TrainingSet(Dataset):
         return self.scenes.example(scene, first[0], rng)
 
     def draw_other(self, clip: Clip, rng: np.random.Generator) -> int:
-        """The row of a clip that may follow or overlay this one."""
+        """Draw the row of a clip that may follow or overlay this one."""
         for _ in range(MOST_DRAWS):
             row = int(rng.integers(len(self.clips)))
             if may_meet(clip, self.clips[row]):
@@ -153,7 +153,7 @@ class TrainingSet(Dataset):
         raise DataError(f"Found nothing to put together with {clip.audio}: expected other files, of other sources.")
 
     def load_other(self, clip: Clip, rng: np.random.Generator) -> Recording:
-        """A clip that may follow or overlay this one, and can be read, with its log-mel."""
+        """Draw and load a readable clip that may follow or overlay this one, with its log-mel."""
         for _ in range(MOST_DRAWS):
             row = self.draw_other(clip, rng)
             if not self.unreadable[row] and (log_mel := self.read(row)) is not None:
@@ -162,10 +162,10 @@ class TrainingSet(Dataset):
 
     def load(self, row: int) -> Recording:
         """
-        A clip and its log-mel; in place of an unreadable one the next that can be read, if they are to be skipped.
+        Load a clip and its log-mel; if unreadable audio is to be skipped, the next readable clip takes its place.
 
         Raises:
-            ValueError: the audio cannot be read, naming it.
+            ValueError: The audio, which the message names, cannot be read.
         """
         for candidate in (*range(row, len(self.clips)), *range(row)):
             if (log_mel := self.read(candidate)) is not None:
@@ -173,7 +173,7 @@ class TrainingSet(Dataset):
         raise DataError("None of the recordings can be read.")
 
     def read(self, row: int) -> torch.Tensor | None:
-        """A clip's log-mel; None if it cannot be read and is to be skipped, which is counted."""
+        """Read a clip's log-mel; None, which is counted, if it cannot be read and is to be skipped."""
         try:
             return self.log_mels[row]
         except (OSError, ValueError) as error:
@@ -185,20 +185,20 @@ class TrainingSet(Dataset):
             return None
 
     def readable_rows(self) -> Iterator[int]:
-        """Every clip or, with `skip_bad_audio`, each that can be read: it is tried."""
+        """Go through every clip or, with `skip_bad_audio`, through each whose audio was tried and can be read."""
         return (row for row in range(len(self.clips)) if not self.skip_bad_audio or self.read(row) is not None)
 
 
 class Mixture:
     """
-    Which row of which source an example of an epoch is made around.
+    Chooses the row and source that each example of an epoch is made around.
 
     A source of weight 1 is gone through once an epoch; of weight 2.5, twice, and another random half of it once more.
 
     Args:
-        sizes: Rows of each source.
-        weights: Of each source.
-        seed: Of the choice of the halves.
+        sizes: Number of rows of each source.
+        weights: Number of times that an epoch goes through each source.
+        seed: Seed of the choice of the halves.
     """
 
     def __init__(self, sizes: Sequence[int], weights: Sequence[float], seed: int):
@@ -207,13 +207,13 @@ class Mixture:
         counts = [max(1, round(size * weight)) for size, weight in zip(sizes, weights, strict=True)]
         self.ends = np.cumsum(counts)
         self.starts = np.cumsum([0, *sizes])
-        self.orders: dict[int, tuple[int, np.ndarray]] = {}  # of a source: epoch, permutation
+        self.orders: dict[int, tuple[int, np.ndarray]] = {}  # for each source, an epoch and its permutation
 
     def __len__(self) -> int:
         return int(self.ends[-1])
 
     def row(self, index: int, epoch: int) -> int:
-        """The row, counted over all sources."""
+        """Give the row of an example, counted over all sources."""
         if not 0 <= index < len(self):
             raise IndexError(f"{index} of {len(self)} examples.")
         source = int(np.searchsorted(self.ends, index, side="right"))
@@ -225,7 +225,7 @@ class Mixture:
         return int(self.starts[source]) + row
 
     def order(self, source: int, epoch: int) -> np.ndarray:
-        """A random order of a source's rows, another each epoch."""
+        """Give a random order of a source's rows, another one each epoch."""
         if self.orders.get(source, (None,))[0] != epoch:
             rng = np.random.default_rng([self.seed, epoch, source, self.sizes[source]])
             self.orders[source] = (epoch, rng.permutation(self.sizes[source]))
