@@ -1,4 +1,4 @@
-"""Learning to caption, or to answer questions: the parts of the model that the recipe names learn from texts."""
+"""The objective of captioning, or of answering questions: the parts that the recipe names learn from texts."""
 
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from training_mac.recipe.file import Stage
 
 
 def make_caption_trainer(stage: Stage, materials: Materials) -> CaptionTrainer:
-    """A trainer of the parts that the stage names."""
+    """Make a trainer of the parts that the stage names."""
     recipe, training, processor = stage.recipe, stage.training, materials.processor
     set_trainable(materials.model, recipe)
     examples: Any = make_training_set(stage.data, processor, training.seed, materials.tables)
@@ -36,7 +36,7 @@ def make_caption_trainer(stage: Stage, materials: Materials) -> CaptionTrainer:
 
 
 def encode(examples: Any, stage: Stage, model: Any, scratch: Path) -> EncodedExamples:
-    """The examples as the model's frozen encoder hears them, for `cached_epochs` epochs."""
+    """Encode the examples with the model's frozen encoder, for `cached_epochs` epochs."""
     return EncodedExamples(
         examples,
         next(module for name, module in model.named_modules() if name.split(".")[-1] == "audio_tower"),

@@ -1,10 +1,10 @@
 """
-An encoder that imitates a teacher from elsewhere: what that hears in each stretch of a recording, and its tags.
+An encoder that imitates a teacher from elsewhere: its embedding of each stretch of a recording, and its tags.
 
 A tagger that has heard millions of recordings tells more by the numbers of its last layer than any label does: which
-sounds are alike, and what goes on behind what. Its embeddings are computed before, by a script of the data's own
+sounds are alike, and what goes on behind what. Its embeddings are computed beforehand by a script for the data
 (`recipes/mix_everyday.py`), and read here from a file, so that a teacher may be of any framework. Tags stand beside
-them: many at once where several sources sound together.
+them, many at once where several sources sound together.
 """
 
 import json
@@ -27,23 +27,24 @@ from training_mac.objectives.tags import SpanTagger, draw_parts, mean_tokens, wh
 from training_mac.recipe.file import Stage
 
 
+# The feature extractor makes a frame every 10 ms.
 FRAMES_PER_SECOND = 100
-TEACHER_STEP = 0.96  # seconds from one embedding to the next
+TEACHER_STEP = 0.96  # seconds from one embedding to the next, which is YAMNet's hop
 IMITATION = 10.0  # weight of the embeddings' mean squared error beside the tags' summed cross entropy
-SELDOM = -4.0  # the tags' scores at first: each is heard in some 2 % of the stretches
+SELDOM = -4.0  # scores of the tags at first, for each is heard in some 2 % of the stretches
 
 
 class TeacherTargets:
     """
-    What is to be heard in some recordings.
+    The tags and the teacher's embeddings of some recordings.
 
     Args:
-        tags: All that may be heard, in the order of the targets.
+        tags: Names of all tags that may be heard, in the order of the targets.
 
     Attributes:
         files: Names of the recordings, without folder.
-        embeddings: Of each (frames, width) float16, one every `TEACHER_STEP`.
-        stretches: Of each, (first second, end second, ids of the tags).
+        embeddings: Embeddings of each recording, (frames, width) float16, one every `TEACHER_STEP` seconds.
+        stretches: For each recording, a list of (first second, end second, ids of the tags).
     """
 
     def __init__(self, tags: Sequence[str]):
@@ -55,11 +56,11 @@ class TeacherTargets:
 
     @property
     def width(self) -> int:
-        """Of an embedding."""
+        """The size of an embedding."""
         return self.embeddings[0].shape[1]
 
     def add(self, file: str, embeddings: Any, stretches: Iterable[tuple[float, float, Iterable[str]]]) -> None:
-        """One recording; `embeddings` (frames, width), an array or tensor."""
+        """Add one recording; `embeddings` are (frames, width), an array or tensor."""
         self.files.append(file)
         self.embeddings.append(torch.as_tensor(embeddings).half())
         told = [(first, end, sorted(self.ids[tag] for tag in tags)) for first, end, tags in stretches]
@@ -68,10 +69,10 @@ class TeacherTargets:
     @classmethod
     def join(cls, parts: Sequence["TeacherTargets"]) -> "TeacherTargets":
         """
-        All recordings of several.
+        Join the recordings of several sets of targets.
 
         Raises:
-            ValueError: they have other tags.
+            ValueError: The sets have different tags.
         """
         joined = cls(parts[0].tags)
         for part in parts:
@@ -92,10 +93,10 @@ class TeacherTargets:
     @classmethod
     def load(cls, path: Path) -> "TeacherTargets":
         """
-        What `save` wrote.
+        Load what `save` wrote.
 
         Raises:
-            ValueError: no such file, or another kind of file.
+            ValueError: The file is missing or of another kind.
         """
         if not Path(path).is_file():
             raise ValueError(f"{path}: no such file; expected the targets of a teacher (see recipes/mix_everyday.py).")
@@ -112,10 +113,10 @@ class TeacherTargets:
 
 def read_targets(paths: Sequence[str], clips: Iterable[Clip]) -> TeacherTargets:
     """
-    The targets of some recordings, which one or several files hold.
+    Read the targets of some recordings from the one or several files that hold them.
 
     Raises:
-        ValueError: a bad file, or one of the recordings is in none of them.
+        ValueError: A file is bad, or one of the recordings is in none of them.
     """
     targets = TeacherTargets.join([TeacherTargets.load(Path(path)) for path in paths])
     known = set(targets.files)
@@ -126,16 +127,16 @@ def read_targets(paths: Sequence[str], clips: Iterable[Clip]) -> TeacherTargets:
 
 class EmbeddingPupil(SpanTagger):
     """
-    Encoder with two linear heads: the teacher's embedding at each patch, and tags of each stretch.
+    An encoder with two linear heads, for the teacher's embedding at each patch and for the tags of each stretch.
 
     Args:
-        audio_tower: An `EatModel`, trained in place.
-        num_tags: Tags to tell.
-        kept_patches: Patches of a window that enter the encoder in training; all in evaluation.
-        width: Of the teacher's embedding.
+        audio_tower: Encoder, an `EatModel`, which is trained in place.
+        num_tags: Number of tags.
+        kept_patches: Number of patches of a window that enter the encoder in training; in evaluation all do.
+        width: Size of the teacher's embedding.
     """
 
-    doubt, usual = -SELDOM, SELDOM  # a tag that is not heard has no say
+    doubt, usual = -SELDOM, SELDOM  # with these a tag that is not heard adds nothing to the connector
 
     def __init__(self, audio_tower: EatModel, num_tags: int, kept_patches: int, width: int):
         super().__init__(audio_tower, num_tags, kept_patches)
@@ -152,15 +153,17 @@ class EmbeddingPupil(SpanTagger):
         labels: torch.Tensor,
     ) -> dict[str, torch.Tensor]:
         """
+        Compare the encoder with the teacher's embeddings and the tags.
+
         Args:
-            input_features: (windows, frames, mel bins).
-            heard: (windows, rows, width) the teacher's embedding at each row of patches.
-            heard_rows: (windows,) rows that are no padding.
-            spans: (spans, 3): window, first patch row, end patch row.
-            labels: (spans, tags), 1 where a tag is heard.
+            input_features: Normalised log-mels, (windows, frames, mel bins).
+            heard: The teacher's embedding at each row of patches, (windows, rows, width).
+            heard_rows: Number of rows that are no padding, (windows,).
+            spans: Window, first patch row and end patch row of each span, (spans, 3).
+            labels: 1 where a tag is heard and 0 elsewhere, (spans, tags).
 
         Returns:
-            `loss`; `logits` (spans, tags), in training (2 * spans, tags): of each, then of a part of each.
+            `loss`; `logits` (spans, tags), in training (2 * spans, tags): first of the spans, then of a part of each.
         """
         patches = self.draw_patches(heard_rows)
         if self.training:
@@ -170,11 +173,11 @@ class EmbeddingPupil(SpanTagger):
         means, count = mean_tokens(tokens, row, spans)
         logits = self.head(self.norm(means))
         missed = nn.functional.binary_cross_entropy_with_logits(logits, labels, reduction="none").sum(1)
-        loss = missed[count > 0].mean()  # the patches that were kept may leave a short span out
+        loss = missed[count > 0].mean()  # a short span may have none of the patches that were kept
         return {"loss": loss + IMITATION * self.distance(tokens, row, heard, heard_rows), "logits": logits}
 
     def draw_patches(self, heard_rows: torch.Tensor) -> torch.Tensor:
-        """(windows, kept) patches that enter the encoder: in training some, padding only if there are no more."""
+        """Draw the patches that enter the encoder, (windows, kept): some in training, padding only for want."""
         rows, columns = self.audio_tower.config.grid
         patches = torch.arange(rows * columns, device=heard_rows.device).expand(len(heard_rows), -1)
         if not self.training:
@@ -186,7 +189,7 @@ class EmbeddingPupil(SpanTagger):
     def distance(
         self, tokens: torch.Tensor, row: torch.Tensor, heard: torch.Tensor, heard_rows: torch.Tensor
     ) -> torch.Tensor:
-        """Mean squared distance of what the tokens (windows, kept, dim) say from the normalised embeddings."""
+        """Mean squared error of the embeddings told from tokens (windows, kept, dim) to the normalised ones."""
         aim = heard.gather(1, row.unsqueeze(-1).expand(-1, -1, heard.shape[2]))  # (windows, kept, width)
         known = row < heard_rows.unsqueeze(1)  # (windows, kept)
         return nn.functional.mse_loss(self.imitate(tokens[known]), self.teacher_norm(aim[known]))
@@ -194,19 +197,19 @@ class EmbeddingPupil(SpanTagger):
 
 class TeacherCollator:
     """
-    Examples of one window each -> what an `EmbeddingPupil` takes.
+    Makes a batch for `EmbeddingPupil` of examples of one window each.
 
     Args:
-        targets: Of all recordings.
-        grid: Rows and columns of patches in a window.
-        patch_size: Frames of a row.
+        targets: Targets of all recordings.
+        grid: Numbers of rows and columns of patches in a window.
+        patch_size: Number of frames in a row of patches.
     """
 
     def __init__(self, targets: TeacherTargets, grid: tuple[int, int], patch_size: int):
         self.targets, self.rows, self.patch_size = targets, grid[0], patch_size
         self.places = {file: place for place, file in enumerate(targets.files)}
         centres = (torch.arange(self.rows) + 0.5) * patch_size / FRAMES_PER_SECOND
-        self.nearest = (centres / TEACHER_STEP).long()  # the embedding that each row lies in
+        self.nearest = (centres / TEACHER_STEP).long()  # index of the embedding that each row lies in
 
     def __call__(self, examples: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
         heard, heard_rows, spans, labels = [], [], [], []
@@ -231,7 +234,7 @@ class TeacherCollator:
 
 
 def make_embedding_trainer(stage: Stage, materials: Materials) -> MacTrainer:
-    """A trainer of the encoder alone, which is to hear what a teacher from elsewhere does."""
+    """Make a trainer of the encoder alone, which learns to imitate a teacher from elsewhere."""
     scenes: Any = make_training_set(stage.data, materials.processor, stage.training.seed, materials.tables)
     targets = read_targets(stage.recipe.teacher_targets, scenes.clips)
     tower = materials.model.model.audio_tower

@@ -1,4 +1,4 @@
-"""What a run hands to an objective, which knows nothing of the run's folder."""
+"""The parts that a run hands to an objective, which does not know the run's folder."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,14 +12,14 @@ from training_mac.data.tables import ClipTables
 @dataclass(frozen=True)
 class Materials:
     """
-    What a stage's trainer is made of.
+    The parts that a stage's trainer is made of.
 
     Args:
-        model: The model to train, with its LoRA layers where a stage has some.
-        processor: Turns audio and texts into its inputs.
-        tables: The clips of every source.
-        scratch: Folder for large files that are gone with the process.
-        teachers: Weights of each network to imitate, that earlier stages have trained.
+        model: Model to train, with its LoRA layers where a stage has some.
+        processor: Processor that turns audio and texts into the model's inputs.
+        tables: Tables with the clips of every source.
+        scratch: Folder for large files that vanish with the process.
+        teachers: Weights of each network to imitate, as earlier stages have trained it.
     """
 
     model: Any

@@ -27,24 +27,24 @@ from training_mac.objectives.whitening import whiten_patches
 from training_mac.recipe.file import Stage
 
 
-# Added to the scores that the connector's GELU lets through: what speaks a little against a source must count, too,
-# when the language model weighs the tokens of a sound.
+# Added to the scores that the connector's GELU lets through, so that weak evidence against a source counts, too, when
+# the language model weighs the tokens of a sound.
 DOUBT = 2.0
 
-PART = 4  # patch rows (0.64 s) of a span that must tell what it is, as the whole does
+PART = 4  # patch rows (0.64 s) of a span that must name its source, as the whole span does
 
 
 class SpanTagger(nn.Module):
     """
-    Encoder with a linear head on span means.
+    An encoder with a linear head on the means of spans.
 
-    `doubt` and `usual` are for `hand_over`: what is added to the scores, and what they are where nothing is heard.
+    `hand_over` uses `doubt`, which is added to the scores, and `usual`, the scores where nothing is heard.
 
     Args:
-        audio_tower: An `EatModel`, trained in place.
-        num_sources: Sources to tell apart.
-        kept_patches: Patches of a window that enter the encoder in training; all in evaluation.
-        teachers: Trained taggers to imitate, if any: what they say of each span, and what they hear at each row.
+        audio_tower: Encoder, an `EatModel`, which is trained in place.
+        num_sources: Number of sources to tell apart.
+        kept_patches: Number of patches of a window that enter the encoder in training; in evaluation all do.
+        teachers: Trained taggers to imitate, if any, in their scores of each span and their features at each row.
     """
 
     doubt, usual = DOUBT, 0.0
@@ -70,13 +70,15 @@ class SpanTagger(nn.Module):
         self, input_features: torch.Tensor, spans: torch.Tensor, labels: torch.Tensor
     ) -> dict[str, torch.Tensor]:
         """
+        Name the source of each span, and compare with the labels and the teachers.
+
         Args:
-            input_features: (windows, frames, mel bins).
-            spans: (spans, 3): window, first patch row, end patch row.
-            labels: (spans,) source ids.
+            input_features: Normalised log-mels, (windows, frames, mel bins).
+            spans: Window, first patch row and end patch row of each span, (spans, 3).
+            labels: Ids of the sources, (spans,).
 
         Returns:
-            `loss`; `logits` (spans, sources), in training (2 * spans, sources): of each, then of a part of each.
+            `loss`; `logits` (spans, sources), in training (2 * spans, sources): of spans, then of their parts.
         """
         rows, columns = self.audio_tower.config.grid
         patches = torch.arange(rows * columns, device=input_features.device).expand(len(input_features), -1)
@@ -102,17 +104,17 @@ class SpanTagger(nn.Module):
         row: torch.Tensor,
     ) -> torch.Tensor:
         """
-        How far the student is from the teachers.
+        Compute how far the student is from the teachers.
 
         Args:
-            logits: (2 * spans, sources) of the student.
-            tokens: (windows, kept, dim) of the student.
-            row: (windows, kept) the tokens' rows.
+            logits: Scores of the student, (2 * spans, sources).
+            tokens: Tokens of the student, (windows, kept, dim).
+            row: Row of patches of each token, (windows, kept).
         """
         with torch.no_grad():
             taught = [(teacher, teacher.eval().features(input_features)) for teacher in self.teachers]
             said = torch.stack([teacher.classify(features, spans).log_softmax(dim=1) for teacher, features in taught])
-            beliefs = said.logsumexp(dim=0) - math.log(len(said))  # of their mean probability
+            beliefs = said.logsumexp(dim=0) - math.log(len(said))  # logarithm of the teachers' mean probability
             features = torch.cat([features for _, features in taught], dim=2)  # (windows, rows, width)
             heard = self.teacher_norm(features.flatten(0, 1)).view_as(features)
         heard = heard.gather(1, row.unsqueeze(-1).expand(-1, -1, heard.shape[2]))  # (windows, kept, width)
@@ -124,15 +126,15 @@ class SpanTagger(nn.Module):
     def hand_over(self, connector: Connector | MeanPoolConnector) -> None:
         """
         Make the first units of the connector's MLP the scores of the sources plus `doubt`, for the tokens that it
-        reads at a time, and let only these through at first.
+        reads at a time, and let only these units through at first.
 
         A language model that starts from nothing otherwise learns to ignore the audio before it learns to use it:
         what little differs between sounds in the encoder's tokens is drowned by all that does not help.
 
         Raises:
-            ValueError: the MLP has fewer units than there are sources.
+            ValueError: The MLP has fewer units than there are sources.
         """
-        if isinstance(connector, MeanPoolConnector):  # it has no MLP
+        if isinstance(connector, MeanPoolConnector):  # this connector has no MLP
             return
         assert self.norm.running_mean is not None and self.norm.running_var is not None
         deviation = (self.norm.running_var + self.norm.eps).sqrt()
@@ -140,26 +142,26 @@ class SpanTagger(nn.Module):
         layer, sources = connector.linear_1, len(weight)
         if sources > len(layer.weight):
             raise DataError(f"`connector_hidden_size` is {len(layer.weight)}; {sources} sources need as many units.")
-        tokens = layer.in_features // weight.shape[1]  # side by side in one input of the connector
+        tokens = layer.in_features // weight.shape[1]  # number of tokens side by side in one input of the connector
         layer.weight[:sources] = weight.repeat(1, tokens) / tokens
         layer.bias[:sources] = self.head.bias - weight @ self.norm.running_mean + self.doubt
         connector.linear_2.weight[:, sources:] = 0
         usual = nn.functional.gelu(layer.bias.new_full((sources,), self.usual + self.doubt))
-        # Set, not lowered: a stage before may have done it, too.
+        # The bias is set, not lowered, since an earlier stage may have lowered it.
         connector.linear_2.bias.copy_(-connector.linear_2.weight[:, :sources] @ usual)
 
 
 def mean_tokens(tokens: torch.Tensor, row: torch.Tensor, spans: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """
-    What the tokens under each span have in common.
+    Compute the mean of the tokens under each span.
 
     Args:
-        tokens: (windows, kept, dim).
-        row: (windows, kept) the tokens' rows.
-        spans: (spans, 3): window, first patch row, end patch row.
+        tokens: Tokens of the encoder, (windows, kept, dim).
+        row: Row of patches of each token, (windows, kept).
+        spans: Window, first patch row and end patch row of each span, (spans, 3).
 
     Returns:
-        Their mean (spans, dim), 0 where there is none; and how many there are (spans,).
+        The mean of each span (spans, dim), 0 where a span has no token; and the number of its tokens (spans,).
     """
     window, first, end = spans.unbind(1)
     inside = (row[window] >= first.unsqueeze(1)) & (row[window] < end.unsqueeze(1))  # (spans, kept)
@@ -170,10 +172,10 @@ def mean_tokens(tokens: torch.Tensor, row: torch.Tensor, spans: torch.Tensor) ->
 
 def draw_parts(spans: torch.Tensor) -> torch.Tensor:
     """
-    `PART` rows somewhere in each span (spans, 3), all of a shorter one.
+    Draw `PART` rows somewhere in each span (spans, 3), or all rows of a shorter span.
 
-    A language model reads tokens one by one and forgets: what tells a sound apart must not lie in their mean alone. So
-    attention learns to bring it to each of them.
+    A language model reads tokens one by one and forgets, so what tells a sound apart must not lie in their mean alone.
+    With such parts, attention learns to bring it to each of them.
     """
     window, first, end = spans.unbind(1)
     length = (end - first).clamp(max=PART)
@@ -182,7 +184,7 @@ def draw_parts(spans: torch.Tensor) -> torch.Tensor:
 
 
 class SpanCollator:
-    """Scenes -> windows, their spans in patch rows, and the ids of their sources."""
+    """Makes batches of scenes: windows, their spans in patch rows, and the ids of the spans' sources."""
 
     def __init__(self, sources: list[str], patch_size: int):
         self.source_ids = {source: index for index, source in enumerate(sources)}
@@ -205,9 +207,9 @@ class SpanCollator:
 
     def split(self, first: int, end: int, frames: int) -> Iterator[tuple[int, int, int]]:
         """
-        A span of frames as (window, first patch row, end patch row) in each window of so many frames that it is in.
+        Split a span of frames into (window, first patch row, end patch row) for each window of `frames` that it is in.
 
-        What reaches less than a patch into a window is left out, unless there is nothing else of it.
+        Where the span reaches less than a patch into a window, it is left out, unless there is nothing else of it.
         """
         for window in range(first // frames, -(-end // frames)):
             begin, stop = max(first - window * frames, 0), min(end - window * frames, frames)
@@ -217,14 +219,14 @@ class SpanCollator:
 
 
 def whiten_encoder(tower: EatModel, scenes: Any) -> None:
-    """Start the patch embedding from the first 4.8 s of some 500 recordings."""
+    """Start the patch embedding from the first 4.8 s of some 500 recordings, which are enough for its statistics."""
     extractor = scenes.extractor
     log_mels = (scenes.log_mels[row][:480].float() for row in islice(scenes.readable_rows(), 500))
     whiten_patches(tower.embeddings, [(log_mel - extractor.mean) / extractor.scale for log_mel in log_mels])
 
 
 def make_tag_trainer(stage: Stage, materials: Materials) -> MacTrainer:
-    """A trainer of the encoder alone."""
+    """Make a trainer of the encoder alone, which learns to name the sources of spans."""
     scenes: Any = make_training_set(stage.data, materials.processor, stage.training.seed, materials.tables)
     sources = list_sources(scenes.clips)
     tower = materials.model.model.audio_tower

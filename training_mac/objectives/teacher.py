@@ -6,7 +6,8 @@ first find out that neighbouring patches belong together. The encoder then imita
 says of a scene, made anew each time, tells more than the labels do; two teachers together tell more than each, since
 they err on different recordings. The teachers themselves are not shipped.
 
-It learns from mixtures of two recordings with their shares as targets (between-class learning, arXiv 1711.10282).
+A teacher learns from mixtures of two recordings with their shares as targets (between-class learning, arXiv
+1711.10282).
 """
 
 from collections.abc import Sequence
@@ -27,11 +28,11 @@ from training_mac.objectives.materials import Materials
 from training_mac.recipe.file import Stage
 
 
-EXCERPT = 512  # frames of a mixture, 5.12 s
+EXCERPT = 512  # frames of a mixture, which are 5.12 s
 
 
 def conv_block(channels: int, width: int) -> nn.Sequential:
-    """Halve time and frequency, then two 3x3 convolutions."""
+    """Make a block that halves time and frequency, then applies two 3x3 convolutions."""
     layers: list[nn.Module] = [nn.MaxPool2d(2)]
     for inputs in (channels, width):
         layers += [nn.Conv2d(inputs, width, 3, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU()]
@@ -40,14 +41,16 @@ def conv_block(channels: int, width: int) -> nn.Sequential:
 
 class ConvTagger(nn.Module):
     """
+    A convolutional network that tells the sources of a recording.
+
     Args:
-        num_sources: Sources to tell apart.
-        width: Channels of the first block; each of the two that follow has twice as many.
+        num_sources: Number of sources to tell apart.
+        width: Number of channels of the first block; each of the two that follow has twice as many as the one before.
     """
 
     def __init__(self, num_sources: int, width: int):
         super().__init__()
-        # Half the mel bins are enough, and cost half.
+        # Half the mel bins are enough for the teacher, and halve its cost.
         first = nn.Conv2d(1, width // 2, (5, 7), stride=(2, 4), padding=(2, 3), bias=False)
         stem: list[nn.Module] = [first, nn.BatchNorm2d(width // 2), nn.ReLU()]
         blocks = [conv_block(width // 2, width), conv_block(width, 2 * width), conv_block(2 * width, 4 * width)]
@@ -58,7 +61,7 @@ class ConvTagger(nn.Module):
 
     @classmethod
     def from_weights(cls, weights: dict[str, torch.Tensor]) -> "ConvTagger":
-        """A trained one, as wide as its weights."""
+        """Load a trained tagger, whose width its weights tell."""
         num_sources, features = weights["head.weight"].shape
         tagger = cls(num_sources, features // 4)
         tagger.load_state_dict(weights)
@@ -66,9 +69,11 @@ class ConvTagger(nn.Module):
 
     def forward(self, input_features: torch.Tensor, labels: torch.Tensor) -> dict[str, torch.Tensor]:
         """
+        Tell the shares of the sources in each window, and compare with the labels.
+
         Args:
-            input_features: (windows, frames, mel bins).
-            labels: (windows, sources) the share of each source.
+            input_features: Normalised log-mels, (windows, frames, mel bins).
+            labels: Share of each source, from 0 to 1, (windows, sources).
 
         Returns:
             `loss`; `logits` (windows, sources).
@@ -79,29 +84,29 @@ class ConvTagger(nn.Module):
         return {"loss": self.loss(logits, labels), "logits": logits}
 
     def features(self, input_features: torch.Tensor) -> torch.Tensor:
-        """(windows, frames, mel bins) -> (windows, frames / 16, 4 * width), a row for each of the encoder."""
-        images = input_features.unsqueeze(1).to(memory_format=torch.channels_last)  # the quicker layout on CPUs
+        """Compute (windows, frames / 16, 4 * width) from (windows, frames, mel bins): the encoder's rows."""
+        images = input_features.unsqueeze(1).to(memory_format=torch.channels_last)  # this layout is quicker on CPUs
         return self.blocks(images).mean(dim=3).transpose(1, 2)
 
     def classify(self, features: torch.Tensor, spans: torch.Tensor) -> torch.Tensor:
-        """Logits (spans, sources) from the maximum and the mean over each span's rows; spans as in `SpanTagger`."""
+        """Compute logits (spans, sources) from maximum and mean over each span's rows; spans as in `SpanTagger`."""
         window, first, end = spans.unbind(1)
         row = torch.arange(features.shape[1], device=features.device)
         inside = ((row >= first.unsqueeze(1)) & (row < end.unsqueeze(1))).unsqueeze(-1)  # (spans, rows, 1)
-        features = features[window] * inside  # not negative, after ReLU: zeros leave the maximum alone
+        features = features[window] * inside  # none is negative after ReLU, so zeros leave the maximum alone
         return self.head(self.dropout(features.amax(dim=1) + features.sum(dim=1) / inside.sum(dim=1)))
 
 
 class MixtureDataset(Dataset):
     """
-    Excerpts of two recordings at once; item i is built around clip i.
+    Excerpts of mixtures of two recordings; item i is built around clip i.
 
     Args:
-        clips: The manifest.
-        log_mels: Their raw log-mels, (frames, mel bins).
+        clips: Clips of the manifest.
+        log_mels: Raw log-mels of the clips, (frames, mel bins) each.
         sources: Names of the sources, in the order of the targets.
-        scenes: Varies a recording, as the recipe says.
-        seed: Of every random choice, with the epoch and the row.
+        scenes: Scene maker that varies a recording as the recipe says.
+        seed: Seed of every random choice, used together with the epoch and the row.
     """
 
     def __init__(
@@ -120,7 +125,7 @@ class MixtureDataset(Dataset):
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
-        """Called by the Trainer's data loader at the start of an epoch."""
+        """Set the epoch; the Trainer's data loader calls this at the start of each."""
         self.epoch = epoch
 
     def __len__(self) -> int:
@@ -129,7 +134,7 @@ class MixtureDataset(Dataset):
     def __getitem__(self, row: int) -> dict[str, torch.Tensor]:
         rng = np.random.default_rng([self.seed, self.epoch, row])
         log_mel, target = self.excerpt(row, rng), self.targets[row]
-        share = rng.uniform(0.5, 1.0)  # of the amplitude
+        share = rng.uniform(0.5, 1.0)  # share of the first recording in the amplitude
         other = int(rng.integers(len(self)))
         alone = self.clips[row].scene or self.clips[other].scene
         if rng.random() > 0.3 and not alone:
@@ -143,17 +148,17 @@ class MixtureDataset(Dataset):
         return {"input_features": features, "labels": target}
 
     def excerpt(self, row: int, rng: np.random.Generator) -> torch.Tensor:
-        """(EXCERPT, mel bins) of a clip as another microphone would have caught it; a short one goes round."""
+        """Cut (EXCERPT, mel bins) of a varied clip; a clip that is too short repeats."""
         log_mel = self.scenes.vary((self.clips[row], self.log_mels[row]), rng)
         return log_mel.repeat(-(-EXCERPT // len(log_mel)), 1)[:EXCERPT]
 
 
 def list_sources(clips: Sequence[Clip]) -> list[str]:
     """
-    The sources of a manifest, sorted.
+    List the sources of a manifest in sorted order.
 
     Raises:
-        ValueError: a clip has none.
+        ValueError: A clip has no source.
     """
     sources: set[str] = set()
     for clip in clips:
@@ -164,7 +169,7 @@ def list_sources(clips: Sequence[Clip]) -> list[str]:
 
 
 def make_teacher_trainer(stage: Stage, materials: Materials) -> MacTrainer:
-    """A trainer of the network that the encoder will imitate."""
+    """Make a trainer of the network that the encoder will imitate."""
     scenes: Any = make_training_set(stage.data, materials.processor, stage.training.seed, materials.tables)
     sources = list_sources(scenes.clips)
     rows = list(scenes.readable_rows())
