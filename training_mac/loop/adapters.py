@@ -1,7 +1,7 @@
 """
-What trains: each part of the model frozen, through LoRA or in full, with a learning rate of its own.
+Which parameters train: each part of the model is frozen, trains through LoRA or in full, at its own learning rate.
 
-LoRA layers are put in once, for all stages of a recipe; a stage only decides which parameters learn. The parts that
+LoRA layers are added once, for all stages of a recipe; a stage only decides which parameters learn. The parts that
 train in full beside them are peft's `modules_to_save`, so that one small folder holds all that was learnt.
 """
 
@@ -25,11 +25,11 @@ def attach_adapter(
     model: MacForConditionalGeneration, recipes: Sequence[Recipe]
 ) -> MacForConditionalGeneration | PeftModel:
     """
-    Put in the LoRA layers that any stage trains; the model itself where none does.
+    Add the LoRA layers that any stage trains; where no stage trains LoRA, give the model itself.
 
     Raises:
-        ValueError: a part is 'lora' in one stage and 'full' in another, the stages' LoRA differs, or a stage learns
-            tags or trains a teacher; or LoRA would stand where the language model cannot use it.
+        ValueError: A part is 'lora' in one stage and 'full' in another, the stages' LoRA differs, a stage with LoRA
+            learns tags or trains a teacher, or LoRA would stand where the language model cannot use it.
     """
     check_lora(recipes)
     ways = ways_to_train(recipes)
@@ -52,7 +52,7 @@ def attach_adapter(
 
 
 def check_targets(model: MacForConditionalGeneration, targets: Sequence[str]) -> None:
-    """Refuse LoRA on layers of the language model that would not learn through it, or not be merged with it."""
+    """Refuse LoRA on layers of the language model that would not learn through it, or cannot be merged with it."""
     language_model = model.model.language_model
     for name, _ in language_model.named_modules():
         for part, reason in kind_of(language_model.config).no_lora.items():
@@ -63,12 +63,12 @@ def check_targets(model: MacForConditionalGeneration, targets: Sequence[str]) ->
 
 
 def ways_to_train(recipes: Sequence[Recipe]) -> dict[str, set[str]]:
-    """How the stages train each part: 'frozen', 'lora', 'full'."""
+    """Collect the ways in which the stages train each part: 'frozen', 'lora', 'full'."""
     return {part: {getattr(recipe, part) for recipe in recipes} for part in MODULES}
 
 
 def check_lora(recipes: Sequence[Recipe]) -> None:
-    """Refuse stages whose LoRA layers could not be the same."""
+    """Refuse stages whose LoRA layers cannot be the same."""
     ways = ways_to_train(recipes)
     if not any("lora" in found for found in ways.values()):
         return
@@ -86,7 +86,7 @@ def check_lora(recipes: Sequence[Recipe]) -> None:
 
 
 def check_lora_sizes(recipe: Recipe) -> None:
-    """Refuse what peft would refuse once the run has begun, or would make LoRA do nothing."""
+    """Refuse LoRA sizes that peft would refuse after the run has begun, or with which LoRA does nothing."""
     if recipe.lora_rank < 1:
         raise ValueError(f"`lora_rank` is {recipe.lora_rank}; expected at least 1. Without LoRA a part is 'full'.")
     if recipe.lora_alpha is not None and recipe.lora_alpha <= 0:
@@ -100,7 +100,7 @@ def check_lora_targets(recipes: Sequence[Recipe], config: MacConfig) -> None:
     Refuse layers to adapt that the model does not have.
 
     Raises:
-        ValueError: names them, and the layers of that part.
+        ValueError: The model lacks some layers; the message names them, and the layers of that part.
     """
     ways, recipe = ways_to_train(recipes), recipes[0]
     targets = {"encoder": recipe.encoder_lora_targets, "language_model": recipe.lora_targets}
@@ -120,7 +120,7 @@ def check_lora_targets(recipes: Sequence[Recipe], config: MacConfig) -> None:
 
 
 def learns_whole(recipes: Sequence[Recipe]) -> bool:
-    """Whether the run's outcome is a whole model: its language model trains in full, or there is no LoRA at all."""
+    """Whether the run learns a whole model: its language model trains in full, or there is no LoRA at all."""
     ways = {getattr(recipe, part) for recipe in recipes for part in MODULES}
     return "lora" not in ways or any(recipe.language_model == "full" for recipe in recipes)
 
@@ -131,26 +131,26 @@ def ends_whole(recipes: Sequence[Recipe]) -> bool:
 
 
 def module_to_train(model: MacForConditionalGeneration | PeftModel, recipes: Sequence[Recipe]) -> Any:
-    """What the Trainer holds: peft's wrapper saves the adapter alone, the wrapped model saves itself whole."""
+    """Give the module that the Trainer holds: peft's wrapper saves only the adapter, the wrapped model saves all."""
     return model.get_base_model() if isinstance(model, PeftModel) and learns_whole(recipes) else model
 
 
 def part_of(name: str) -> str:
-    """The part that a parameter belongs to; the head is the language model's."""
+    """Name the part that a parameter belongs to; the output head belongs to the language model."""
     inside = next((part for part, module in MODULES.items() if f".{module}." in f".{name}"), None)
     return inside or "language_model"
 
 
 def set_trainable(model: nn.Module, recipe: Recipe) -> None:
     """
-    Let learn what the stage trains, and nothing else.
+    Mark what the stage trains as learning, and nothing else.
 
     Raises:
-        ValueError: every part is frozen.
+        ValueError: Every part is frozen.
     """
     for name, parameter in model.named_parameters():
         way, is_lora = getattr(recipe, part_of(name)), "lora_" in name
-        # `original_module` is what peft keeps of a part that trains in full, to go back to.
+        # peft keeps the first weights of a part that trains in full as `original_module`; they must not learn.
         parameter.requires_grad_(way == ("lora" if is_lora else "full") and "original_module" not in name)
     if not any(parameter.requires_grad for parameter in model.parameters()):
         raise ValueError("`encoder`, `connector` and `language_model` are all 'frozen': nothing would train.")
@@ -160,14 +160,14 @@ def parameter_groups(
     model: nn.Module, recipe: Recipe, learning_rate: float, weight_decay: float, decayed: set[str]
 ) -> list[dict[str, Any]]:
     """
-    The optimizer's groups: each part's learning rate, falling through the encoder's blocks; decay where it belongs.
+    Make the optimizer's groups, with each part's learning rate, which falls through the encoder's blocks.
 
     Args:
-        model: Holds the parameters, those that learn marked.
-        recipe: The stage's.
-        learning_rate: Of parts without their own.
-        weight_decay: Of the parameters in `decayed`.
-        decayed: Names of matrices.
+        model: Model whose parameters that learn are marked.
+        recipe: Recipe of the stage.
+        learning_rate: Learning rate of the parts without their own.
+        weight_decay: Weight decay of the parameters in `decayed`; the others have none.
+        decayed: Names of the parameters that decay, which are matrices.
     """
     depth = max([encoder_block(name) + 1 for name, _ in model.named_parameters()], default=0)
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
@@ -184,6 +184,6 @@ def parameter_groups(
 
 
 def encoder_block(name: str) -> int:
-    """The encoder's block that holds a parameter, from 0; -1 for its embeddings and for all outside it."""
+    """Find the encoder's block that holds a parameter, from 0; -1 for its embeddings and for other parts."""
     match = re.search(r"audio_tower\.(?:.*\.)?layers\.(\d+)\.", name)
     return int(match[1]) if match else -1

@@ -14,10 +14,10 @@ from safetensors.torch import load_file
 
 def mean_weights(checkpoints: Sequence[Path]) -> dict[str, torch.Tensor]:
     """
-    The mean of each tensor over the checkpoints; what counts, as batch norm does its batches, is the first one's.
+    Average each tensor over the checkpoints; a count, such as batch norm's of its batches, is the latest one's.
 
     Args:
-        checkpoints: Folders of the Trainer's, the latest first.
+        checkpoints: Folders of the Trainer's checkpoints, the latest first.
     """
     mean = load_file(checkpoints[0] / "model.safetensors")
     for checkpoint in checkpoints[1:]:

@@ -2,7 +2,7 @@
 Checkpoints that are whole or do not count.
 
 A folder's last file lists the others with their sizes. A run that is killed while it writes leaves a folder without
-that list; one that is killed while it deletes leaves a list that no longer fits.
+this list; a run that is killed while it deletes leaves a list that no longer fits.
 """
 
 import json
@@ -17,11 +17,11 @@ from safetensors import SafetensorError
 from processing_mac.whole_files_mac import partial_name, write_folder_whole, write_text_whole
 
 
-MARKER = "whole.json"
+MARKER = "whole.json"  # a folder's last file, which lists the others
 
 
 def mark_whole(folder: Path) -> None:
-    """Say that everything in the folder is written."""
+    """Mark the folder as whole: list every file in it with its size."""
     sizes = {str(file.relative_to(folder)): file.stat().st_size for file in files_in(folder)}
     write_text_whole(folder / MARKER, json.dumps(sizes, indent=1))
 
@@ -38,10 +38,10 @@ def is_whole(folder: Path) -> bool:
 @contextmanager
 def writing(folder: Path) -> Iterator[None]:
     """
-    Around the writing of a folder, which is removed if that fails.
+    Wrap the writing of a folder, and remove the folder if the writing fails.
 
     Raises:
-        OSError: it did; torch and safetensors report a full disk in errors of their own.
+        OSError: The writing failed; torch and safetensors report a full disk in their own errors, which become this.
     """
     try:
         yield
@@ -55,35 +55,35 @@ def writing(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def write_whole(folder: Path) -> Iterator[Path]:
-    """Gives a temporary folder to write to, then marks it and gives it its name."""
+    """Give a temporary folder to write to; then mark it and rename it to `folder`."""
     with writing(partial_name(folder)), write_folder_whole(folder) as partial:
         yield partial
         mark_whole(partial)
 
 
 def files_in(folder: Path) -> Iterator[Path]:
-    """Every file below, but the marker."""
+    """Go through every file below the folder, except the marker."""
     return (file for file in sorted(folder.rglob("*")) if file.is_file() and file.name != MARKER)
 
 
 def list_checkpoints(folder: Path) -> list[Path]:
-    """`checkpoint-STEP` folders, the latest first."""
+    """List the `checkpoint-STEP` folders, the latest first."""
     found = [path for path in folder.glob("checkpoint-*") if re.fullmatch(r"checkpoint-\d+", path.name)]
     return sorted(found, key=lambda path: int(path.name.split("-")[1]), reverse=True)
 
 
 def whole_checkpoints(folder: Path) -> list[Path]:
-    """The checkpoints that are whole, the latest first."""
+    """List the checkpoints that are whole, the latest first."""
     return [path for path in list_checkpoints(folder) if is_whole(path)]
 
 
 def last_whole_checkpoint(folder: Path) -> Path | None:
-    """The latest checkpoint that is whole."""
+    """Give the latest checkpoint that is whole; None if there is none."""
     return next(iter(whole_checkpoints(folder)), None)
 
 
 def remove_partial_checkpoints(folder: Path) -> None:
-    """Delete what a killed run left half written."""
+    """Delete the checkpoints that a killed run left half written."""
     for path in list_checkpoints(folder):
         if not is_whole(path):
             print(f"{path} is not whole, and is removed.", flush=True)

@@ -1,4 +1,4 @@
-"""Steps without a finite gradient change no weight, and stop the run when they repeat."""
+"""A guard that keeps steps without a finite gradient from changing weights, and stops a run in which they repeat."""
 
 import math
 from collections.abc import Sequence
@@ -11,10 +11,10 @@ from torch import nn
 
 class NanGuard:
     """
-    Looks at every step before the optimizer does.
+    Checks the gradients of every step before the optimizer uses them.
 
     Args:
-        max_steps: Bad steps in a row that stop the run.
+        max_steps: Number of bad steps in a row that stop the run.
     """
 
     def __init__(self, max_steps: int):
@@ -25,7 +25,7 @@ class NanGuard:
         self.lost = False  # whether a loss of this step was not finite
 
     def observe(self, loss: torch.Tensor, files: Sequence[str]) -> None:
-        """Remember the files of a batch of this step, apart if its loss is not finite."""
+        """Remember the files of a batch of this step, separately if its loss is not finite."""
         self.files += files
         if not torch.isfinite(loss):
             self.suspects += files
@@ -35,15 +35,17 @@ class NanGuard:
         self, model: nn.Module, grad_norm: float | torch.Tensor, can_skip: bool = True, scaled: bool = False
     ) -> None:
         """
-        Drop the gradients of a bad step; call it on all processes, which see the same norm.
+        Drop the gradients of a bad step; all processes call this, and see the same norm.
 
         Args:
+            model: Model whose gradients are dropped.
+            grad_norm: Norm of all gradients of the step.
             can_skip: Whether the optimizer passes over parameters without a gradient.
-            scaled: Whether a scaler that can still go lower multiplied the loss: gradients that overflow while all
-                losses are finite are then its ordinary search for a scale, and it leaves the step out by itself.
+            scaled: Whether the loss is multiplied by a scaler that can still go lower. Gradients that overflow while
+                all losses are finite are then its ordinary search for a scale, and it skips the step by itself.
 
         Raises:
-            FloatingPointError: too many in a row, or one that cannot be skipped; it names the files.
+            FloatingPointError: Too many steps in a row were bad, or one cannot be skipped; it names the files.
         """
         if math.isfinite(grad_norm):
             self.bad_steps = 0

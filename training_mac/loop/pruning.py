@@ -1,4 +1,4 @@
-"""Learning with fewer and fewer patches: the encoder's keep rate falls from 1 in a stage (arXiv 2504.01690)."""
+"""A schedule of the encoder's keep rate, which falls from 1 in a stage to fewer patches (arXiv 2504.01690)."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -16,9 +16,9 @@ class KeepRateSchedule(TrainerCallback):
     Sets the encoder's keep rate before each step.
 
     Args:
-        config: The encoder's.
-        keep_rate: The rate at the end.
-        span: Shares of the training between which the rate falls, along half a cosine.
+        config: Configuration of the encoder, which the keep rate is set in.
+        keep_rate: Share of the patches that is kept at the end, from 0 to 1.
+        span: Shares of the training, from 0 to 1, between which the rate falls along half a cosine.
     """
 
     def __init__(self, config: PreTrainedConfig, keep_rate: float, span: Sequence[float]):
@@ -27,27 +27,27 @@ class KeepRateSchedule(TrainerCallback):
         self.start, self.end = span
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """One value a step, the same wherever a run resumes."""
+        """Set the rate from the step's number alone, so that it is the same wherever a run resumes."""
         progress = (state.global_step / state.max_steps - self.start) / (self.end - self.start)
         self.config.keep_rate = keep_rate_at(min(max(progress, 0.0), 1.0), self.keep_rate)
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """What is saved prunes as it learnt to."""
+        """Set the last rate, so that the saved model prunes as it learnt to."""
         self.config.keep_rate = self.keep_rate
 
 
 def learnt_keep_rate(recipes: Sequence[Recipe]) -> float | None:
-    """The rate that the last of some stages with a schedule ended with."""
+    """Give the rate that the last of the stages with a schedule ended with; None if no stage has one."""
     rates = [recipe.keep_rate for recipe in recipes if recipe.keep_rate is not None]
     return rates[-1] if rates else None
 
 
 def check_keep_rates(recipes: Sequence[Recipe]) -> None:
     """
-    Refuse schedules that cannot be, or whose rate would be lost.
+    Refuse schedules that are impossible, or whose rate would be lost.
 
     Raises:
-        ValueError: says which field, and what was expected.
+        ValueError: A schedule is refused; the message names the field and what was expected.
     """
     for recipe in recipes:
         if recipe.keep_rate is None:
@@ -70,10 +70,10 @@ def check_keep_rates(recipes: Sequence[Recipe]) -> None:
 
 def check_encoder(config: PreTrainedConfig, recipes: Sequence[Recipe]) -> None:
     """
-    Refuse a schedule for an encoder that does not prune, or whose connector counts on the number of its tokens.
+    Refuse a schedule for an encoder that cannot prune, or whose connector needs a fixed number of tokens.
 
     Raises:
-        ValueError: names what the encoder is.
+        ValueError: The encoder or connector is such a one; the message names it.
     """
     if learnt_keep_rate(recipes) is None:
         return

@@ -1,4 +1,4 @@
-"""The order of an epoch, from seed and epoch alone: a resumed run, or one of other processes, has the same."""
+"""The order of an epoch, made from seed and epoch alone, so that a resume or more processes do not change it."""
 
 from collections.abc import Iterator, Sequence
 
@@ -9,13 +9,13 @@ from transformers.trainer_pt_utils import get_length_grouped_indices
 
 class EpochSampler(Sampler[int]):
     """
-    Shuffled rows, those of similar length together if lengths are given.
+    Gives the rows of a data set in random order, those of similar length together if lengths are given.
 
     Args:
-        size: Rows of the data set.
-        seed: Of every epoch's order.
-        lengths: Of the rows, in any unit.
-        batch_size: Rows of a step on all processes, for grouping.
+        size: Number of rows of the data set.
+        seed: Seed of every epoch's order.
+        lengths: Length of each row, in any unit.
+        batch_size: Number of rows of a step on all processes, by which rows are grouped.
     """
 
     def __init__(self, size: int, seed: int, lengths: Sequence[int] | None = None, batch_size: int = 1):

@@ -1,4 +1,4 @@
-"""How many clips a second, and which share of the time went into waiting for data."""
+"""Measures how many clips a second are trained on, and which share of the time goes into waiting for data."""
 
 import time
 from collections.abc import Iterator
@@ -6,7 +6,7 @@ from contextlib import contextmanager
 
 
 class Throughput:
-    """Counts between two readings; evaluation and saving do not count."""
+    """Counts clips and seconds between two readings; evaluation and saving do not count."""
 
     def __init__(self) -> None:
         self.step_start: float | None = None
@@ -21,7 +21,7 @@ class Throughput:
 
     @contextmanager
     def waiting(self) -> Iterator[None]:
-        """Around the fetching of batches; what lies between two of these is training."""
+        """Wrap the fetching of batches; the time between two fetches counts as training."""
         start = time.perf_counter()
         self.end_step(start)
         yield
@@ -30,20 +30,20 @@ class Throughput:
 
     @contextmanager
     def paused(self) -> Iterator[None]:
-        """Around work that is neither."""
+        """Wrap work that is neither fetching nor training, such as evaluation."""
         self.end_step(time.perf_counter())
         running, self.step_start = self.step_start is not None, None
         yield
         self.step_start = time.perf_counter() if running else None
 
     def end_step(self, now: float) -> None:
-        """Count the training up to now."""
+        """Count the training up to the time `now`, in seconds."""
         if self.step_start is not None:
             self.trained += now - self.step_start
             self.step_start = now
 
     def read(self) -> dict[str, float]:
-        """`clips_per_second` and `waiting_for_data` (a share, 0 to 1) since the last reset."""
+        """Read `clips_per_second` and `waiting_for_data` (a share, 0 to 1), as counted since the last reset."""
         self.end_step(time.perf_counter())
         total = self.waited + self.trained
         if total == 0:

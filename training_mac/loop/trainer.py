@@ -24,9 +24,11 @@ from training_mac.recipe.fields import Recipe
 
 class MacTrainer(Trainer):
     """
+    transformers' Trainer for the parts, data and faults of MAC.
+
     Args:
-        recipe: The stage's.
-        Others: As `transformers.Trainer`; the training set may have `lengths` (grouping) and `set_epoch`.
+        recipe: Recipe of the stage.
+        Others: Arguments of `transformers.Trainer`; the training set may have `lengths` (grouping) and `set_epoch`.
     """
 
     optimizer: torch.optim.Optimizer | None
@@ -40,12 +42,12 @@ class MacTrainer(Trainer):
         self.guard = NanGuard(recipe.max_nan_steps)
         self.sampler: Any = None
         self.already_finished = False
-        self.seconds_before, self.start = 0.0, time.perf_counter()  # of earlier starts, and of this one
+        self.seconds_before, self.start = 0.0, time.perf_counter()  # seconds of earlier starts, start of this one
 
-    # What learns, and from what
+    # Parameters, order and data
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
-        """AdamW, or what `optim` says, with the groups of `parameter_groups`."""
+        """Make AdamW, or the optimizer that `optim` names, with the groups of `parameter_groups`."""
         if self.optimizer is None:
             model = self.model if model is None else model
             decayed = set(self.get_decay_parameter_names(model))
@@ -55,7 +57,7 @@ class MacTrainer(Trainer):
         return self.optimizer
 
     def _get_train_sampler(self, train_dataset: Any = None) -> torch.utils.data.Sampler | None:
-        """An order that derives from seed and epoch, whatever the processes and where a run resumes."""
+        """Make a sampler that derives from seed and epoch alone: a private hook, for the public API offers none."""
         dataset = self.train_dataset if train_dataset is None else train_dataset
         strategy = self.args.train_sampling_strategy
         if strategy not in ("random", "group_by_length") or not hasattr(dataset, "__len__"):
@@ -65,7 +67,7 @@ class MacTrainer(Trainer):
         return self.sampler
 
     def get_train_dataloader(self) -> DataLoader:
-        """Batches of the training set; a stream deals itself out to the processes, so accelerate must not."""
+        """Make batches of the training set; a stream deals itself out to the processes, so accelerate must not."""
         if not isinstance(self.train_dataset, IterableDataset):
             return super().get_train_dataloader()
         return DataLoader(
@@ -77,7 +79,11 @@ class MacTrainer(Trainer):
         )
 
     def _run_epoch(self, *, epoch: int, **kwargs: Any) -> None:
-        """One pass over the data; accelerate reaches neither sampler nor data set in every set-up."""
+        """
+        Set the epoch of sampler and data set, then make one pass over the data.
+
+        It is a private hook, since accelerate does not reach sampler and data set in every set-up.
+        """
         if self.already_finished:
             self.control.should_training_stop = True
             return
@@ -87,14 +93,18 @@ class MacTrainer(Trainer):
         super()._run_epoch(epoch=epoch, **kwargs)
 
     def training_step(self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None) -> torch.Tensor:
-        """A step of a batch that carries its files' names."""
+        """Train on one batch, and note the names of its files for the guard."""
         files = inputs.pop("audio", [])
         loss = super().training_step(model, inputs, num_items_in_batch)
         self.guard.observe(loss, files)
         return loss
 
     def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
-        """Called after every step's last gradient and before the optimizer."""
+        """
+        Have the guard check the gradients.
+
+        It is a private hook, since no public one is told the norm of the gradients before the optimizer uses them.
+        """
         grad_norm = super()._get_grad_norm(model, grad_norm)
         self.guard.check(model, grad_norm, not self.is_deepspeed_enabled, self.scales_loss)
         return grad_norm
@@ -108,7 +118,7 @@ class MacTrainer(Trainer):
     # Speed
 
     def get_batch_samples(self, epoch_iterator: Iterator, num_batches: int, device: torch.device) -> tuple:
-        """Fetch the batches of a step, and count the time that takes."""
+        """Fetch the batches of a step, and count the time that the fetching takes."""
         with self.throughput.waiting(), self.whole_throughput.waiting():
             samples, num_items = super().get_batch_samples(epoch_iterator, num_batches, device)
         counted = [
@@ -121,8 +131,8 @@ class MacTrainer(Trainer):
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """
-        Add clips a second and the share of waiting: since the last line, and at the end over all; and the seconds
-        that the training took so far, those of earlier starts up to their last checkpoint with them.
+        Add clips a second and the share of waiting, since the last line and, at the end, over the whole training; and
+        add the seconds that the training took so far, with those of earlier starts up to their last checkpoint.
         """
         if "loss" in logs or "train_runtime" in logs:
             logs["elapsed"] = round(self.seconds_before + time.perf_counter() - self.start, 1)
@@ -138,7 +148,7 @@ class MacTrainer(Trainer):
     # Faults
 
     def train(self, resume_from_checkpoint: Any = None, **kwargs: Any) -> Any:
-        """See `Trainer.train`; a checkpoint that was a run's last is loaded and not trained on."""
+        """Train as `Trainer.train` does; a checkpoint from a run's last step is loaded and not trained on."""
         if isinstance(resume_from_checkpoint, (str, Path)):
             resume_from_checkpoint = str(resume_from_checkpoint)
             state = TrainerState.load_from_json(str(Path(resume_from_checkpoint) / "trainer_state.json"))
@@ -150,14 +160,14 @@ class MacTrainer(Trainer):
         return super().train(resume_from_checkpoint, **kwargs)
 
     def _load_from_checkpoint(self, *args: Any, **kwargs: Any) -> None:
-        """Load; peft then marks every LoRA matrix as learning, also those that this stage leaves alone."""
+        """Load, then freeze again what this stage leaves alone: peft marks every loaded LoRA matrix as learning."""
         frozen = [parameter for parameter in self.model.parameters() if not parameter.requires_grad]
         super()._load_from_checkpoint(*args, **kwargs)
         for parameter in frozen:
             parameter.requires_grad_(False)
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
-        """Save, mark the checkpoint whole, and only then delete older ones."""
+        """Save, mark the checkpoint whole, and only then delete older ones, which the Trainer would delete before."""
         folder = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
         limit, self.args.save_total_limit = self.args.save_total_limit, None
         try:
@@ -176,11 +186,11 @@ class MacTrainer(Trainer):
 
 class CaptionTrainer(MacTrainer):
     """
-    Validates by captioning the validation recordings from prompt-only inputs.
+    A trainer that validates by captioning the validation recordings from prompt-only inputs.
 
     Args:
-        eval_clips: The recordings with their references.
-        processor: Audio -> inputs, tokens -> captions.
+        eval_clips: Validation recordings with their references.
+        processor: Processor that turns audio into inputs and tokens into captions.
     """
 
     def __init__(self, *args: Any, eval_clips: Sequence[Clip], processor: Any, **kwargs: Any):
@@ -190,7 +200,7 @@ class CaptionTrainer(MacTrainer):
     def evaluate(
         self, eval_dataset: Any = None, ignore_keys: Any = None, metric_key_prefix: str = "eval"
     ) -> dict[str, float]:
-        """Caption every validation clip, score the captions, show some; the clips are shared by all processes."""
+        """Caption every validation clip, score the captions, and show some; all processes share the clips."""
         clips = self.eval_dataset if eval_dataset is None else list(eval_dataset)
         start = time.perf_counter()
         with self.throughput.paused(), self.whole_throughput.paused():

@@ -1,4 +1,4 @@
-"""Validation by what users will do: caption recordings from the prompt alone, and compare with all references."""
+"""Validation as users use the model: caption recordings from the prompt alone, and compare with all references."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -13,8 +13,8 @@ from evaluation_mac.metrics.word_errors import word_errors
 from processing_mac.dataset_mac import Clip
 
 
-ERROR_RATES = ("wer", "cer")  # of transcripts: less is better, so `metric_for_best_model` needs `greater_is_better`
-SHOWN = 5  # captions beside their references at each evaluation
+ERROR_RATES = ("wer", "cer")  # less is better, so `metric_for_best_model` needs `greater_is_better`
+SHOWN = 5  # captions that each evaluation prints beside their references
 
 
 @torch.no_grad()
@@ -23,11 +23,11 @@ def caption_clips(trainer: Any, clips: Sequence[Clip]) -> tuple[list[str], float
     Caption the clips on all processes.
 
     Args:
-        trainer: Its model, processor and batch size.
-        clips: The recordings.
+        trainer: Trainer whose model, processor and batch size are used.
+        clips: Clips with the recordings and their references.
 
     Returns:
-        On every process: a caption a clip, and the mean cross-entropy of the first references' tokens.
+        On every process: a caption for each clip, and the mean cross-entropy (nats) of the first references' tokens.
     """
     accelerator, processor = trainer.accelerator, trainer.processing_class
     # FSDP gathers a layer's weights in the wrapper's forward; the other strategies hold them all.
@@ -37,7 +37,7 @@ def caption_clips(trainer: Any, clips: Sequence[Clip]) -> tuple[list[str], float
     rows = rows_of_process(len(clips), accelerator.num_processes, accelerator.process_index)
     size = trainer.args.per_device_eval_batch_size
     captions: list[tuple[int, str]] = []
-    totals = torch.zeros(2, dtype=torch.float64)  # summed loss, tokens
+    totals = torch.zeros(2, dtype=torch.float64)  # summed loss and number of tokens
     for start in tqdm(
         range(0, len(rows), size), desc="captions", leave=False, disable=not accelerator.is_main_process
     ):
@@ -53,14 +53,14 @@ def caption_clips(trainer: Any, clips: Sequence[Clip]) -> tuple[list[str], float
 
 
 def rows_of_process(count: int, processes: int, index: int) -> list[int]:
-    """Every `processes`-th row; the last may lie beyond the end: a clip again, to keep step with the peers."""
+    """Choose every `processes`-th row; a last one beyond the end repeats a clip, to keep step with other processes."""
     return list(range(index, -(-count // processes) * processes, processes))
 
 
 def caption_batch(
     model: Any, processor: Any, clips: Sequence[Clip], counted: int
 ) -> tuple[list[str], tuple[float, int]]:
-    """Captions of a few clips; of the first `counted`, cross-entropy and number of their first references' tokens."""
+    """Caption a few clips; also give summed cross-entropy and token count of the first `counted` clips' references."""
     features = processor.feature_extractor([clip.audio for clip in clips])
     counts = features["audio_num_windows"].tolist()
     audio = {name: tensor.to(model.device) for name, tensor in features.items()}
@@ -72,17 +72,17 @@ def caption_batch(
     answers["labels"][counted:] = -100
     tokens = int((answers["labels"] != -100).sum())
     loss = model(**{name: tensor.to(model.device) for name, tensor in answers.items()}, **audio).loss
-    return captions, (float(loss) * tokens if tokens else 0.0, tokens)  # of no tokens the mean is not a number
+    return captions, (float(loss) * tokens if tokens else 0.0, tokens)  # the mean over no tokens is not a number
 
 
 def score(
     clips: Sequence[Clip], captions: Sequence[str], metrics: Sequence[str], naming: Naming | None = None
 ) -> dict[str, float]:
     """
-    The metrics over all references and, by the words of `naming`, the share of captions that name their source.
+    Compute the metrics over all references and, by the words of `naming`, the share that name their source.
 
     Raises:
-        ValueError: a metric cannot run here; the message says what it needs.
+        ValueError: A metric cannot run here; the message says what it needs.
     """
     of_captions = [name for name in metrics if name not in ERROR_RATES]
     result = score_captions(captions, [list(clip.captions) for clip in clips], of_captions)
@@ -102,7 +102,7 @@ def score(
 
 
 def show(clips: Sequence[Clip], captions: Sequence[str]) -> None:
-    """Print a few captions beside a reference, always of the same clips."""
+    """Print a few captions beside a reference each, always of the same clips."""
     pairs = list(zip(clips, captions, strict=True))
     for clip, caption in pairs[:: max(1, -(-len(pairs) // SHOWN))]:
         tqdm.write(f"  {caption!r}  for  {clip.captions[0]!r}")
