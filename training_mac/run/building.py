@@ -1,4 +1,4 @@
-"""The model that a run starts from: a checkpoint, two pretrained towers with a new connector, or a new one."""
+"""Builds the model that a run starts from: a checkpoint, two pretrained towers with a new connector, or a new one."""
 
 import math
 import re
@@ -24,20 +24,20 @@ from training_mac.run.model_fields import PARTS, change_config, read_config
 
 
 def load_base(base: str, fields: Mapping[str, Any] | None = None) -> tuple[MacForConditionalGeneration, MacProcessor]:
-    """Model, with these fields of its configuration changed, and processor of a folder or Hub id; always float32."""
+    """Load model and processor of a folder or Hub id, with `fields` of its configuration changed; always float32."""
     config = {"config": change_config(read_config(base), fields, base)} if fields else {}
     model = MacForConditionalGeneration.from_pretrained(base, dtype=torch.float32, **config)
     if Path(base).is_dir():
-        model.name_or_path = str(Path(base).resolve())  # what an adapter's folder will say that it belongs to
+        model.name_or_path = str(Path(base).resolve())  # an adapter's folder will name this path as its base model
     return model, MacProcessor.from_pretrained(base)
 
 
 def find_model(field: str, name: str) -> None:
     """
-    See that a model is there before its files are asked for: each would be asked for again and again.
+    Check that a model exists before its files are asked for, since each file would be asked for again and again.
 
     Raises:
-        ValueError: no such folder, and none on the Hub or none that can be reached.
+        ValueError: There is no such folder, and no such model on the Hub or none that can be reached.
     """
     if Path(name).exists() or re.fullmatch(r"[\w.-]+(/[\w.-]+)?", name) is None or name.startswith("."):
         if Path(name).exists():
@@ -47,13 +47,13 @@ def find_model(field: str, name: str) -> None:
         return
     try:
         HfApi().model_info(name, timeout=20)
-    except Exception as error:  # also whatever the HTTP library says of a network that is not there
+    except Exception as error:  # includes errors of the HTTP library when there is no network
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ValueError(f"`{field}`: {name} is no folder here, and the Hub does not give it ({reason}).") from error
 
 
 def load_front(base: str | None) -> tuple[Any, str]:
-    """The feature extractor of a base model, or of a new one, and the token that stands for audio in its texts."""
+    """Load the feature extractor of a base model, or of a new one; also give the token that stands for audio."""
     if base is None:
         return MacFeatureExtractor(), AUDIO_TOKEN
     processor = MacProcessor.from_pretrained(base)
@@ -62,13 +62,13 @@ def load_front(base: str | None) -> tuple[Any, str]:
 
 def make_base(recipe: Recipe, prompt: str, texts: Iterable[str], folder: Path) -> None:
     """
-    Write the model that a run without `base_model` starts from; `folder` is complete or not there.
+    Write the model that a run without `base_model` starts from; afterwards `folder` is complete, or does not exist.
 
     Args:
-        recipe: The first stage's.
-        prompt: The processor's default prompt.
-        texts: What the tokenizer of a model from nothing is made from.
-        folder: Where to.
+        recipe: Recipe of the first stage.
+        prompt: Default prompt of the processor.
+        texts: Texts that the tokenizer of a model from nothing is made from.
+        folder: Folder to write to.
     """
     make = new_model if recipe.base_audio_tower is None else join_towers
     model, tokenizer = make(recipe, [*texts, prompt])
@@ -86,7 +86,7 @@ def make_base(recipe: Recipe, prompt: str, texts: Iterable[str], folder: Path) -
 
 
 def join_towers(recipe: Recipe, texts: Iterable[str]) -> tuple[MacForConditionalGeneration, PreTrainedTokenizerFast]:
-    """Two pretrained towers and a new connector; `<|audio|>` is added to a tokenizer that lacks it."""
+    """Join two pretrained towers by a new connector; `<|audio|>` is added to a tokenizer that lacks it."""
     assert recipe.base_audio_tower is not None and recipe.base_language_model is not None
     tokenizer = AutoTokenizer.from_pretrained(recipe.tokenizer or recipe.base_language_model, padding_side="left")
     tokenizer.add_special_tokens({"additional_special_tokens": [AUDIO_TOKEN]})
@@ -107,7 +107,7 @@ def join_towers(recipe: Recipe, texts: Iterable[str]) -> tuple[MacForConditional
 
 
 def new_model(recipe: Recipe, texts: Iterable[str]) -> tuple[MacForConditionalGeneration, PreTrainedTokenizerFast]:
-    """A model from nothing, with a tokenizer of the texts."""
+    """Make a model from nothing, with a tokenizer trained on the texts."""
     tokenizer = train_tokenizer(texts, recipe.vocab_size)
     try:
         config = MacConfig(**with_vocabulary(recipe.model, tokenizer))
@@ -130,10 +130,10 @@ def new_model(recipe: Recipe, texts: Iterable[str]) -> tuple[MacForConditionalGe
 
 def take_encoder(model: MacForConditionalGeneration, trained: str) -> None:
     """
-    Start with the encoder of a trained model.
+    Copy the encoder of a trained model into a new one.
 
     Raises:
-        ValueError: it is another encoder than `model` has.
+        ValueError: The trained encoder differs from that of `model`.
     """
     tower = load_base(trained)[0].model.audio_tower
     try:
@@ -151,11 +151,11 @@ def set_decay_rates(model: MacForConditionalGeneration, rates: Sequence[float]) 
     within some twenty tokens, and a new model is slow to learn what was heard at the start of a window.
 
     Args:
-        model: With a Mamba-2 for language model.
-        rates: Least and greatest rate.
+        model: Model whose language model is a Mamba-2.
+        rates: Least and greatest decay rate, per unit of dt.
 
     Raises:
-        ValueError: not such a range, or not such a model.
+        ValueError: The rates are no such range, or the language model is no Mamba-2.
     """
     mixers = [module for module in model.model.language_model.modules() if isinstance(module, Mamba2MacMixer)]
     if not mixers:
@@ -167,7 +167,7 @@ def set_decay_rates(model: MacForConditionalGeneration, rates: Sequence[float]) 
 
 
 def train_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenizerFast:
-    """A byte-level BPE of the captions' own words; ids 0 to 2 are end, padding and `<|audio|>`."""
+    """Train a byte-level BPE on the captions' own words; ids 0 to 2 are end, padding and `<|audio|>`."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
@@ -189,7 +189,7 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenize
 
 
 def with_vocabulary(model: dict[str, Any], tokenizer: PreTrainedTokenizerFast) -> dict[str, Any]:
-    """The model's settings with the tokenizer's sizes and ids."""
+    """Add the tokenizer's sizes and ids to the model's settings."""
     ids = {
         "vocab_size": len(tokenizer),
         "eos_token_id": tokenizer.eos_token_id,

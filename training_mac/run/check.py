@@ -1,4 +1,4 @@
-"""What a run is refused for before anything is made, trained or pushed: better now than in the night."""
+"""Checks that refuse a run before anything is made, trained or pushed, instead of in its middle."""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -24,22 +24,22 @@ from training_mac.run.building import find_model, load_front
 from training_mac.run.model_fields import check_model, read_config
 
 
-# Sentence similarity needs an encoder of its own.
+# Sentence similarity needs an encoder of its own, so it is left out.
 EVAL_METRICS = (*(name for name in METRICS if name != "sentence_similarity"), *ERROR_RATES)
 STREAMED = "Shards are streamed, and a stream has no list of its recordings: name a manifest or a dataset instead."
 
 
 def check_stages(stages: Sequence[Stage], tables: ClipTables) -> None:
     """
-    Check the recipe and its data, all stages before the first begins.
+    Check the recipe and its data for all stages before the first one begins.
 
     Args:
-        stages: Of the run.
-        tables: Where the clips of every source go, to be read once.
+        stages: Stages of the run, as `load_stages` gives them.
+        tables: Tables that the clips of every source are written to.
 
     Raises:
-        ValueError: what could not do what it says, naming the field; or everything that is wrong with the data.
-        OSError: no base model.
+        ValueError: A setting cannot do what it says, and is named; or the data is bad, and the message tells how.
+        OSError: The base model is missing.
     """
     recipes = [stage.recipe for stage in stages]
     check_lora(recipes)
@@ -60,10 +60,11 @@ def check_stages(stages: Sequence[Stage], tables: ClipTables) -> None:
 
 def check_origin(recipe: Recipe, settings: Mapping[str, Any]) -> None:
     """
-    Refuse a model to start from that is not there, to set anew what it has learnt, and what beside it would not count.
+    Refuse a base model that is missing, settings that would undo what it has learnt, and settings that it overrides.
 
     Args:
-        settings: What recipe and command line say, as written.
+        recipe: Recipe of the stage.
+        settings: Fields as the recipe and the command line give them.
     """
     towers = ("base_audio_tower", "base_language_model")
     if (recipe.base_audio_tower is None) != (recipe.base_language_model is None) and not recipe.base_model:
@@ -86,7 +87,7 @@ def check_origin(recipe: Recipe, settings: Mapping[str, Any]) -> None:
 
 @contextmanager
 def naming(stage: Stage, stages: Sequence[Stage]) -> Iterator[None]:
-    """Around the checks of one of several stages: errors say which."""
+    """Wrap the checks of one of several stages, so that errors say which stage it is."""
     try:
         yield
     except ValueError as error:
@@ -123,8 +124,8 @@ def check_fields(stage: Stage) -> None:
 
 
 def check_sharding(recipe: Recipe, training: MacTrainingArguments) -> None:
-    """Refuse to split networks over GPUs that are handed on as a whole, and are small."""
-    flags = ("ACCELERATE_USE_FSDP", "ACCELERATE_USE_DEEPSPEED")  # of `accelerate launch`
+    """Refuse to split networks over GPUs that are small and are handed on as a whole."""
+    flags = ("ACCELERATE_USE_FSDP", "ACCELERATE_USE_DEEPSPEED")  # variables that `accelerate launch` sets
     if recipe.objective != "captions" and (
         training.fsdp or training.deepspeed or any(map(parse_flag_from_env, flags))
     ):
@@ -135,7 +136,7 @@ def check_sharding(recipe: Recipe, training: MacTrainingArguments) -> None:
 
 
 def check_averaging(recipe: Recipe, training: MacTrainingArguments) -> None:
-    """Refuse a mean of checkpoints that are not written or not kept."""
+    """Refuse to average checkpoints that are not written or not kept."""
     if recipe.objective not in ("tags", "embeddings"):
         raise ValueError(f"`average_checkpoints` is for an encoder alone, not for `objective: {recipe.objective}`.")
     kept = 0 if training.save_strategy == "no" else training.save_total_limit or math.inf
@@ -147,7 +148,7 @@ def check_averaging(recipe: Recipe, training: MacTrainingArguments) -> None:
 
 
 def check_targets(stage: Stage) -> None:
-    """Refuse a teacher's targets that nothing imitates, none to imitate, and recordings unlike those it heard."""
+    """Refuse targets that no objective reads, missing targets, and recordings unlike those the teacher heard."""
     objective, targets = stage.recipe.objective, stage.recipe.teacher_targets
     if targets and objective != "embeddings":
         raise ValueError(f"`teacher_targets` are for `objective: embeddings`, not for {objective!r}.")
@@ -168,14 +169,14 @@ def check_targets(stage: Stage) -> None:
 
 
 def check_teachers(stage: Stage, stages: Sequence[Stage]) -> None:
-    """Refuse to imitate teachers where no stage before has trained one."""
+    """Refuse to imitate teachers if no earlier stage has trained one."""
     before = [other for other in stages if other.number < stage.number]
     if stage.recipe.imitate_teachers and not any(other.recipe.objective == "teacher" for other in before):
         raise ValueError("`imitate_teachers`: there is no teacher; a stage with `objective: teacher` must come first.")
 
 
 def check_streams(stage: Stage) -> None:
-    """Refuse shards where a list of all recordings is needed, and whatever an endless stream cannot have."""
+    """Refuse shards where a list of all recordings is needed, and settings that an endless stream cannot have."""
     recipe, data, training = stage.recipe, stage.data, stage.training
     if any(source.format == "webdataset" for source in parse_sources(data.eval_data, data)):
         raise ValueError(f"`eval_data`: {STREAMED}")
@@ -202,10 +203,10 @@ def check_streams(stage: Stage) -> None:
 
 def check_base(stages: Sequence[Stage], base: str) -> None:
     """
-    Refuse what the model to start from, made by now, does not have: layers to adapt, or what packing needs.
+    Refuse layers to adapt, or packing, that the base model, which exists by now, cannot have.
 
     Raises:
-        ValueError: see `check_lora_targets` and `check_packing`.
+        ValueError: `check_lora_targets` or `check_packing` refuses a stage.
     """
     check_lora_targets([stage.recipe for stage in stages], read_config(base))
     check_packing(stages, base)
@@ -216,11 +217,11 @@ def check_packing(stages: Sequence[Stage], base: str) -> None:
     Refuse packing with a language model that would read packed clips as one.
 
     Args:
-        stages: Of the run.
-        base: Folder or Hub id of the model that it starts from, made by now.
+        stages: Stages of the run.
+        base: Folder or Hub id of the model that the run starts from, which exists by now.
 
     Raises:
-        ValueError: the language model knows nothing of packed sequences, or is none that MAC can run.
+        ValueError: The language model cannot keep packed sequences apart, or is none that MAC can run.
     """
     if not any(stage.recipe.packing and stage.recipe.objective == "captions" for stage in stages):
         return
@@ -234,7 +235,7 @@ def check_packing(stages: Sequence[Stage], base: str) -> None:
 
 
 def check_metrics(stage: Stage, clips: Sequence[Clip]) -> None:
-    """Refuse metrics that do not exist, cannot run here, or cannot be had of these clips."""
+    """Refuse metrics that do not exist, cannot run here, or cannot be computed on these clips."""
     metrics, best = stage.recipe.eval_metrics, stage.training.metric_for_best_model
     if unknown := [name for name in metrics if name not in EVAL_METRICS]:
         raise ValueError(f"`eval_metrics`: no {', '.join(unknown)}; possible are {', '.join(EVAL_METRICS)}.")
@@ -250,6 +251,6 @@ def check_metrics(stage: Stage, clips: Sequence[Clip]) -> None:
 
 
 def try_metrics(clips: Sequence[Clip], metrics: Sequence[str], naming: Naming | None) -> dict[str, Any]:
-    """The scores of one or two references as captions: their names, and that Java's programs run."""
+    """Score one or two references as if they were captions, to learn the names of the scores and whether Java runs."""
     sample = [clips[0], *islice((clip for clip in clips if naming and naming.is_scored(clip.source)), 1)]
     return score(sample, [clip.captions[0] for clip in sample], metrics, naming)

@@ -1,5 +1,5 @@
 """
-The folder of a run: what it is, what is done, and where it goes on.
+The folder of a run, which tells what the run is, what is done, and where it goes on.
 
     OUTPUT_DIR/run.json               the settings of every stage
     OUTPUT_DIR/clips                  tables of the data, while it runs
@@ -41,18 +41,18 @@ from training_mac.run.building import load_base, make_base
 
 
 WEIGHTS = "model.safetensors"
-TEACHER = "teacher.safetensors"
+TEACHER = "teacher.safetensors"  # weights of a network that later stages imitate
 
 
 class Run:
     """
-    A recipe's stages and their folder.
+    A recipe's stages and the folder that they are trained in.
 
     Args:
-        stages: From `load_stages`.
+        stages: Stages of the run, as `load_stages` gives them.
 
     Raises:
-        ValueError: the folder holds a run of other settings.
+        ValueError: The folder holds a run of other settings.
     """
 
     def __init__(self, stages: list[Stage]):
@@ -71,16 +71,16 @@ class Run:
 
     @classmethod
     def from_arguments(cls, arguments: list[str]) -> "Run":
-        """The run of a command line: a recipe, and what overrides its fields; see `load_stages`."""
+        """Make the run of a command line, which names a recipe and overrides its fields, as `load_stages` explains."""
         return cls(load_stages(arguments))
 
     @property
     def has_begun(self) -> bool:
-        """Whether a run in the folder got somewhere."""
+        """Whether a stage of a run in the folder has written a file."""
         return any(self.folder.glob("stage-*/*"))
 
     def compare_settings(self) -> None:
-        """Refuse to go on with other settings than those of the run in the folder."""
+        """Refuse to go on with settings other than those of the run in the folder."""
         before, settings = json.loads((self.folder / "run.json").read_text(encoding="utf-8")), self.settings
         if len(before) != len(settings):
             raise ValueError(f"{self.folder} holds a run of {len(before)} stages, not of {len(settings)}. {HINT}")
@@ -93,11 +93,11 @@ class Run:
                     )
 
     def read_sources(self) -> ClipTables:
-        """Where the clips of every source go, for a `with` block; `check_stages` reads them."""
+        """Give the tables for the clips of every source, for a `with` block; `check_stages` fills them."""
         return ClipTables(self.folder / "clips")
 
     def begin(self, tables: ClipTables) -> None:
-        """Write the stages' settings down and make the model that they start from, unless that was done before."""
+        """Write down the stages' settings and make the model that they start from, unless this was done before."""
         if self.is_main:
             if not self.has_begun:
                 shutil.rmtree(self.folder / "base", ignore_errors=True)
@@ -108,7 +108,7 @@ class Run:
         PartialState().wait_for_everyone()
 
     def make_base(self, tables: ClipTables) -> None:
-        """Join the towers that the recipe names, or make a new model, whose tokenizer is made of the captions."""
+        """Join the towers that the recipe names, or make a new model with a tokenizer trained on the captions."""
         stage = self.stages[0]
         set_seed(stage.training.seed)
         texts = tables.texts(stage.data) if stage.recipe.base_audio_tower is None else ()
@@ -116,31 +116,31 @@ class Run:
 
     @property
     def adapter_base(self) -> str | None:
-        """The model that the run's adapter will belong to; None of a run that ends in a whole model."""
+        """Give the model that the run's adapter will belong to; None for a run that ends in a whole model."""
         if ends_whole(self.recipes):
             return None
         return self.recipes[0].base_model or str(Path(self.base).resolve())
 
     @property
     def base(self) -> str:
-        """Folder or Hub id of the model that the run starts from."""
+        """The folder or Hub id of the model that the run starts from."""
         return self.recipes[0].base_model or str(self.folder / "base")
 
     def stage_folder(self, number: int) -> Path:
-        """A stage's checkpoints and result."""
+        """Give the folder of a stage's checkpoints and result."""
         return self.folder / f"stage-{number}"
 
     def result(self, number: int) -> Path:
-        """What was learnt by the end of a stage."""
+        """Give the folder of what was learnt by the end of a stage."""
         return self.stage_folder(number) / "result"
 
     @property
     def is_finished(self) -> bool:
-        """Whether every stage came to its end."""
+        """Whether every stage has come to its end."""
         return all(is_whole(self.result(stage.number)) for stage in self.stages)
 
     def unfinished(self) -> Iterator[Stage]:
-        """The stages that are left."""
+        """Go through the stages that are not finished."""
         for stage in self.stages:
             if is_whole(self.result(stage.number)):
                 PartialState().print(f"Stage {stage.number} is finished already.")
@@ -152,10 +152,10 @@ class Run:
                 yield stage
 
     def load(self, after: int) -> tuple[Any, Any]:
-        """Model, with its LoRA layers, and processor as they were after so many stages."""
+        """Load the model, with its LoRA layers, and the processor as they were after the first `after` stages."""
         fields = self.recipes[0].model if self.recipes[0].base_model is not None else None  # else the base has them
         model, processor = load_base(self.base, fields)
-        set_seed(self.stages[0].training.seed)  # of new LoRA matrices
+        set_seed(self.stages[0].training.seed)  # seed of new LoRA matrices
         if (keep_rate := learnt_keep_rate(self.recipes[:after])) is not None:
             model.config.audio_config.keep_rate = keep_rate
         model = attach_adapter(model, self.recipes)
@@ -167,12 +167,12 @@ class Run:
         return model, processor
 
     def teachers(self, before: int) -> list[dict[str, torch.Tensor]]:
-        """The weights of the teachers that the stages before this one trained; `check_stages` has seen to it."""
+        """Load the teachers' weights that the stages before this one trained; `check_stages` made sure of them."""
         files = [self.result(number) / TEACHER for number in range(1, before)]
         return [load_file(file) for file in files if file.is_file()]
 
     def last_checkpoint(self, stage: Stage) -> Path | None:
-        """Where a stage goes on; what was half written is removed."""
+        """Give the checkpoint that a stage goes on from, if any; half-written ones are removed."""
         folder = self.stage_folder(stage.number)
         if self.is_main:
             remove_partial_checkpoints(folder)
@@ -195,7 +195,7 @@ HINT = "To go on with it, run it as it was; to start anew, choose another --outp
 
 
 def learnt_weights(state_dict: dict[str, torch.Tensor], whole: bool) -> dict[str, torch.Tensor]:
-    """Of a model the tensors to keep, a shared one once: all, or LoRA's and those of the parts beside it."""
+    """Choose the tensors of a model to keep, shared ones once: all, or those of LoRA and of the parts beside it."""
     kept: dict[str, torch.Tensor] = {}
     seen: set[tuple] = set()
     for name, tensor in state_dict.items():
@@ -207,7 +207,7 @@ def learnt_weights(state_dict: dict[str, torch.Tensor], whole: bool) -> dict[str
 
 
 def gather_weights(trainer: Any, model: nn.Module) -> dict[str, torch.Tensor]:
-    """The model's tensors, whole; call it on all processes."""
+    """Gather the model's tensors, each as a whole; all processes must call this."""
     if trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled:
         return trainer.accelerator.get_state_dict(trainer.model_wrapped)
     return model.state_dict()

@@ -1,4 +1,4 @@
-"""Mistakes in what was given are told in a line, as by the other commands; those in the code keep their traceback."""
+"""Prints mistakes in a user's input as one line, as the other commands do; errors of the code keep their traceback."""
 
 import sys
 from collections.abc import Iterator
@@ -9,7 +9,7 @@ from training_mac.data.data_error import DataError
 
 @contextmanager
 def input_errors() -> Iterator[None]:
-    """Around checks of recipe, data and folders before training, and pushes: prints why it cannot be, and exits 2."""
+    """Wrap checks of recipe, data and folders before training, and pushes: print why one fails, and exit with 2."""
     try:
         yield
     except (OSError, ValueError) as error:
@@ -20,8 +20,8 @@ def input_errors() -> Iterator[None]:
 @contextmanager
 def training_errors() -> Iterator[None]:
     """
-    Around the training itself: a disk that is full, recordings that cannot be read and steps without a finite gradient
-    end it in a line and exit 1; other errors are the code's.
+    Wrap the training itself: a disk that is full, recordings that cannot be read and steps without a finite gradient
+    end it with one line and exit status 1; any other error is a fault of the code.
     """
     try:
         yield
@@ -31,6 +31,6 @@ def training_errors() -> Iterator[None]:
 
 
 def tell(error: Exception) -> None:
-    """Print an error; of one in a worker of the data loader, what it said without the worker's traceback."""
+    """Print an error; of an error in a worker of the data loader, only its message without the traceback."""
     message = str(error).rsplit(f"{type(error).__name__}: ", 1)[-1].strip()
     print(f"mac-train: {message}", file=sys.stderr, flush=True)

@@ -1,4 +1,4 @@
-"""The fields of MacConfig in a recipe's `model`: which there are, and what a model that has learnt can still take."""
+"""The fields of MacConfig in a recipe's `model`: which exist, and which a model that has learnt can still take."""
 
 import difflib
 import json
@@ -14,8 +14,8 @@ from modeling_mac import MacConfig
 from training_mac.recipe.fields import Recipe
 
 
-PARTS = {"audio_config": "mac_eat", "text_config": "mamba2"}  # and the kind that each is if `model_type` is not given
-DROPS = re.compile(r"(^|_)(drop|dropout|pdrop|layerdrop)(_|$)")  # shares of what is left out while training
+PARTS = {"audio_config": "mac_eat", "text_config": "mamba2"}  # parts with their `model_type` if none is given
+DROPS = re.compile(r"(^|_)(drop|dropout|pdrop|layerdrop)(_|$)")  # matches shares that training drops out
 OF_CONNECTOR = ("connector_type", "connector_hidden_size", "stack_size", "initializer_range")
 OF_TOKENIZER = re.compile(r"(text_config\.)?(vocab_size|(audio|eos|bos|pad)_token_id)$")
 
@@ -27,7 +27,7 @@ def check_model(recipe: Recipe) -> None:
     Refuse fields of `model` that do not exist, or that would change nothing.
 
     Raises:
-        ValueError: names the field, and says how to get what it asks for.
+        ValueError: A field is refused; the message names it, and says how to get what it asks for.
     """
     if not recipe.model:
         return
@@ -49,7 +49,7 @@ def check_model(recipe: Recipe) -> None:
 
 
 def flat(model: Mapping[str, Any]) -> Named:
-    """Each field that `model` names."""
+    """Go through each field that `model` names."""
     for name, value in model.items():
         if name not in PARTS:
             yield "", name, value
@@ -64,7 +64,8 @@ def refuse_unknown(model: Mapping[str, Any], kinds: Mapping[str, str] | None) ->
     Refuse names that no configuration has: transformers keeps them as attributes that nothing reads.
 
     Args:
-        kinds: `model_type` of each part where `model` names none; None where the towers that are not loaded yet tell.
+        model: Fields of the recipe's `model`.
+        kinds: `model_type` of each part for which `model` names none; None if that depends on towers not loaded yet.
     """
     for part, name, _ in flat(model):
         kind = "mac" if not part else model[part].get("model_type") or (kinds or {}).get(part)
@@ -82,17 +83,17 @@ def refuse_unknown(model: Mapping[str, Any], kinds: Mapping[str, str] | None) ->
 
 def change_config(config: MacConfig, model: Mapping[str, Any], origin: str) -> MacConfig:
     """
-    The configuration of weights that were learnt, with what may change in it: shares that training drops out.
+    Change a learnt model's configuration in those fields that may change: the shares that training drops out.
 
-    Anything else would need other weights, or change what the learnt ones mean, or nothing at all.
+    Any other field would need other weights, or change the meaning of the learnt ones, or change nothing at all.
 
     Args:
-        config: Changed in place.
-        model: The recipe's.
-        origin: Where the weights are from, for the message.
+        config: Configuration that is changed in place.
+        model: Fields of the recipe's `model`.
+        origin: Source of the weights, as the message names it.
 
     Raises:
-        ValueError: a field that does not exist, or that cannot change.
+        ValueError: A field does not exist, or cannot change.
     """
     refuse_unknown(model, {part: getattr(config, part).model_type for part in PARTS})
     for part, name, value in flat(model):
@@ -114,7 +115,7 @@ def change_config(config: MacConfig, model: Mapping[str, Any], origin: str) -> M
 
 
 def read_config(base: str) -> MacConfig:
-    """The configuration of a folder or Hub id; of an adapter's folder, that of the model below it."""
+    """Read the configuration of a folder or Hub id; for an adapter's folder, that of the model below it."""
     adapter = Path(base) / "adapter_config.json"
     if adapter.is_file() and not (Path(base) / "config.json").is_file():
         base = json.loads(adapter.read_text(encoding="utf-8"))["base_model_name_or_path"]

@@ -1,4 +1,4 @@
-"""The folder that a run ends with: a whole model, or an adapter on top of its base; both caption and go to the Hub."""
+"""Saves the run's outcome: a whole model, or an adapter on its base; both can caption and be pushed to the Hub."""
 
 import json
 from pathlib import Path
@@ -19,7 +19,7 @@ def save_model(run: Run) -> set[str]:
     Write the model of the last stage into the run's folder, each file under a temporary name first.
 
     Returns:
-        The names of the files, on the main process.
+        The names of the files on the main process; an empty set on the others.
     """
     saved: set[str] = set()
     if run.is_main:
@@ -32,7 +32,7 @@ def save_model(run: Run) -> set[str]:
             if isinstance(model, PeftModel):
                 model.save_pretrained(partial)
                 processor.save_pretrained(partial)
-                (partial / "README.md").unlink()  # peft's; the run's own card says more, and may be there already
+                (partial / "README.md").unlink()  # peft's; the run's own card says more and may be there already
             else:
                 save_whole_model(model, processor, partial, stage.recipe.store_float16)
             saved = {file.name for file in partial.iterdir()}
@@ -41,7 +41,7 @@ def save_model(run: Run) -> set[str]:
 
 
 def save_whole_model(model: Any, processor: Any, folder: Path, store_float16: bool) -> None:
-    """Model, processor and the pipeline's code; in float16, if asked, that loads as float32."""
+    """Save model, processor and the pipeline's code; if asked in float16, with a mark to load as float32."""
     pipeline = AudioCaptioningPipeline(model, processor=processor, task="audio-captioning", device="cpu")
     if store_float16:
         model.half()
@@ -51,7 +51,7 @@ def save_whole_model(model: Any, processor: Any, folder: Path, store_float16: bo
 
 
 def mark_float32(config_file: Path) -> None:
-    """Have `from_pretrained` load the weights as float32: float16 is several times slower on a CPU."""
+    """Have `from_pretrained` load the weights as float32, since float16 is several times slower on a CPU."""
     config = json.loads(config_file.read_text(encoding="utf-8"))
     for part in (config, config["audio_config"], config["text_config"]):
         part["dtype"] = "float32"

@@ -1,4 +1,4 @@
-"""One stage of training: from the result of the one before, by its objective, to its own result."""
+"""Trains one stage by its objective, from the result of the stage before to a result of its own."""
 
 from accelerate import PartialState
 from transformers import set_seed
@@ -26,7 +26,7 @@ OBJECTIVES = {
 
 
 def train_stage(run: Run, stage: Stage, tables: ClipTables) -> None:
-    """Train a stage from the result of the one before, or from its own last whole checkpoint, to its result."""
+    """Train a stage to its result, from the result of the stage before or from its own last whole checkpoint."""
     set_seed(stage.training.seed)
     adapted, processor = run.load(after=stage.number - 1)
     processor.default_prompt = stage.data.prompt or processor.default_prompt
@@ -41,7 +41,7 @@ def train_stage(run: Run, stage: Stage, tables: ClipTables) -> None:
     trainer.train(resume_from_checkpoint=stage.training.resume_from_checkpoint or run.last_checkpoint(stage))
     trainer.save_state()
     if stage.recipe.average_checkpoints:
-        PartialState().wait_for_everyone()  # until the last one is written
+        PartialState().wait_for_everyone()  # so that the last checkpoint is written before it is read
         latest = whole_checkpoints(run.stage_folder(stage.number))[: stage.recipe.average_checkpoints]
         trainer.model.load_state_dict(mean_weights(latest))
         PartialState().print(f"Stage {stage.number} ends with the mean of {', '.join(path.name for path in latest)}.")
