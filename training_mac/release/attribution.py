@@ -1,4 +1,4 @@
-"""Who made the recordings that a model learnt from, and under which licence: `attribution.csv` beside its card."""
+"""Writes who made the recordings that a model learnt from, and under which licence: `attribution.csv` by its card."""
 
 import csv
 import io
@@ -19,14 +19,14 @@ NAME = "attribution.csv"
 
 def write_attribution(folder: Path, stages: Sequence[Mapping[str, Any]]) -> tuple[bool, list[str]]:
     """
-    Join the attribution files of all that the model learnt from: beside each stage's data, and of the model below it.
+    Join the attribution files beside each stage's data and of the model below: all that the model learnt from.
 
     Args:
-        folder: Of the model, where the file goes.
+        folder: Folder of the model, which the file is written to.
         stages: Each stage's fields as the recipe and the command line gave them.
 
     Returns:
-        Whether there is any, and the names of the data that came without.
+        Whether there is any attribution, and the names of the data that came without one.
     """
     data = dict.fromkeys(path for stage in stages for path in data_paths(stage.get("train_data")))
     files = dict.fromkeys(path.parent / NAME for path in data)
@@ -43,15 +43,15 @@ def write_attribution(folder: Path, stages: Sequence[Mapping[str, Any]]) -> tupl
 
 
 def data_paths(told: Any) -> list[Path]:
-    """The paths in what a recipe says of data: a path, a mapping with one, or a list of these."""
+    """Collect the paths in what a recipe says of data: a path, a mapping with one, or a list of these."""
     sources = told if isinstance(told, list) else [told]
     paths = [source.get("path") if isinstance(source, Mapping) else source for source in sources]
-    listed = [one for path in paths for one in (path if isinstance(path, list) else [path])]  # of shards
+    listed = [one for path in paths for one in (path if isinstance(path, list) else [path])]  # shards: a list
     return [Path(path) for path in listed if path]
 
 
 def find_base_file(base: str) -> Path | None:
-    """The attribution file of a model, a folder or on the Hub; None if it has none."""
+    """Find the attribution file of a model in a folder or on the Hub; None if it has none."""
     if Path(base).is_dir():
         file = Path(base) / NAME
         return file if file.is_file() else None
@@ -59,13 +59,13 @@ def find_base_file(base: str) -> Path | None:
         return Path(hf_hub_download(base, NAME))
     except RemoteEntryNotFoundError:
         return None
-    except OSError as error:  # no network
+    except OSError as error:  # there is no network
         print(f"{base}: whether it has {NAME} is not known, add it by hand if so ({error}).", file=sys.stderr)
         return None
 
 
 def read_rows(files: Iterable[Path]) -> Iterable[dict[str, str]]:
-    """The rows of all files."""
+    """Go through the rows of all files."""
     for file in files:
         with open(file, encoding="utf-8", newline="") as lines:
             yield from csv.DictReader(lines)

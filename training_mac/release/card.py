@@ -1,8 +1,8 @@
 """
 The model card of a training: `recipes/cards/card.md`, filled from the recipe, the Trainer's log and the folder itself.
 
-What a data set is and what its models are for stands in `recipes/cards/RECIPE.yaml`. Nothing that was not measured is
-filled in.
+Facts about a data set, and what its models are for, stand in `recipes/cards/RECIPE.yaml`. Nothing that was not
+measured is filled in.
 """
 
 import itertools
@@ -31,7 +31,7 @@ CARDS = recipes_folder() / "cards"
 ABSOLUTE_PATH = re.compile(r"(?<![\w.:/~-])(?:~/|/[^\s/,]+/)[^,'\"{}\[\]]*")
 TAGS = ("audio", "audio-captioning", "mamba-2", "state-space-model", "eat")
 SOFTWARE = ("torch", "transformers", "peft", "accelerate")
-# Of the Trainer's evaluation, these say how fast it was, not how good the model is.
+# These values of the Trainer's evaluation say how fast it was, not how good the model is.
 NOT_SCORES = ("runtime", "samples_per_second", "steps_per_second", "model_preparation_time")
 
 
@@ -48,13 +48,13 @@ def write_card(
     Write the card of a finished training, and its attribution file where data or base model have one.
 
     Args:
-        folder: Holds the model, and below `stage-*` each stage's `trainer_state.json` (`Trainer.save_state`).
-        recipe_file: Its name tells which facts of `recipes/cards` fit; those of own data if none do.
+        folder: Folder with the model, and below `stage-*` each stage's `trainer_state.json` (`Trainer.save_state`).
+        recipe_file: Path of the recipe; its name tells which facts of `recipes/cards` fit, else those of own data.
         stages: Each stage's fields as the recipe and the command line gave them.
-        arguments: Of the command line.
-        hardware: What it was trained on.
-        model_id: Full name on the Hub; None if it has none, and the card names no folder: it may be pushed later.
-        launch: Options of `accelerate launch`, see `launch_options`.
+        arguments: Arguments of the command line.
+        hardware: Hardware that the model was trained on.
+        model_id: Full name on the Hub; with None the card names no folder either, since it may be pushed later.
+        launch: Options of `accelerate launch`, as `launch_options` gives them.
     """
     facts, settings = read_facts(recipe_file), stages[-1]
     states = read_states(folder)
@@ -62,7 +62,7 @@ def write_card(
     bases = base_models(folder, settings)
     hours = training_hours(states)
     grams = None if hours is None or hardware.watts is None else estimate_emissions(hours, hardware.watts)
-    grams = grams and float(f"{grams:.2g}")  # an estimate has no more digits
+    grams = grams and float(f"{grams:.2g}")  # an estimate has no more than two digits
     name = (model_id or folder.resolve().name).split("/")[-1]
     attribution, uncredited = write_attribution(folder, stages)
     card = ModelCard.from_template(
@@ -93,13 +93,13 @@ def write_card(
 
 
 def read_facts(recipe_file: Path) -> dict[str, Any]:
-    """What is known of a recipe's data beforehand."""
+    """Read what is known of a recipe's data without a training."""
     file = CARDS / f"{recipe_file.stem}.yaml"
     return yaml.safe_load((file if file.is_file() else CARDS / "own-data.yaml").read_text(encoding="utf-8"))
 
 
 def read_states(folder: Path) -> list[dict[str, Any]]:
-    """The Trainer's state at the end of each stage."""
+    """Read the Trainer's state at the end of each stage."""
     files = sorted(folder.glob("stage-*/trainer_state.json"), key=lambda file: int(file.parent.name[len("stage-") :]))
     return [json.loads(file.read_text(encoding="utf-8")) for file in files]
 
@@ -113,7 +113,7 @@ def metadata(
     grams: float | None,
     hardware: Hardware,
 ) -> ModelCardData:
-    """The card's head, as the Hub reads it."""
+    """Make the card's head, which the Hub reads."""
     hub_bases = [base for base in bases if is_hub_id(base)]
     emissions = {
         "emissions": grams,
@@ -137,29 +137,29 @@ def metadata(
 
 
 def base_models(folder: Path, settings: Mapping[str, Any]) -> list[str]:
-    """The models that the training started from."""
+    """Name the models that the training started from."""
     named = [settings.get(field) for field in ("base_model", "base_audio_tower", "base_language_model")]
     return list(dict.fromkeys(without_machine(str(one)) for one in (adapter_base(folder), *named) if one))
 
 
 def adapter_base(folder: Path) -> str | None:
-    """The model below an adapter; None if the folder holds a whole model."""
+    """Name the model below an adapter; None if the folder holds a whole model."""
     file = folder / "adapter_config.json"
     return json.loads(file.read_text(encoding="utf-8"))["base_model_name_or_path"] if file.is_file() else None
 
 
 def link(base: str) -> str:
-    """A model's page on the Hub, or the name of its folder."""
+    """Link to a model's page on the Hub, or give the name of its folder."""
     return f"[{base}](https://huggingface.co/{base})" if is_hub_id(base) else Path(base).name
 
 
 def is_hub_id(name: str) -> bool:
-    """Whether this may be `user/name` on the Hub: no folder that is here."""
+    """Whether a name may be `user/name` on the Hub, and so is no folder of this machine."""
     return re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", name) is not None and not Path(name).exists()
 
 
 def count_parameters(folder: Path) -> int:
-    """Numbers in the folder's weights."""
+    """Count the numbers in the folder's weights."""
     total = 0
     for path in folder.glob("*.safetensors"):
         with safe_open(path, "pt") as file:
@@ -172,7 +172,7 @@ def count_parameters(folder: Path) -> int:
 
 
 def training_command(arguments: Sequence[str], processes: int, launch: Sequence[str] = ()) -> str:
-    """The command line, without the token and its flag and without folders that are only on this machine."""
+    """Write the command line without the token and its flag, and without folders that are only on this machine."""
     shown = list(arguments)
     for place in reversed(range(len(shown))):
         name, joined, _ = shown[place].partition("=")
@@ -185,10 +185,10 @@ def training_command(arguments: Sequence[str], processes: int, launch: Sequence[
 
 def launch_options(command: Sequence[str] | None = None) -> list[str]:
     """
-    The configuration and the number of processes that `accelerate launch` was given: what it sets is in no recipe.
+    Find the configuration and the number of processes that `accelerate launch` was given, which are in no recipe.
 
     Args:
-        command: Of the process that started this one; asked of the system if None. Addresses in it are left out.
+        command: Command of the process that started this one; None asks the system. Addresses in it are left out.
     """
     words = psutil.Process().parent().cmdline() if command is None else list(command)  # type: ignore[union-attr]
     if "launch" not in words:
@@ -196,7 +196,7 @@ def launch_options(command: Sequence[str] | None = None) -> list[str]:
     words = [part for word in words[words.index("launch") + 1 :] for part in word.split("=", 1)]
     options = []
     for name, value in itertools.pairwise(words):
-        if name == "-m" or name.endswith(".py"):  # what follows is the program's own
+        if name == "-m" or name.endswith(".py"):  # all that follows is the program's own
             break
         if name.replace("-", "_") in ("__config_file", "__num_processes"):
             options += [name, value]
@@ -204,18 +204,18 @@ def launch_options(command: Sequence[str] | None = None) -> list[str]:
 
 
 def without_machine(text: str) -> str:
-    """A text with each absolute path as it is from here or, of another place, by its last part alone."""
+    """Write each absolute path in a text relative to the current folder or, if elsewhere, as its last part alone."""
     return ABSOLUTE_PATH.sub(lambda found: shorten(found[0]), text)
 
 
 def shorten(path: str) -> str:
-    """A path from the current folder if it is below that, else its last part."""
+    """Write a path relative to the current folder if it is below that, else as its last part."""
     full = Path(path).expanduser()
     return str(full.relative_to(Path.cwd())) if full.is_relative_to(Path.cwd()) else full.name
 
 
 def evaluation_command(facts: Mapping[str, Any]) -> str:
-    """What measures the model on the test set; it runs in the folder of the card, wherever that is."""
+    """Write the command that measures the model on the test set; it runs in the card's folder, wherever that is."""
     command = ["mac-eval", "captioning", "--model", ".", "--data", "TEST_MANIFEST", "--output", "../results"]
     command += ["--dataset", facts["test_set"]]
     for option in ("dataset_id", "dataset_split", "naming"):
@@ -225,13 +225,13 @@ def evaluation_command(facts: Mapping[str, Any]) -> str:
 
 
 def training_hours(states: Sequence[Mapping[str, Any]]) -> float | None:
-    """Hours over all stages and, of one that was stopped, over all starts; None if one was not timed."""
+    """Add the hours of all stages and all starts of a stopped run; None if a stage was not timed."""
     seconds = [last(state, "elapsed") or last(state, "train_runtime") for state in states]
     return sum(seconds) / 3600 if seconds and None not in seconds else None
 
 
 def describe_stage(state: Mapping[str, Any]) -> dict[str, Any]:
-    """Steps, epochs and the last loss of a stage."""
+    """Give steps, epochs and the last loss of a stage."""
     loss = last(state, "loss")
     return {
         "steps": state["global_step"],
@@ -241,14 +241,14 @@ def describe_stage(state: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def last(state: Mapping[str, Any], name: str) -> Any:
-    """The last value that a stage logged under a name; None if it never did."""
+    """Give the last value that a stage logged under a name; None if it never did."""
     return next((entry[name] for entry in reversed(state["log_history"]) if name in entry), None)
 
 
 def validation_results(
     states: Sequence[Mapping[str, Any]], settings: Mapping[str, Any], facts: Mapping[str, Any]
 ) -> list[EvalResult]:
-    """The last stage's validation: of its end, or of the best checkpoint if that was loaded."""
+    """Give the last stage's validation results: at its end, or of the best checkpoint if that was loaded."""
     logs = (
         [entry for entry in states[-1]["log_history"] if any(name.startswith("eval_") for name in entry)]
         if states
@@ -276,7 +276,7 @@ def validation_results(
 
 
 def describe_validation(results: Sequence[EvalResult], settings: Mapping[str, Any]) -> str:
-    """What the validation figures are of."""
+    """Say which model, at which point of the training, the validation figures are of."""
     if not results:
         return "The training was not validated."
     which = (

@@ -1,4 +1,4 @@
-"""The carbon of a training: an estimate from its time, its hardware and the electricity's mix."""
+"""An estimate of a training's carbon from its time, its hardware and the electricity's mix."""
 
 import os
 import platform
@@ -12,19 +12,19 @@ import torch
 
 
 WORLD_GRID = 473.0  # g of CO2 equivalent per kWh: electricity of the world in 2024 (Ember, Global Electricity Review)
-WATTS_PER_CORE = 15.0  # a server CPU's rated power over its cores, with memory and the rest of the machine
+WATTS_PER_CORE = 15.0  # rated watts of a server CPU over its cores, with memory and the rest of the machine
 
 
 @dataclass(frozen=True)
 class Hardware:
     """
-    What computed.
+    The hardware of a training.
 
     Args:
-        name: As it goes into the card.
-        watts: Its power; None if not known.
-        basis: Where `watts` is from.
-        processes: That shared the work.
+        name: Name as it stands on the card.
+        watts: Power in watts; None if it is not known.
+        basis: Source of the number of watts.
+        processes: Number of processes that shared the work.
     """
 
     name: str
@@ -35,27 +35,27 @@ class Hardware:
 
 def estimate_emissions(hours: float, watts: float, grams_per_kwh: float = WORLD_GRID, overhead: float = 1.0) -> float:
     """
-    Grams of CO2 equivalent: hours x watts x grid.
+    Estimate grams of CO2 equivalent: hours x watts x grid.
 
     Args:
-        hours: Of the training.
-        watts: Mean power of all the hardware in use.
-        grams_per_kwh: Of the electricity; the world's mean by default.
-        overhead: Power of the whole site over that of its computers (PUE).
+        hours: Duration of the training in hours.
+        watts: Mean power in watts of all the hardware in use.
+        grams_per_kwh: Grams of CO2 equivalent for a kWh of the electricity; the world's mean by default.
+        overhead: Power of the whole site divided by that of its computers (PUE).
 
     Returns:
-        An estimate, as good as its arguments.
+        Grams of CO2 equivalent, as good as the arguments are.
     """
     return hours * watts / 1000 * overhead * grams_per_kwh
 
 
 def hardware_in_use(device: torch.device, processes: int = 1) -> Hardware:
     """
-    What this training runs on.
+    Describe the hardware that this training runs on.
 
     Args:
-        device: Of this process.
-        processes: Of the training, over all machines; each is taken to have one GPU, or this process's CPU threads.
+        device: Device of this process.
+        processes: Number of processes on all machines; each is taken to have one GPU, or the CPU threads of this one.
     """
     if device.type == "cuda":
         limit = gpu_power_limit(device.index or 0)
@@ -71,7 +71,7 @@ def hardware_in_use(device: torch.device, processes: int = 1) -> Hardware:
 
 
 def gpu_power_limit(index: int) -> float | None:
-    """Watts that the driver lets a GPU draw; None where it does not tell."""
+    """Ask the driver how many watts a GPU may draw; None where it does not tell."""
     program = shutil.which("nvidia-smi")
     if program is None:
         return None
@@ -81,7 +81,7 @@ def gpu_power_limit(index: int) -> float | None:
 
 
 def cpu_name() -> str:
-    """As Linux tells it, else the kind of processor."""
+    """Name the CPU as Linux does, else by the kind of processor."""
     info = Path("/proc/cpuinfo")
     found = re.search(r"^model name\s*:\s*(.+)$", info.read_text(), re.MULTILINE) if info.is_file() else None
     return found[1] if found else platform.processor() or platform.machine()

@@ -1,10 +1,10 @@
 """
-A finished training to the Hub: its folder, as one commit.
+Pushes the folder of a finished training to the Hub as one commit.
 
     python -m training_mac.release.hub runs/mac user/mac     # repeats a push that was cut off
 
 A push shows all or nothing: files are uploaded first, one commit makes them visible. Repeating it uploads only what
-is not there yet. The token is that of HF_TOKEN, `hf auth login` or `hub_token`; it is never written.
+is missing there. The token is that of HF_TOKEN, `hf auth login` or `hub_token`; it is never written.
 """
 
 import argparse
@@ -20,8 +20,9 @@ from typing import Any
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, get_token
 
 
-# Beside the model: notes of the training, half-written files, and pickles, which could run code or hold the token.
-EARLIER_CARD = "README.earlier.md"  # of a run that ended in a whole model before and now in an adapter, or so
+# Not pushed, though beside the model: notes of the training, half-written files, and pickles, which could run code or
+# hold the token.
+EARLIER_CARD = "README.earlier.md"  # card of the run before it changed between a whole model and an adapter
 LEFT_OUT = (
     ".*",
     "run.json",
@@ -34,8 +35,8 @@ LEFT_OUT = (
     "*.pt",
     "*.pth",
 )
-# What an earlier push of ours may have left and would be loaded beside the new files or instead of them: code, weights
-# and their shards, and of a whole model and an adapter the one that this is not. Other files are somebody's.
+# Files of an earlier push that would be loaded beside the new files or instead of them: code, weights and their
+# shards, and those of an adapter for a whole model or the other way round. Other files are the user's own.
 REPLACED = (
     "*_mac.py", "modeling_eat.py", "config.json", "adapter_config.json", "model.safetensors",
     "model-*-of-*.safetensors", "model.safetensors.index.json", "adapter_model.safetensors",
@@ -43,22 +44,22 @@ REPLACED = (
 
 
 class PushError(OSError):
-    """The Hub was not reached, or refused."""
+    """The Hub was not reached, or refused the push."""
 
 
 @dataclass(frozen=True)
 class HubTarget:
     """
-    Where to push.
+    The repository to push to.
 
     Args:
-        repo_id: `user/name`, or a name below the token's user.
-        private: For a repository that does not exist yet; the account's default if None.
-        revision: Branch, made if it does not exist; `main` if None.
-        token: That of the environment if None.
+        repo_id: Name as `user/name`, or a name below the token's user.
+        private: Whether a repository that does not exist yet becomes private; None takes the account's default.
+        revision: Branch, which is made if it does not exist; None stands for `main`.
+        token: Token of the Hub; None takes that of the environment.
 
     Raises:
-        ValueError: a token that no header can carry.
+        ValueError: No HTTP header can carry the token.
     """
 
     repo_id: str
@@ -69,32 +70,32 @@ class HubTarget:
     def __post_init__(self) -> None:
         if self.token is not None and not re.fullmatch(
             r"[!-~]+", self.token
-        ):  # an HTTP library's error would print it
+        ):  # an HTTP library's error would print the token
             raise ValueError("The Hub token holds a space, a line break or a letter beyond ASCII, or is empty.")
 
     @property
     def command(self) -> str:
-        """What repeats the push, after the folder."""
+        """Give the options that repeat the push, to stand after the folder."""
         private = " --private" if self.private else ""
         return self.repo_id + private + (f" --revision {self.revision}" if self.revision else "")
 
 
 def read_target(settings: Mapping[str, Any], folder: Path, adapter_base: str | None = None) -> HubTarget | None:
     """
-    What a recipe says of the Hub.
+    Read what a recipe says of the Hub.
 
     Args:
-        settings: Its `push_to_hub` and `hub_*`, as `TrainingArguments` names them. `hub_strategy` is not read: a
-            training is pushed once, at its end. The stages' Trainers must not get them: each would push a part of the
-            training, and its `training_args.bin` would hold the token.
-        folder: What is to be pushed; names the repository if `hub_model_id` does not.
+        settings: The recipe's `push_to_hub` and `hub_*`, named as in `TrainingArguments`. `hub_strategy` is not read:
+            a training is pushed once, at its end. The stages' Trainers must not get them: each would push a part of
+            the training, and its `training_args.bin` would hold the token.
+        folder: Folder to be pushed; it names the repository if `hub_model_id` does not.
         adapter_base: The model that the adapter in the folder will belong to; None if it will be a whole model.
 
     Returns:
         The target; None without `push_to_hub`.
 
     Raises:
-        ValueError: the adapter's model is a folder of this machine.
+        ValueError: The adapter's model is a folder of this machine.
     """
     if not settings.get("push_to_hub"):
         return None
@@ -106,7 +107,7 @@ def read_target(settings: Mapping[str, Any], folder: Path, adapter_base: str | N
 
 
 def refuse_local_base(base: str | None) -> None:
-    """Raise if nobody else could load an adapter on this model."""
+    """Refuse an adapter on a model that nobody else could load."""
     if base and (Path(base).is_absolute() or Path(base).is_dir()):
         raise ValueError(
             f"An adapter on {base}, a folder of this machine, would load nowhere else. Push a whole model by "
@@ -117,19 +118,19 @@ def refuse_local_base(base: str | None) -> None:
 
 def prepare(target: HubTarget) -> str:
     """
-    Make the repository and branch, unless they are there: before a training, so that a wrong token ends it at once.
+    Make the repository and branch, unless they exist, before a training, so that a wrong token ends it at once.
 
     Returns:
         The repository's full name.
 
     Raises:
-        PushError: no token, a wrong one, no right to write there, or no Hub.
+        PushError: There is no token, it is wrong or must not write there, or the Hub cannot be reached.
     """
     api = HfApi(token=target.token)
     try:
         api.whoami()
         repo_id = api.create_repo(target.repo_id, private=target.private, exist_ok=True).repo_id
-        api.auth_check(repo_id, write=True)  # `create_repo` is content if others have such a repository
+        api.auth_check(repo_id, write=True)  # `create_repo` accepts a repository that others own
         if target.revision:
             api.create_branch(repo_id, branch=target.revision, exist_ok=True)
     except Exception as error:
@@ -142,16 +143,16 @@ def publish(folder: Path, target: HubTarget, message: str = "Upload MAC") -> str
     Push the files of a folder, without its sub-folders (checkpoints), notes and pickles, as one commit.
 
     Args:
-        folder: A saved model with its processor, code and card, or an adapter.
-        target: Where to.
-        message: Of the commit.
+        folder: Folder of a saved model with its processor, code and card, or of an adapter.
+        target: Repository to push to.
+        message: Message of the commit.
 
     Returns:
-        The commit's address.
+        The address of the commit.
 
     Raises:
-        ValueError: no model in the folder, an adapter on a model of this machine, or a file that holds the token.
-        PushError: the push did not come to its end; nothing of it shows. The message says how to repeat it.
+        ValueError: The folder holds no model, an adapter on a model of this machine, or a file with the token.
+        PushError: The push failed, and nothing of it shows. The message says how to repeat it.
     """
     files = find_files(folder)
     if "adapter_config.json" in files:
@@ -177,7 +178,7 @@ def publish(folder: Path, target: HubTarget, message: str = "Upload MAC") -> str
 
 
 def find_files(folder: Path) -> dict[str, Path]:
-    """{name in the repository: file} of what goes to the Hub, in order of their names."""
+    """Find the files that go to the Hub, as {name in the repository: file} in order of their names."""
     if not any((folder / name).is_file() for name in ("config.json", "adapter_config.json")):
         raise ValueError(f"{folder}: no config.json or adapter_config.json; expected a saved model or adapter.")
     return {
@@ -187,9 +188,9 @@ def find_files(folder: Path) -> dict[str, Path]:
 
 def remove_stale(folder: Path, saved: set[str]) -> None:
     """
-    Remove what an earlier end of the same run left: an adapter below a merged model, shards of larger weights.
+    Remove what an earlier end of the same run left: an adapter below a merged model, or shards of larger weights.
 
-    A card that tells of the other form is kept under another name, since it may hold figures and words by hand.
+    A card of the other form is kept under another name, since it may hold figures and words that were written by hand.
     """
     stale = [file for file in folder.iterdir() if file.is_file() and matches(file.name, REPLACED)]
     stale = [file for file in stale if file.name not in saved]
@@ -203,19 +204,19 @@ def remove_stale(folder: Path, saved: set[str]) -> None:
 
 
 def matches(name: str, patterns: Sequence[str]) -> bool:
-    """Whether any of the patterns fits."""
+    """Whether any of the patterns fits the name."""
     return any(fnmatch(name, pattern) for pattern in patterns)
 
 
 def refuse_token(files: Iterable[Path], token: str | None) -> None:
-    """Raise if a file holds the token."""
+    """Refuse files that hold the token."""
     for path in files:
         if token and path.suffix != ".safetensors" and token.encode() in path.read_bytes():
             raise ValueError(f"{path} holds the Hub token; remove it there before the folder is pushed.")
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Push a folder: 0 when it is there, 1 if not."""
+    """Push a folder; the exit status is 0 when it is on the Hub, else 1."""
     parser = argparse.ArgumentParser(
         prog="python -m training_mac.release.hub", description="Push the folder of a trained model, as one commit."
     )
