@@ -23,7 +23,7 @@ from training_mac.run.stage import train_stage
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Train, save and release: exits with 2 and a line where something that was given cannot be."""
+    """Train, save and release; if something that was given cannot be used, print one line and exit with 2."""
     arguments = sys.argv[1:] if arguments is None else arguments
     with input_errors():
         run = Run.from_arguments(arguments)
@@ -47,7 +47,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def finish(run: Run, arguments: list[str], was_finished: bool, repo_id: str | None) -> None:
-    """Write the model, and the card of a run that has just come to its end."""
+    """Write the model and, for a run that has just come to its end, its card."""
     saved, folder = save_model(run), run.folder
     if not run.is_main:
         return
