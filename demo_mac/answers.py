@@ -1,4 +1,4 @@
-"""What runs when a button is pressed: a file and texts in, captions, pictures and probabilities out."""
+"""The answers to the page's buttons: a file and texts go in, and captions, pictures and probabilities come out."""
 
 from pathlib import Path
 
@@ -11,9 +11,9 @@ from processing_mac.cli_mac import NOTHING_SAID
 from .pictures import draw_recording
 
 
-MAX_SECONDS = 600  # of a recording
-MAX_LABELS = 100
-MAX_CHARACTERS = 500  # of a prompt or a label
+MAX_SECONDS = 600  # longest recording, in seconds, that the page takes
+MAX_LABELS = 100  # labels that are ranked at once
+MAX_CHARACTERS = 500  # longest prompt or label that the page takes
 
 
 def describe(captioner: AudioCaptioningPipeline, path: str | None, prompt: str = "") -> tuple[str, str]:
@@ -21,17 +21,17 @@ def describe(captioner: AudioCaptioningPipeline, path: str | None, prompt: str =
     Caption a recording and draw it.
 
     Args:
-        captioner: makes segments (`return_segments=True`).
-        path: of the recording; None if there is none yet.
-        prompt: what to ask; the processor's default if blank.
+        captioner: Pipeline that makes segments (`return_segments=True`).
+        path: Path of the recording; None if there is none yet.
+        prompt: Question to the model; the processor's default if blank.
 
     Returns:
-        The caption, or in brackets that there is none, and HTML with waveform, log-mel and, of more than one window,
+        The caption, or in brackets that there is none; and HTML with waveform, log-mel and, for more than one window,
             the segments' captions.
 
     Raises:
-        ValueError: no recording or one that cannot be read, too short or too long, or a wrong prompt; in the words of
-            the page's user.
+        ValueError: There is no recording, it cannot be read, is too short or too long, or the prompt is wrong; the
+            message is in the words of the page's user.
     """
     waveform = load_recording(captioner, path)
     extractor = captioner.processor.feature_extractor
@@ -45,18 +45,18 @@ def rank_labels(
     captioner: AudioCaptioningPipeline, path: str | None, prompt: str = "", labels: str = ""
 ) -> dict[str, float]:
     """
-    How probable each label is, if exactly one of them is what the model would say.
+    Compute how probable each label is, if exactly one of them is what the model would say.
 
-    A label is scored as a caption, as written: the probability of all its tokens and of the end, given recording and
-    prompt, brought to a sum of 1. (`mac-eval classification --by likelihood` compares losses with those of other
-    clips; a page has none.)
+    A label is scored as a caption, as it is written: the probability of all its tokens and of the end, given recording
+    and prompt, normalised to a sum of 1. (`mac-eval classification --by likelihood` compares losses with those of
+    other clips, which a page does not have.)
 
     Args:
-        captioner, path, prompt: as in `describe`.
-        labels: one a line.
+        captioner, path, prompt: Arguments with the meaning that they have in `describe`.
+        labels: Labels, one a line.
 
     Raises:
-        ValueError: as in `describe`; fewer than two labels, or too many or too long ones.
+        ValueError: The input is wrong as in `describe`, or the labels are fewer than two, too many or too long.
     """
     names = read_labels(labels)
     waveform = load_recording(captioner, path)
@@ -68,13 +68,13 @@ def rank_labels(
         prompt=check_prompt(prompt),
     )[0]
     lengths = [len(token_ids) for token_ids in tokenize_captions(captioner.processor, names)]
-    log_probability = -losses.double().numpy() * np.array(lengths)  # a loss is a mean over tokens
+    log_probability = -losses.double().numpy() * np.array(lengths)  # each loss is a mean over tokens
     weights = np.exp(log_probability - log_probability.max())
     return dict(zip(names, (weights / weights.sum()).tolist(), strict=True))
 
 
 def load_recording(captioner: AudioCaptioningPipeline, path: str | None) -> np.ndarray:
-    """(samples,) float32 at the model's rate, or a ValueError that shows no folder of the server."""
+    """Load (samples,) float32 at the model's rate; a ValueError shows no folder of the server."""
     if not path:
         raise ValueError("There is no sound yet. Open a file, record one, or choose an example.")
     extractor = captioner.processor.feature_extractor
@@ -86,7 +86,7 @@ def load_recording(captioner: AudioCaptioningPipeline, path: str | None) -> np.n
 
 
 def check_prompt(prompt: str | None) -> str | None:
-    """A prompt, or None for the processor's default."""
+    """Check a prompt and give it, or None for the processor's default."""
     prompt = (prompt or "").strip()
     if len(prompt) > MAX_CHARACTERS:
         raise ValueError(f"The prompt has {len(prompt)} characters; this page takes up to {MAX_CHARACTERS}.")
@@ -94,7 +94,7 @@ def check_prompt(prompt: str | None) -> str | None:
 
 
 def read_labels(text: str | None) -> list[str]:
-    """The labels of a text box, one a line, each once."""
+    """Read the labels of a text box, one a line, each once."""
     labels = list(dict.fromkeys(" ".join(line.split()) for line in (text or "").splitlines() if line.strip()))
     if not 2 <= len(labels) <= MAX_LABELS:
         raise ValueError(f"Expected 2 to {MAX_LABELS} different labels, one a line; got {len(labels)}.")

@@ -15,12 +15,12 @@ from processing_mac import DEFAULT_MODEL, load_captioner
 from processing_mac.cli_mac import find_audio
 
 
-# A clone has them; a wheel does not.
+# A clone has the examples; a wheel does not.
 DEFAULT_EXAMPLES = Path(__file__).parents[1] / "examples"
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Serve the page until interrupted: 0; 2 (by exit) if it cannot be served."""
+    """Serve the page until interrupted, with exit status 0; exit with 2 if it cannot be served."""
     parser = build_parser()
     options = parser.parse_args(arguments)
     if missing := [name for name in ("gradio", "matplotlib") if find_spec(name) is None]:
@@ -39,7 +39,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         address = serve(page, options.host, options.port)
     except OSError:
-        # gradio's own words are about an environment variable and an argument that this command does not have.
+        # gradio's own message is about an environment variable and an argument that this command does not have.
         place = f"{options.host}:{options.port}" if options.port else f"{options.host}, ports 7860 to 7959"
         parser.error(f"cannot listen at {place}: taken, or no address of this machine; try another --port or --host")
     print(f"mac-demo: {address} (Ctrl-C ends it)", flush=True)
@@ -48,7 +48,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The options and their help."""
+    """Build the parser of the options and their help."""
     parser = argparse.ArgumentParser(
         prog="mac-demo", description="A page in the browser: record or open a sound, and read what the model hears."
     )
@@ -64,7 +64,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def find_examples(folder: Path) -> list[str]:
-    """The sounds in a folder in order of their names; none if it is missing."""
+    """Find the sounds in a folder in order of their names; none if the folder is missing."""
     return find_audio([str(folder)]) if folder.is_dir() else []
 
 

@@ -1,4 +1,4 @@
-"""The page: what stands where, and which button asks for what. Needs gradio."""
+"""The page: where its parts stand, and which button calls which answer. It needs gradio."""
 
 import html
 from collections.abc import Callable
@@ -13,7 +13,8 @@ from processing_mac import AudioCaptioningPipeline
 from .answers import MAX_CHARACTERS, MAX_SECONDS, describe, rank_labels
 
 
-# Fonts of the reader's own system: the page fetches nothing from elsewhere. Small print darker than the default's.
+# Fonts are of the reader's own system, so that the page fetches nothing from elsewhere. Small print is darker than the
+# default's, which is hard to read.
 THEME = gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]).set(
     body_text_color_subdued="*neutral_500", block_info_text_color="*neutral_500"
 )
@@ -26,8 +27,8 @@ church bells are ringing
 a siren is wailing
 an engine is running
 someone is walking"""
-MAX_WAITING = 32  # requests; more are told that the page is busy
-HOUR = 3600  # seconds that recordings are kept
+MAX_WAITING = 32  # requests in the queue; further ones are told that the page is busy
+HOUR = 3600  # seconds for which recordings are kept
 INTRODUCTION = f"""\
 # What does it hear?
 An audio captioner with a Mamba-2 language model listens to up to {MAX_SECONDS // 60} minutes of sound and says in a
@@ -36,11 +37,11 @@ sentence what it hears. It can be wrong. Recordings are deleted within two hours
 
 def build_page(captioner: AudioCaptioningPipeline, examples: list[str]) -> gr.Blocks:
     """
-    The page around a model that is loaded already.
+    Build the page around a model that is loaded already.
 
     Args:
-        captioner: the model.
-        examples: paths of sounds to offer; no such box if there are none.
+        captioner: Pipeline of the model.
+        examples: Paths of sounds to offer; without any there is no box for them.
     """
     with gr.Blocks(title="MAC: what does it hear?", analytics_enabled=False, delete_cache=(HOUR, HOUR)) as page:
         gr.Markdown(INTRODUCTION)
@@ -76,20 +77,20 @@ def build_page(captioner: AudioCaptioningPipeline, examples: list[str]) -> gr.Bl
         answer(
             rank.click, friendly(partial(rank_labels, captioner)), [sound, prompt, labels], ranking, api_name="rank"
         )
-        # What was said of another sound must not stand beside this one.
+        # The answers about an earlier sound must not stand beside this one.
         gr.on([sound.input, sound.clear], lambda: ("", "", None), None, [caption, picture, ranking], queue=False)
     return page
 
 
 def friendly(answer: Callable[..., Any]) -> Callable[..., Any]:
-    """Wrong input becomes a message on the page; any other error one that says nothing, and a trace in the log."""
+    """Show wrong input as a message on the page; any other error says nothing there, and its trace is logged."""
 
     @wraps(answer)
     def ask(*inputs: Any) -> Any:
         try:
             return answer(*inputs)
         except ValueError as error:
-            # The page takes it as HTML, and a file's name is anybody's.
+            # The page shows the message as HTML, and anybody may choose a file's name.
             raise gr.Error(html.escape(str(error)), duration=None, print_exception=False) from error
 
     return ask
@@ -97,13 +98,13 @@ def friendly(answer: Callable[..., Any]) -> Callable[..., Any]:
 
 def serve(page: gr.Blocks, host: str, port: int | None) -> str:
     """
-    Serve the page in threads of its own, until `page.close()` or the process ends; at the first free port if None.
+    Serve the page in threads of its own until `page.close()` or the process ends, at the first free port for None.
 
     Returns:
-        Its address.
+        The address of the page.
 
     Raises:
-        OSError: the port is taken.
+        OSError: The port is taken.
     """
     page.queue(max_size=MAX_WAITING)
     _, address, _ = page.launch(

@@ -22,9 +22,9 @@ from processing_mac import MacFeatureExtractor
 from processing_mac.feature_extraction_mac import DECIBEL, ENERGY_FLOOR, LOW_FREQUENCY
 
 
-COLUMNS = 1200  # of both pictures at most: what a wide screen shows
+COLUMNS = 1200  # most columns of either picture, which are as many as a wide screen shows
 COLORS = "magma"
-RANGE = 80 * DECIBEL  # below the loudest cell all is black
+RANGE = 80 * DECIBEL  # cells this far below the loudest one are black
 TICKS = {250: "250", 500: "500", 1000: "1k", 2000: "2k", 4000: "4k", 7000: "7k"}  # Hz
 NUMBER_WIDTH = 2.2  # em that a segment's number needs with its box's padding
 AXIS_WIDTH = 4.1  # em that ticks, gap and padding take beside the time axis, as in page.css
@@ -33,12 +33,12 @@ CAPTION_WIDTH = 7  # em that a segment's caption needs to stand in its place on 
 
 def draw_recording(waveform: np.ndarray, extractor: MacFeatureExtractor, segments: list[dict[str, Any]]) -> str:
     """
-    Draw one recording.
+    Draw one recording as HTML.
 
     Args:
-        waveform: (samples,) at the extractor's rate.
-        extractor: the model's own, for its log-mel.
-        segments: `start`, `end` in seconds and `caption` of each; one alone is not drawn.
+        waveform: Samples at the extractor's rate, (samples,).
+        extractor: Feature extractor of the model, which makes the log-mel.
+        segments: `start` and `end` in seconds and `caption` of each segment; a single one is not drawn.
     """
     seconds = len(waveform) / extractor.sampling_rate
     log_mel = extractor.raw_log_mel(waveform).numpy()
@@ -64,12 +64,12 @@ def draw_recording(waveform: np.ndarray, extractor: MacFeatureExtractor, segment
 
 
 def place(share: float) -> str:
-    """A share of the width or height for CSS."""
+    """Write a share of the width or height, from 0 to 1, for CSS."""
     return f"{100 * share:.2f}%"
 
 
 def least_width(segments: list[dict[str, Any]], seconds: float) -> float:
-    """Em at which every segment's number has room in its box; a last one of less than half a window goes without."""
+    """Compute the least em at which numbers fit their boxes; a last segment below half a window goes without one."""
     if not segments:
         return 0.0
     shortest = min(segment["end"] - segment["start"] for segment in segments)
@@ -77,18 +77,18 @@ def least_width(segments: list[dict[str, Any]], seconds: float) -> float:
 
 
 def ticks(places: dict[float, str], side: str) -> str:
-    """Labels at their shares of an axis from `side`."""
+    """Write labels at their shares of an axis, counted from `side`."""
     return "".join(f'<span style="{side}:{place(share)}">{label}</span>' for share, label in places.items())
 
 
 def time_places(seconds: float, intervals: int = 6) -> dict[float, str]:
-    """Round numbers of seconds on the time axis, with up to so many intervals."""
+    """Place round numbers of seconds on the time axis, with at most `intervals` intervals."""
     values = MaxNLocator(intervals, steps=[1, 2, 5, 10]).tick_values(0, seconds)
     return {value / seconds: f"{value:g}" for value in values if 0 <= value <= seconds}
 
 
 def hertz_places(extractor: MacFeatureExtractor) -> dict[float, str]:
-    """Where frequencies lie on the log-mel's axis: the middle of mel bin i at (i + 0.5) / bins."""
+    """Place frequencies on the log-mel's axis, where the middle of mel bin i lies at (i + 0.5) / bins."""
     bins = extractor.feature_size
     low, high = (hertz_to_mel(hertz, "kaldi") for hertz in (LOW_FREQUENCY, extractor.sampling_rate / 2))
     step = (high - low) / (bins + 1)
@@ -96,12 +96,12 @@ def hertz_places(extractor: MacFeatureExtractor) -> dict[float, str]:
 
 
 def column_starts(length: int) -> np.ndarray:
-    """First indices of the runs that share a column of a picture."""
+    """Find the first indices of the runs of values that share a column of a picture."""
     return np.linspace(0, length, min(length, COLUMNS), endpoint=False).astype(int)
 
 
 def draw_waveform(waveform: np.ndarray, peak: float) -> str:
-    """The envelope as a vector picture: least and greatest sample of every column."""
+    """Draw the envelope as a vector picture: least and greatest sample of every column."""
     starts = column_starts(len(waveform))
     scaled = waveform / (peak or 1.0)
     top, bottom = np.maximum.reduceat(scaled, starts), np.minimum.reduceat(scaled, starts)
@@ -111,13 +111,13 @@ def draw_waveform(waveform: np.ndarray, peak: float) -> str:
 
 
 def color_limits(log_mel: np.ndarray) -> tuple[float, float]:
-    """Log-mel that is black, and that is brightest: so much above the floor that a silent clip is black."""
+    """Give the log-mels of black and of the brightest colour, which keep a silent clip black."""
     low = max(float(log_mel.max()) - RANGE, math.log(ENERGY_FLOOR))
     return low, max(float(log_mel.max()), low + 10 * DECIBEL)
 
 
 def draw_log_mel(log_mel: np.ndarray) -> str:
-    """(frames, mel bins) as an image, the loudest frame of every column."""
+    """Draw a log-mel (frames, mel bins) as an image of the loudest frame of every column."""
     columns = np.maximum.reduceat(log_mel, column_starts(len(log_mel)), axis=0)
     low, high = color_limits(log_mel)
     file = io.BytesIO()
@@ -126,7 +126,7 @@ def draw_log_mel(log_mel: np.ndarray) -> str:
 
 
 def draw_scale(log_mel: np.ndarray) -> str:
-    """What the colours mean; of a silent clip all is black, and they mean nothing."""
+    """Draw what the colours mean; in a silent clip all is black, and they mean nothing."""
     if log_mel.max() < math.log(ENERGY_FLOOR) + DECIBEL:
         return ""
     low, high = color_limits(log_mel)
@@ -136,7 +136,7 @@ def draw_scale(log_mel: np.ndarray) -> str:
 
 
 def draw_lane(segments: list[dict[str, Any]], seconds: float) -> str:
-    """The segments below the pictures, each from its start to its end, with its number and caption."""
+    """Draw the segments below the pictures, each from its start to its end, with its number and caption."""
     if not segments:
         return ""
     lane = least_width(segments, seconds) - AXIS_WIDTH
@@ -154,7 +154,7 @@ def draw_lane(segments: list[dict[str, Any]], seconds: float) -> str:
 
 
 def list_segments(segments: list[dict[str, Any]], seconds: float) -> str:
-    """The segments as a list, shown instead of the lane's captions where the narrowest has no room for its own."""
+    """List the segments in words, for screens on which the narrowest box has no room for its caption."""
     if not segments:
         return ""
     rows = "".join(
