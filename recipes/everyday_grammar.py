@@ -1,7 +1,7 @@
 """
-What is said of a recording: `everyday_captions.yaml` read, and its wordings put together to sentences.
+The grammar of captions: reads `everyday_captions.yaml` and puts its wordings together to sentences.
 
-Used by `prepare_everyday.py` and `mix_everyday.py` beside it.
+`prepare_everyday.py` and `mix_everyday.py` beside it use it.
 """
 
 from collections.abc import Sequence
@@ -18,19 +18,21 @@ FOLDER = Path(__file__).parent
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of sound: its AudioSet labels, what it is besides, and pairs of (sentence, noun phrase)."""
+    """A kind of sound: its AudioSet labels, the broader kinds it is part of, and pairs of (sentence, noun phrase)."""
 
     name: str
     labels: tuple[str, ...]
     part_of: tuple[str, ...]
     wording: tuple[tuple[str, str], ...]
-    named: str  # by evaluation_mac.everyday_naming
+    named: str  # the word for it in evaluation_mac.everyday_naming
 
 
 class Grammar:
     """
+    Makes captions of the kinds of everyday sounds.
+
     Args:
-        folder: Holds `everyday_captions.yaml` and `esc50_captions.yaml`.
+        folder: Folder that holds `everyday_captions.yaml` and `esc50_captions.yaml`.
     """
 
     def __init__(self, folder: Path = FOLDER):
@@ -54,20 +56,20 @@ class Grammar:
 
     @cached_property
     def tags(self) -> list[str]:
-        """All that may be heard: the kinds, and what they are part of."""
+        """List all that may be heard: the kinds, and what they are part of."""
         return sorted({tag for kind in self.kinds.values() for tag in (kind.name, *kind.part_of)})
 
     def find(self, labels: Sequence[str]) -> str | None:
-        """The first kind that has one of these AudioSet labels; None if there is none."""
+        """Find the first kind that has one of these AudioSet labels; None if there is none."""
         names = (name for name, kind in self.kinds.items() if any(label in kind.labels for label in labels))
         return next(names, None)
 
     def kind_left_out(self, labels: Sequence[str]) -> str | None:
-        """The first of the labels that is never to be learnt, if any."""
+        """Find the first of the labels that must never be learnt; None if there is none."""
         return next((label for label in labels if label in self.left_out), None)
 
     def tags_of(self, name: str) -> set[str]:
-        """A kind and all that it is part of."""
+        """Collect a kind and all that it is part of."""
         found: set[str] = set()
         waiting = [name]
         while waiting:
@@ -79,10 +81,12 @@ class Grammar:
 
     def tell(self, names: Sequence[str], relation: str, rng: np.random.Generator) -> str:
         """
-        One caption of one kind, of two in a `relation` of the grammar's, or of a "sequence" of more.
+        Make one caption of one kind, of two in one of the grammar's relations, or of more in a "sequence".
 
         Args:
-            names: The kinds, in the order in which they are heard or, at once, the stronger one first.
+            names: Names of the kinds in the order in which they are heard or, if at once, the stronger one first.
+            relation: Name of the grammar's relation between two kinds; "sequence" for more.
+            rng: Source of the random choice among wordings.
         """
         pairs = [self.kinds[name].wording[int(rng.integers(len(self.kinds[name].wording)))] for name in names]
         if len(pairs) == 1:

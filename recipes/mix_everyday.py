@@ -37,20 +37,20 @@ from processing_mac.audio_mac import load_waveform
 from training_mac.objectives.embeddings import TeacherTargets
 
 
-RATE = 16_000
+RATE = 16_000  # Hz
 SHORT = {"single": 0.4, "followed_by": 0.25, "while": 0.17, "behind": 0.13, "sequence": 0.05}
-LONG = {"single": 0.15, "followed_by": 0.25, "sequence": 0.6}  # of scenes that are longer than the 10 s of a window
-VOICES = ("voice", "music")  # whose pitch tells something: only their level changes
-EMBEDDING, WIDTH = 121, 1024  # YAMNet's tensor before its classes, and its size
-FRAME, STEP = 15_600, 15_360  # samples that it hears at a time, and from one to the next
-MOST_DRAWS = 10_000  # in search of another recording
-PART = 100  # scenes between two looks at what is done
-CUT_OFF = 3_000  # Hz, of the lossy source of some recordings: it must not tell one collection from another
+LONG = {"single": 0.15, "followed_by": 0.25, "sequence": 0.6}  # shares in scenes longer than a window of 10 s
+VOICES = ("voice", "music")  # kinds whose pitch tells something, so that only their level changes
+EMBEDDING, WIDTH = 121, 1024  # YAMNet's tensor before its classes, and the size of that
+FRAME, STEP = 15_600, 15_360  # samples at 16 kHz: YAMNet's frame, and its step from one frame to the next
+MOST_DRAWS = 10_000  # draws of another recording before the search is given up
+PART = 100  # scenes that are written at a time, so that a stopped run goes on after them
+CUT_OFF = 3_000  # Hz; a lossy source of some recordings ends there, which must not tell one collection from another
 
 
 @dataclass
 class Event:
-    """A recording in a scene: its kind, samples, and first sample there."""
+    """A recording in a scene: its kind, its samples at 16 kHz, and the sample of the scene at which it starts."""
 
     name: str
     wave: np.ndarray
@@ -85,10 +85,10 @@ def main(arguments: list[str] | None = None) -> None:
 
 def load_teacher(path: Path) -> Callable[[np.ndarray], np.ndarray]:
     """
-    YAMNet: (samples,) -> embeddings (frames, 1024) float16, square roots, of every 0.96 s.
+    Load YAMNet as a function from (samples,) to embeddings (frames, 1024) float16, square roots, of every 0.96 s.
 
     Raises:
-        ValueError: no such file, or another model.
+        ValueError: The file is missing, or is another model.
     """
     from ai_edge_litert.interpreter import Interpreter
 
@@ -115,10 +115,12 @@ def load_teacher(path: Path) -> Callable[[np.ndarray], np.ndarray]:
 
 class Mixer:
     """
+    Draws recordings, varies them, and chooses how they follow in a scene.
+
     Args:
-        recordings: Rows with audio, source (a kind of the grammar) and group.
-        grammar: What is said of kinds.
-        seconds: Of the longest scenes.
+        recordings: Rows of the manifest with audio, source (a kind of the grammar) and group.
+        grammar: Grammar that makes the captions.
+        seconds: Greatest length of a scene in seconds.
     """
 
     def __init__(self, recordings: Sequence[dict[str, str]], grammar: Grammar, seconds: int):
@@ -130,7 +132,7 @@ class Mixer:
         self.chances = weights / weights.sum()
 
     def draw(self, rng: np.random.Generator) -> tuple[str, list[Event]]:
-        """How the recordings of a scene follow, and the recordings as drawn, each varied."""
+        """Draw the relation of the recordings of a scene, and the recordings themselves, each varied."""
         relation = str(rng.choice(list(self.shares), p=list(self.shares.values())))
         rows: list[dict[str, str]] = []
         most = 3 if self.shares is SHORT else int(rng.integers(3, 5))
@@ -142,7 +144,7 @@ class Mixer:
         return relation, [Event(row["source"], self.vary(row, longest, rng)) for row in rows]
 
     def draw_other(self, rows: Sequence[dict[str, str]], rng: np.random.Generator) -> dict[str, str]:
-        """A recording; after others one of another kind, not silence or noise, that says something new."""
+        """Draw a recording; after others, one of another kind, not silence or noise, that says something new."""
         heard = [self.grammar.tags_of(row["source"]) for row in rows]
         for _ in range(MOST_DRAWS):
             row = self.recordings[int(rng.choice(len(self.recordings), p=self.chances))]
@@ -153,7 +155,7 @@ class Mixer:
         raise ValueError("Found too few kinds of sound to put together: expected three that have nothing in common.")
 
     def vary(self, row: dict[str, str], longest: int, rng: np.random.Generator) -> np.ndarray:
-        """A recording without empty ends, at most `longest` samples, faster or slower, maybe muffled."""
+        """Vary a recording: trim it, cut it to `longest` samples, make it faster or slower, and muffle it at times."""
         wave = trim(load_waveform(row["audio"]))
         tags = self.grammar.tags_of(row["source"])
         if row["source"] == "silence":
@@ -168,7 +170,7 @@ class Mixer:
         if len(wave) > RATE and rng.random() < 0.4:
             wave = wave[: int(len(wave) * rng.uniform(0.4, 1))]
         pause = np.zeros(int(rng.uniform(0.05, 0.8) * RATE), np.float32)
-        if self.shares is LONG:  # over and over, for a good part of its share
+        if self.shares is LONG:  # long scenes repeat it for a good part of its share
             wave = np.resize(np.concatenate([wave, pause]), int(longest * rng.uniform(0.3, 1)))
         elif len(wave) < 3 * RATE and rng.random() < 0.35:
             wave = np.concatenate([wave, pause] * int(rng.integers(2, 5)))[:longest]
@@ -176,19 +178,19 @@ class Mixer:
 
 
 def trim(wave: np.ndarray) -> np.ndarray:
-    """Without the nothing before and after."""
+    """Cut off the silence before and after a sound."""
     loud = np.flatnonzero(np.abs(wave) > 1e-3 * np.abs(wave).max())
     return wave[loud[0] : loud[-1] + 1] if len(loud) > RATE // 10 else wave
 
 
 def fade(wave: np.ndarray) -> np.ndarray:
-    """With 10 ms from and to nothing, so that a cut does not click."""
+    """Fade in and out over 10 ms, so that a cut does not click."""
     ramp = np.minimum(np.arange(len(wave)) / 160, 1)
     return (wave * ramp * ramp[::-1]).astype(np.float32)
 
 
 def arrange(relation: str, events: list[Event], longest: int, rng: np.random.Generator) -> np.ndarray:
-    """Give the events their places and levels; the scene, (samples,)."""
+    """Set the places and levels of the events, and give the scene, (samples,)."""
     for event in events:
         level = np.sqrt(np.mean(event.wave**2) + 1e-12)
         if event.name != "silence":
@@ -220,7 +222,7 @@ def arrange(relation: str, events: list[Event], longest: int, rng: np.random.Gen
 
 
 def cut_up(events: Sequence[Event], length: int, grammar: Grammar) -> list[tuple[float, float, set[str]]]:
-    """(first second, end second, tags) of each stretch in which the same is heard, none shorter than 0.3 s."""
+    """Cut a scene into (first second, end second, tags) wherever what is heard changes, none shorter than 0.3 s."""
     ends = sorted({0, length, *(min(place, length) for event in events for place in (event.start, event.end))})
     stretches = []
     for first, end in pairwise(ends):
@@ -231,7 +233,7 @@ def cut_up(events: Sequence[Event], length: int, grammar: Grammar) -> list[tuple
 
 
 def write_part(mixer: Mixer, hear: Callable | None, options: Any, numbers: range) -> None:
-    """Some of the scenes and their targets, unless they are there."""
+    """Write some of the scenes and their targets, unless they exist."""
     table = options.output / f"part-{numbers[0]}.csv"
     if table.is_file():
         return
@@ -253,7 +255,7 @@ def write_part(mixer: Mixer, hear: Callable | None, options: Any, numbers: range
 
 
 def gather(folder: Path) -> None:
-    """Join the parts."""
+    """Join the parts' manifests and targets."""
     parts = sorted(folder.glob("part-*.csv"), key=lambda path: int(path.stem.split("-")[1]))
     heard = [part.with_suffix(".safetensors") for part in parts if part.with_suffix(".safetensors").is_file()]
     if heard:

@@ -30,8 +30,8 @@ from processing_mac.whole_files_mac import write_file_whole
 
 
 VALIDATION_FOLD = "5"
-SAMPLING_RATE = 16_000
-LICENCES = ("CC0", "CC-BY")  # those that let anybody use, change and share, for any purpose
+SAMPLING_RATE = 16_000  # Hz
+LICENCES = ("CC0", "CC-BY")  # licences that let anybody use, change and share for any purpose
 CREDITS = ("title", "author", "url", "licence")
 CREDIT_LINE = re.compile(
     r"- \[\d-(?P<source>\d+)-\w+\.ogg\]:\s+clip derived from (?P<title>.*?)"
@@ -56,13 +56,13 @@ def main(arguments: list[str] | None = None) -> None:
 
 def write_manifests(recordings: list[dict[str, str]], audio: Path, folds: list[str], output: Path) -> None:
     """
-    Write all that a training needs.
+    Write all the manifests that a training needs.
 
     Args:
-        recordings: From `read_recordings`, whose `file` is below `audio`.
-        audio: Folder.
-        folds: To learn from.
-        output: Folder.
+        recordings: Recordings as `read_recordings` gives them, whose `file` is below `audio`.
+        audio: Folder of the recordings.
+        folds: Folds to learn from.
+        output: Folder of the manifests.
     """
     wording = yaml.safe_load(Path(__file__).with_name("esc50_captions.yaml").read_text(encoding="utf-8"))
     output.mkdir(parents=True, exist_ok=True)
@@ -89,10 +89,10 @@ def write_manifests(recordings: list[dict[str, str]], audio: Path, folds: list[s
 
 def read_recordings(folder: Path, audio: Path) -> list[dict[str, str]]:
     """
-    The recordings that may be used, with file, fold, category and credits.
+    Read the recordings that may be used, with file, fold, category and credits.
 
     Raises:
-        ValueError: neither table is there, no credits for a recording, or a recording is missing.
+        ValueError: Neither table is there, a recording has no credits, or a recording is missing.
     """
     if (folder / "meta" / "esc50.csv").is_file():
         recordings = read_published(folder)
@@ -107,12 +107,13 @@ def read_recordings(folder: Path, audio: Path) -> list[dict[str, str]]:
 
 
 def read_published(folder: Path) -> list[dict[str, str]]:
-    """`meta/esc50.csv` joined with the lines of `LICENSE`."""
+    """Join `meta/esc50.csv` with the lines of `LICENSE`."""
     notice = next(iter(sorted(folder.glob("LICENSE*"))), None)
     if notice is None:
         raise ValueError(f"{folder}: no LICENSE; expected ESC-50's, which names each recording's author and licence.")
     lines = notice.read_text(encoding="utf-8").splitlines()
-    # By recording on Freesound, of which there may be several clips: a clip's own name is misspelt here and there.
+    # Credits are found by recording on Freesound, which may have several clips, since a clip's own name is misspelt
+    # here and there.
     credits = {found["source"]: found.groupdict() for found in map(CREDIT_LINE.fullmatch, lines) if found}
     recordings = []
     for row in read_table(folder / "meta" / "esc50.csv"):
@@ -124,13 +125,13 @@ def read_published(folder: Path) -> list[dict[str, str]]:
 
 
 def read_table(path: Path) -> list[dict[str, str]]:
-    """The rows of a CSV file."""
+    """Read the rows of a CSV file."""
     with open(path, encoding="utf-8", newline="") as file:
         return list(csv.DictReader(file))
 
 
 def make_row(path: Path, source: str, wordings: list[dict[str, str]]) -> dict[str, str]:
-    """One manifest row with every wording of its source."""
+    """Make one manifest row with every wording of its source."""
     row = {"audio": str(path), "source": source}
     for number, wording in enumerate(wordings, start=1):
         row[f"caption_{number}"] = wording["clause"]
@@ -139,20 +140,20 @@ def make_row(path: Path, source: str, wordings: list[dict[str, str]]) -> dict[st
 
 
 def attribute(recording: dict[str, str]) -> dict[str, str]:
-    """What a CC-BY licence asks to be said of a recording."""
+    """Give what a CC-BY licence asks to be said of a recording."""
     return {name: recording[name] for name in ("file", "fold", *CREDITS)}
 
 
 def write_silence_and_noise(folder: Path, count: int = 20) -> list[tuple[Path, str]]:
-    """`count` recordings of (nearly) nothing and of noise, white or hissing, at many levels, of 0.1 to 10 s."""
+    """Write `count` recordings of (nearly) nothing and of noise, white or hissing, at many levels, of 0.1 to 10 s."""
     rng = np.random.default_rng(0)
     written = []
     for index in range(count):
         seconds = 5.0 if index % 4 == 0 else 10 ** rng.uniform(-1, 1)
         noise = rng.standard_normal(round(seconds * SAMPLING_RATE)).astype(np.float32)
-        if index % 5 == 4:  # as of a recording at 8 kHz
+        if index % 5 == 4:  # so that it sounds like a recording at 8 kHz
             noise = soxr.resample(noise[::2], SAMPLING_RATE // 2, SAMPLING_RATE)
-        # What 16 bits can hold ends at -96 dB: below -90 it is called silence.
+        # A step of 16 bits is at some -96 dB of full scale, so a recording below -90 dB is called silence.
         for source, decibels in (("silence", rng.uniform(-110, -92)), ("noise", rng.uniform(-85, -14))):
             level = 0.0 if source == "silence" and index % 2 else 10 ** (decibels / 20)
             path = folder / f"{source}-{index}.flac"
@@ -162,7 +163,7 @@ def write_silence_and_noise(folder: Path, count: int = 20) -> list[tuple[Path, s
 
 
 def write_loud_noise(folder: Path, count: int = 60) -> list[Path]:
-    """`count` recordings of white noise, 1 to 10 s, for a language model that must not take it for rain."""
+    """Write `count` recordings of white noise, 1 to 10 s, for a language model that must not take it for rain."""
     rng = np.random.default_rng(1)
     paths = [folder / f"loud-noise-{index}.flac" for index in range(count)]
     for path in paths:
@@ -173,7 +174,7 @@ def write_loud_noise(folder: Path, count: int = 60) -> list[Path]:
 
 def write_pairs(folder: Path, rows: list[dict[str, str]]) -> list[dict[str, str]]:
     """
-    One window for every row: its recording and another source's, in turn one after the other and both at once.
+    Make one window for every row: its recording and another source's, in turn one after the other and both at once.
 
     Recordings that sound at once are made equally strong.
     """
@@ -197,7 +198,7 @@ def write_pairs(folder: Path, rows: list[dict[str, str]]) -> list[dict[str, str]
 
 
 def mix(waves: list[np.ndarray]) -> np.ndarray:
-    """Sum of recordings, as long as the longest."""
+    """Sum recordings to one that is as long as the longest."""
     mixed = np.zeros(max(map(len, waves)), dtype=np.float32)
     for wave in waves:
         mixed[: len(wave)] += wave

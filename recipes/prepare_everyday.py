@@ -37,12 +37,12 @@ from evaluation_mac.metrics.everyday_naming import kind_of
 from processing_mac.audio_mac import load_waveform
 
 
-MIXED = ("speech+noise", "speech+music", "two sounds")  # of several kinds at once
+MIXED = ("speech+noise", "speech+music", "two sounds")  # values of `kind` where several kinds sound at once
 VOICES = ("man", "woman", "child")
-RATE = 16_000
-MINUTES = 100
+RATE = 16_000  # Hz
+MINUTES = 100  # recordings of a minute each
 
-Heard = list[tuple[Path, str]]  # recordings to be measured by, and their kinds
+Heard = list[tuple[Path, str]]  # recordings to measure a model by, and their kinds
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -61,11 +61,13 @@ def main(arguments: list[str] | None = None) -> None:
 
 def write_manifests(esc50: Path, audio: list[str], everyday: Path, output: Path) -> None:
     """
+    Write all manifests, and the recordings that are made for them.
+
     Args:
-        esc50: Folder of the data set.
-        audio: Its folders of the same recordings: in another quality, all or some of them.
-        everyday: Folder of the other one.
-        output: Folder.
+        esc50: Folder of the ESC-50 data set.
+        audio: Names of its folders with the same recordings in several qualities, all or some of them.
+        everyday: Folder of the everyday sounds.
+        output: Folder of the manifests.
     """
     grammar = Grammar()
     sounds, folder = read_everyday(everyday), everyday.resolve()
@@ -73,7 +75,7 @@ def write_manifests(esc50: Path, audio: list[str], everyday: Path, output: Path)
     train, credits, heard = [], [], []
     for recording in read_recordings(esc50, esc50 / audio[0]):
         paths = [(esc50 / folder / recording["file"]).resolve() for folder in audio]
-        if recording["fold"] == VALIDATION_FOLD:  # it has a table of its own, by prepare_esc50.py
+        if recording["fold"] == VALIDATION_FOLD:  # prepare_esc50.py writes a table of them
             heard.append((paths[0], recording["category"]))
         else:
             train += [make_row(path, recording["category"], grammar) for path in paths if path.is_file()]
@@ -103,10 +105,10 @@ def write_manifests(esc50: Path, audio: list[str], everyday: Path, output: Path)
 
 def read_everyday(folder: Path) -> list[dict[str, str]]:
     """
-    The rows of the manifest.
+    Read the rows of the manifest.
 
     Raises:
-        ValueError: a recording is missing.
+        ValueError: A recording is missing.
     """
     rows = read_table(folder / "manifest.csv")
     if missing := [row["file"] for row in rows if not (folder / row["file"]).is_file()]:
@@ -115,7 +117,7 @@ def read_everyday(folder: Path) -> list[dict[str, str]]:
 
 
 def kind_alone(recording: dict[str, str], grammar: Grammar) -> str | None:
-    """The kind of a recording of one; None of a mixture, of what is left out, and of what no kind is meant for."""
+    """Find the kind of a recording of one sound; None for a mixture, for what is left out, and if no kind fits."""
     labels = recording["labels"].split(";")
     if recording["kind"] in MIXED or grammar.kind_left_out(labels):
         return None
@@ -123,7 +125,7 @@ def kind_alone(recording: dict[str, str], grammar: Grammar) -> str | None:
 
 
 def make_row(path: Path, name: str, grammar: Grammar) -> dict[str, str]:
-    """One row to learn from, with every wording of its kind."""
+    """Make one row to learn from, with every wording of its kind."""
     row = {"audio": str(path), "source": name}
     for number, (clause, phrase) in enumerate(grammar.kinds[name].wording, start=1):
         row[f"caption_{number}"], row[f"phrase_{number}"] = clause, phrase
@@ -131,14 +133,14 @@ def make_row(path: Path, name: str, grammar: Grammar) -> dict[str, str]:
 
 
 def measured(path: Path, source: str, name: str, grammar: Grammar) -> dict[str, str]:
-    """One row to be measured by, with the sentences of the kind `name` as references."""
+    """Make one row to measure a model by, with the sentences of the kind `name` as references."""
     row = {"audio": str(path), "source": source, "kind": name}
     sentences = enumerate(dict.fromkeys(clause for clause, _ in grammar.kinds[name].wording), start=1)
     return {**row, **{f"caption_{number}": sentence for number, sentence in sentences}}
 
 
 def speech_over(sounds: list[dict[str, str]], folder: Path, grammar: Grammar) -> list[dict[str, str]]:
-    """Recordings of the validation fold in which somebody speaks over something else that has a kind."""
+    """List the recordings of the validation fold in which somebody speaks over something else that has a kind."""
     rows = []
     for recording in sounds:
         labels = recording["labels"].split(";")
@@ -153,7 +155,7 @@ def speech_over(sounds: list[dict[str, str]], folder: Path, grammar: Grammar) ->
 
 
 def left_out(sounds: list[dict[str, str]], folder: Path, grammar: Grammar) -> list[dict[str, str]]:
-    """Real recordings of the kinds that are never learnt, and what is true of them in general."""
+    """List real recordings of the kinds that are never learnt, with what is true of them in general."""
     rows = []
     for recording in sounds:
         unknown = grammar.kind_left_out(recording["labels"].split(";"))
@@ -165,7 +167,7 @@ def left_out(sounds: list[dict[str, str]], folder: Path, grammar: Grammar) -> li
 
 
 def write_minutes(folder: Path, heard: Heard, grammar: Grammar) -> list[dict[str, str]]:
-    """Recordings of a minute: four of different kinds, a quarter each, over and over with pauses."""
+    """Write recordings of a minute: four of different kinds, a quarter each, repeated with pauses."""
     folder.mkdir(exist_ok=True)
     rng, rows = np.random.default_rng(0), []
     some = [(path, name) for path, name in heard if name not in ("silence", "noise")]
@@ -189,7 +191,7 @@ def write_minutes(folder: Path, heard: Heard, grammar: Grammar) -> list[dict[str
 
 
 def write_plain(folder: Path, grammar: Grammar) -> list[dict[str, str]]:
-    """Recordings of nothing, of white noise and of tones, of several lengths and levels."""
+    """Write recordings of silence, of white noise and of tones, of several lengths and levels."""
     folder.mkdir(exist_ok=True)
     rng, rows = np.random.default_rng(0), []
     for number, seconds in enumerate((0.5, 2, 5, 10, 30)):

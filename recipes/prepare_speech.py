@@ -22,14 +22,14 @@ import soxr
 from processing_mac.audio_mac import load_waveform
 
 
-RATE = 16_000
-SILENCE = 0.03  # of the loudest 10 ms: what is cut off before and after a word
+RATE = 16_000  # Hz
+SILENCE = 0.03  # share of the loudest 10 ms; quieter sound before and after a word is cut off
 GAP = (0.05, 0.25)  # seconds between words
-Word = tuple[np.ndarray, str]  # (samples,) at 16 kHz, what is said
+Word = tuple[np.ndarray, str]  # samples at 16 kHz, (samples,), and the words said in them
 
 
 def read_words(folder: Path, fold: str, most_seconds: float) -> list[Word]:
-    """The recordings of a fold whose words are known and that are recordings, not made; trimmed."""
+    """Read and trim the recordings of a fold that were not made by a machine and whose words are known."""
     words = []
     with (folder / "manifest.csv").open(newline="", encoding="utf-8") as file:
         for row in csv.DictReader(file):
@@ -41,7 +41,7 @@ def read_words(folder: Path, fold: str, most_seconds: float) -> list[Word]:
 
 
 def trim(waveform: np.ndarray) -> np.ndarray:
-    """Without the silence at both ends, at level 0.3."""
+    """Cut off the silence at both ends, and scale the peak to 0.3 of full scale."""
     blocks = np.abs(waveform[: len(waveform) // 160 * 160]).reshape(-1, 160).max(axis=1)
     loud = np.flatnonzero(blocks > SILENCE * blocks.max())
     start, end = max(0, loud[0] - 5), loud[-1] + 6
@@ -49,7 +49,7 @@ def trim(waveform: np.ndarray) -> np.ndarray:
 
 
 def join(words: Sequence[Word], rng: np.random.Generator) -> Word:
-    """The words with gaps between them."""
+    """Join words with gaps between them."""
     parts: list[np.ndarray] = []
     for waveform, _ in words:
         parts += [np.zeros(int(rng.uniform(*GAP) * RATE), dtype=np.float32), waveform]
@@ -57,7 +57,7 @@ def join(words: Sequence[Word], rng: np.random.Generator) -> Word:
 
 
 def train_examples(words: Sequence[Word], count: int, most_words: int, seed: int) -> Iterator[Word]:
-    """Random words, each at its own speed and level, over noise of a random level."""
+    """Make examples of random words, each at its own speed and level, over noise of a random level."""
     rng = np.random.default_rng(seed)
     for _ in range(count):
         chosen = []
@@ -70,7 +70,7 @@ def train_examples(words: Sequence[Word], count: int, most_words: int, seed: int
 
 
 def validation_examples(words: Sequence[Word], seed: int) -> Iterator[Word]:
-    """Every word alone, then before another one."""
+    """Make an example of every word alone, then of the word before another one."""
     rng = np.random.default_rng(seed)
     order = rng.permutation(len(words))
     for word in words:
@@ -80,7 +80,7 @@ def validation_examples(words: Sequence[Word], seed: int) -> Iterator[Word]:
 
 
 def write(folder: Path, examples: Iterable[Word]) -> int:
-    """A WAV file for each example, and the manifest beside their folder; how many there are."""
+    """Write a WAV file for each example and the manifest beside their folder; give the number of examples."""
     folder.mkdir(parents=True, exist_ok=True)
     rows = []
     for number, (waveform, text) in enumerate(examples):
@@ -93,7 +93,7 @@ def write(folder: Path, examples: Iterable[Word]) -> int:
 
 
 def main() -> None:
-    """Write both parts."""
+    """Write the train and the validation part."""
     parser = argparse.ArgumentParser(description="Sequences of spoken words with what is said.")
     parser.add_argument("--everyday", type=Path, required=True, help="the folder with `manifest.csv`")
     parser.add_argument("--output", type=Path, required=True)
