@@ -1,4 +1,4 @@
-"""MAC's models: tensors in, tensors out. Importing this registers them with transformers' Auto classes."""
+"""MAC's models, which map tensors to tensors. Importing the package registers them with transformers' Auto classes."""
 
 from transformers import AutoConfig, AutoModel, AutoModelForAudioClassification, AutoModelForMultimodalLM
 
@@ -23,7 +23,7 @@ AutoModelForAudioClassification.register(EatConfig, EatForAudioClassification)
 AutoModelForAudioClassification.register(SsambaConfig, SsambaForAudioClassification)
 AutoModelForMultimodalLM.register(MacConfig, MacForConditionalGeneration)
 
-# Saved folders bring their own code, so that `trust_remote_code=True` loads them without this package.
+# A saved folder then holds a copy of the code: `trust_remote_code=True` loads it where this package is missing.
 EatConfig.register_for_auto_class()
 SsambaConfig.register_for_auto_class()
 WhisperTowerConfig.register_for_auto_class()

@@ -1,9 +1,10 @@
 """
-Which model an audio tower is.
+The table of audio towers: which model class serves which kind of audio configuration.
 
-A tower takes windows of log-mel, (windows, frames, mel bins), and gives `last_hidden_state`
-(windows, 1 + rows * columns, width): one token that sums up the window, then token `1 + t * columns + f` of its grid.
-Its configuration has `grid`, `hidden_size` and `window_frames`. A new kind is a line here and one in `AUDIO_CONFIGS`.
+A tower takes windows of log-mel, (windows, frames, mel bins), and returns `last_hidden_state`
+(windows, 1 + rows * columns, width): one token that sums up the window, then the tokens of the grid, of which time
+step t and frequency f stand at `1 + t * columns + f`. The configuration of a tower has `grid`, `hidden_size` and
+`window_frames`. A new kind needs a line here and a line in `AUDIO_CONFIGS`.
 """
 
 from transformers.configuration_utils import PreTrainedConfig
@@ -22,7 +23,7 @@ AUDIO_TOWERS: dict[str, type[PreTrainedModel]] = {
 
 
 def build_audio_tower(config: PreTrainedConfig) -> PreTrainedModel:
-    """The tower that `config.model_type` names, with new weights."""
+    """Build the tower that `config.model_type` names, with newly initialised weights."""
     return AUDIO_TOWERS[config.model_type](config)
 
 

@@ -1,4 +1,4 @@
-"""A pretrained audio tower of any kind -> its configuration and weights; the names of its weights tell the kind."""
+"""Conversion of a pretrained audio tower of any kind, which is recognised by the names of its weights."""
 
 from collections.abc import Callable, Iterable, Mapping
 from os import PathLike
@@ -20,26 +20,26 @@ LOADERS: dict[str, Callable[[Any], tuple[PreTrainedConfig, dict[str, torch.Tenso
     "mac_whisper": load_whisper,
 }
 
-# A weight that only files of this kind have, whatever stands in front of its name; EAT is what has none of these.
+# For each kind the end of a weight's name that only files of this kind have; a file with none of them is an EAT.
 SIGNS = {"mac_ssamba": "mixer.A_b_log", "mac_whisper": "encoder.conv1.weight"}
 
 
 def load_audio_tower(source: str | PathLike) -> tuple[PreTrainedConfig, dict[str, torch.Tensor]]:
     """
-    An audio tower's configuration and weights under our names.
+    Read an audio tower's configuration and its weights under the names of this package.
 
     Args:
-        source: A local file, folder or Hub id, of a kind in `LOADERS`, in the form it was released in or in ours.
+        source: Local file, folder or Hub id of a tower, as its authors released it or as this package saved it.
 
     Raises:
-        ValueError: the source cannot be read, is no such tower, or a weight is missing or left over.
+        ValueError: The source cannot be read or is no such tower, or a weight is missing or left over.
     """
     path = locate(source)
     return LOADERS[kind_of_tower(read_config(path), read_weights(path))](source)
 
 
 def kind_of_tower(config: Mapping[str, Any], names: Iterable[str]) -> str:
-    """`model_type` of the tower that a configuration of ours names, or that the weights are of."""
+    """Tell a tower's `model_type` from its configuration, if this package wrote it, or from its weights' names."""
     if config.get("model_type") in AUDIO_CONFIGS:
         return config["model_type"]
     return next((kind for name in names for kind, sign in SIGNS.items() if name.endswith(sign)), "mac_eat")

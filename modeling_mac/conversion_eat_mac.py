@@ -1,4 +1,4 @@
-"""A pretrained EAT, as trained with fairseq or as released on the Hub -> our configuration and weights."""
+"""Conversion of a pretrained EAT, as trained with fairseq or as released on the Hub."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -14,7 +14,8 @@ from .weight_files_mac import locate, read_config, read_weights, refuse_if_any
 
 BLOCK_PARTS = ("norm1", "norm2", "attn.qkv", "attn.proj", "mlp.fc1", "mlp.fc2")
 HEAD_WEIGHTS = ("fc_norm.weight", "fc_norm.bias", "head.weight", "head.bias")
-PRETRAINING_PARTS = {"_ema", "center", "cls_proj", "decoder", "recon_proj"}  # of EAT's objective, not its encoder
+# First parts of the names of weights that serve EAT's pretraining and not its encoder.
+PRETRAINING_PARTS = {"_ema", "center", "cls_proj", "decoder", "recon_proj"}
 POSITIONS = "fixed_positional_encoder.positions"
 FREQUENCY_PATCHES = 8  # 128 mel bins in patches of 16
 UPSTREAM_HEADS = {768: 12, 1024: 16}  # hidden size -> attention heads of EAT-base and EAT-large
@@ -22,10 +23,11 @@ UPSTREAM_HEADS = {768: 12, 1024: 16}  # hidden size -> attention heads of EAT-ba
 
 def load_eat(source: str | PathLike, with_head: bool = False) -> tuple[EatConfig, dict[str, torch.Tensor]]:
     """
-    EAT's configuration and weights under our names, for `EatModel` or, with the head, `EatForAudioClassification`.
+    Read EAT's configuration and weights, for `EatModel` or, with the head, `EatForAudioClassification`.
 
     Args:
-        source: A local file, folder or Hub id: fairseq's checkpoint, the released safetensors, or a folder of ours.
+        source: Local file, folder or Hub id of fairseq's checkpoint, of the released safetensors, or of a folder that
+            this package saved.
         with_head: Whether the weights of the classification head are wanted, too.
 
     Raises:
@@ -79,14 +81,19 @@ def convert_eat_state_dict(state_dict: Mapping[str, Any], with_head: bool = Fals
 
 
 def released_name(key: str) -> str:
-    """A key of either style -> the released one without its `model.` in front."""
+    """Bring a weight's name, in fairseq's or the released style, to the released one without `model.` in front."""
     # fairseq names the one modality that EAT has after images, since it grew out of data2vec's code for these.
     name = key.removeprefix("model.").removeprefix("modality_encoders.IMAGE.")
     return name.replace("context_encoder.norm.", "pre_norm.")
 
 
 def eat_names(names: Iterable[str]) -> dict[str, str]:
-    """Released name -> ours for every weight of an encoder as deep as the deepest block in `names`."""
+    """
+    Give the name in this package for each released name of an encoder's weights.
+
+    Args:
+        names: Released names in a file; the deepest block among them tells the depth of the encoder.
+    """
     depth = max((int(match[1]) + 1 for name in names if (match := re.match(r"blocks\.(\d+)\.", name))), default=1)
     modules = {"local_encoder.proj": "embeddings.patch_embedding", "pre_norm": "embeddings.layer_norm"}
     for index in range(depth):
@@ -97,7 +104,11 @@ def eat_names(names: Iterable[str]) -> dict[str, str]:
 
 
 def check_positions(key: str, positions: torch.Tensor) -> None:
-    """Refuse a position table other than the fixed one, which the model computes; early files hold its first rows."""
+    """
+    Refuse a position table, (1, rows, dim), other than the fixed one, which the model computes itself.
+
+    Early files hold only the first rows of the table.
+    """
     expected = sin_cos_positions(positions.shape[-1], FREQUENCY_PATCHES)
     expected = expected[:, : positions.shape[1]] if positions.dim() == 3 else expected
     # A table that was saved in half precision differs from ours by that type's rounding.
@@ -113,7 +124,7 @@ def eat_config_from_state_dict(
     state_dict: Mapping[str, torch.Tensor], released: Mapping[str, Any] | None = None
 ) -> EatConfig:
     """
-    The configuration that converted weights need.
+    Build the configuration that converted weights need.
 
     Args:
         state_dict: Tensors by our names, as `convert_eat_state_dict` returns them.

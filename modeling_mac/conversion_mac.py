@@ -1,4 +1,4 @@
-"""Two pretrained towers -> what `MacForConditionalGeneration.from_towers` is built of."""
+"""Reads two pretrained towers for `MacForConditionalGeneration.from_towers`."""
 
 from dataclasses import dataclass
 from os import PathLike
@@ -17,14 +17,14 @@ from .weight_files_mac import load_strictly, locate
 @dataclass
 class Towers:
     """
-    What `MacForConditionalGeneration.from_towers` is built of.
+    The two towers that `MacForConditionalGeneration.from_towers` joins.
 
     Args:
-        audio_config: The encoder's configuration.
-        text_config: The language model's configuration.
-        audio_token_id: The row of the vocabulary that `<|audio|>` takes.
-        tied: Whether the language model's head is its embedding.
-        state_dict: The weights of both under the names they have in `MacForConditionalGeneration`.
+        audio_config: Configuration of the encoder.
+        text_config: Configuration of the language model.
+        audio_token_id: Row of the vocabulary that `<|audio|>` takes.
+        tied: Whether the language model's head shares the matrix of its embedding.
+        state_dict: Weights of both towers under the names that they have in `MacForConditionalGeneration`.
     """
 
     audio_config: PreTrainedConfig
@@ -39,17 +39,17 @@ def load_towers(audio: str | PathLike, language_model: str | PathLike, audio_tok
     Read both towers; each source is a local file, a folder or a Hub id.
 
     Args:
-        audio: See `load_audio_tower`.
-        language_model: See `load_language_model`.
-        audio_token_id: The row that `<|audio|>` takes; by default the first that a GPT-NeoX tokenizer leaves free.
+        audio: Source of the audio tower, as `load_audio_tower` takes it.
+        language_model: Source of the language model, in the form of state-spaces or of transformers.
+        audio_token_id: Row that `<|audio|>` takes; if None, the first that a GPT-NeoX tokenizer leaves free.
 
     Raises:
-        ValueError: a source cannot be read, is no such model, or lacks weights; MAC cannot run the language
-            model, or no row is known to be free.
+        ValueError: A source cannot be read, is no such model or lacks weights; MAC cannot run the language model; or
+            no row is known to be free.
     """
     path = locate(language_model)
     text_config, num_tokens = language_model_config(path)
-    kind_of(text_config)  # or a ValueError, before anything large is read
+    kind_of(text_config)  # refuses a language model that MAC cannot run, before anything large is read
     if audio_token_id is None:
         audio_token_id = first_free_row(text_config, num_tokens)
     audio_config, audio_weights = load_audio_tower(audio)
@@ -59,7 +59,7 @@ def load_towers(audio: str | PathLike, language_model: str | PathLike, audio_tok
 
 
 def default_generation_config(text_config: PreTrainedConfig, audio_token_id: int) -> GenerationConfig:
-    """Short captions with the language model's own special tokens; `<|audio|>` stands for audio and is never said."""
+    """Ask for captions of up to 64 tokens, with the language model's own special tokens and never `<|audio|>`."""
     return GenerationConfig(
         max_new_tokens=64,
         bos_token_id=text_config.bos_token_id,

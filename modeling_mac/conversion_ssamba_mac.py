@@ -23,22 +23,24 @@ PRETRAINING = {"mask_embed": "mask_embed"} | {
 }  # fmt: skip
 HEAD = {"mlp_head.0.weight": "fc_norm.weight", "mlp_head.0.bias": "fc_norm.bias", "mlp_head.1.weight": "head.weight",
         "mlp_head.1.bias": "head.bias"}  # fmt: skip
-# Of pretraining, and the head of ImageNet's classes that Vim brings along and nothing uses.
+# Names of weights that belong to pretraining, and of the head for ImageNet's classes, which comes from Vim's code and
+# which nothing uses.
 NOT_OF_THE_ENCODER = re.compile(r"v\.head\.|mask_embed$|cpredlayer\.|gpredlayer\.|p_input_[ft]dim$|mlp_head\.")
-PATCH = 16
-FINE_TUNED_STRIDE = 10
+PATCH = 16  # side of a patch, in frames and in mel bins, of every released model
+FINE_TUNED_STRIDE = 10  # distance between patches, in frames and in mel bins, in the authors' fine-tuning
 
 
 def load_ssamba(source: str | PathLike, with_head: bool = False) -> tuple[SsambaConfig, dict[str, torch.Tensor]]:
     """
-    SSAMBA's configuration and weights under our names, for `SsambaModel` or `SsambaForAudioClassification`.
+    Read SSAMBA's configuration and weights for `SsambaModel` or `SsambaForAudioClassification`.
 
     Args:
-        source: A local file, folder or Hub id: the authors' `.pth`, pretrained or fine-tuned, or a folder of ours.
-        with_head: Whether the classification head is wanted.
+        source: Local file, folder or Hub id of the authors' `.pth`, pretrained or fine-tuned, or of a folder that this
+            package saved.
+        with_head: Whether the weights of the classification head are wanted, too.
 
     Raises:
-        ValueError: the source cannot be read, or a weight is missing or left over.
+        ValueError: The source cannot be read, or a weight is missing or left over.
     """
     path = locate(source)
     config, weights = read_config(path), read_weights(path)
@@ -56,12 +58,13 @@ def convert_ssamba_state_dict(
     Rename upstream's weights (ssamba, commit 019b276) to ours.
 
     Args:
-        state_dict: Of a pretrained or a fine-tuned model.
-        with_head: Name them for `SsambaForAudioClassification`, head included, instead of `SsambaModel`.
-        for_pretraining: Name them for `SsambaForPreTraining`, prediction heads included.
+        state_dict: Tensors by upstream's names, of a pretrained or a fine-tuned model.
+        with_head: Whether the names are those of `SsambaForAudioClassification`, head included.
+        for_pretraining: Whether they are those of `SsambaForPreTraining`, prediction heads included. With neither
+            they are those of `SsambaModel`.
 
     Raises:
-        ValueError: a weight is missing or unknown.
+        ValueError: A weight is missing or unknown.
     """
     weights = {name.removeprefix("module."): weight for name, weight in state_dict.items()}
     depth = max((int(found[1]) + 1 for name in weights if (found := re.match(r"v\.layers\.(\d+)\.", name))), default=1)
@@ -84,10 +87,14 @@ def convert_ssamba_state_dict(
 
 
 def config_of(weights: Mapping[str, torch.Tensor], depth: int, with_head: bool) -> SsambaConfig:
-    """The configuration that upstream's weights need; the number of positions tells the stride and the window."""
+    """
+    Build the configuration that upstream's weights need.
+
+    The stride and the length of the window are not stored; they follow from the number of positions.
+    """
     hidden_size, positions = weights["v.cls_token"].shape[-1], weights["v.pos_embed"].shape[1] - 1
     inner, state_size = weights["v.layers.0.mixer.A_log"].shape
-    # Patches at stride 16 stand in 8 rows of frequency, those of fine-tuning at stride 10 in 12.
+    # The 128 mel bins hold 8 rows of patches at the stride of 16, and 12 rows at the stride of 10.
     stride = PATCH if "mask_embed" in weights or positions % 12 else FINE_TUNED_STRIDE
     frequencies = (128 - PATCH) // stride + 1
     if positions % frequencies:

@@ -1,7 +1,8 @@
 """
-A pretrained causal language model -> configuration and weights of MAC's `language_model` and `lm_head`.
+Conversion of a pretrained causal language model to the configuration and weights of MAC's `language_model`.
 
-Mamba-1 and Mamba-2 in the form that state-spaces released them, or a causal language model of transformers.
+It takes Mamba-1 and Mamba-2 as state-spaces released them, and the causal language models of transformers. The weights
+of the head become those of MAC's `lm_head`.
 """
 
 from collections.abc import Mapping
@@ -18,11 +19,13 @@ from .weight_files_mac import config_folder, load_strictly, read_config, read_we
 
 
 GPT_NEOX_TOKENS = 50277  # entries of the tokenizer that Mamba and Pythia share; the rows above it are padding
-GPT_NEOX_MAX_ROWS = 50688  # Pythia-12b pads furthest
+GPT_NEOX_MAX_ROWS = 50688  # rows of Pythia-12b, which pads this vocabulary most
 
+# The defaults of mamba-ssm's Mamba-2 layer, for a config.json that leaves these out.
 MAMBA2_DEFAULTS = {"d_state": 128, "headdim": 64, "ngroups": 1, "expand": 2}
 
-# The layers' arguments in mamba-ssm -> `MambaConfig`, `Mamba2Config`. One not listed would need another mixer.
+# Names of the layers' arguments in mamba-ssm and in `MambaConfig` or `Mamba2Config`. A model that sets an argument
+# that is not listed would need another mixer, and is refused.
 SHARED_FIELDS = {
     "bias": "use_bias",
     "conv_bias": "use_conv_bias",
@@ -48,16 +51,20 @@ MAMBA2_FIELDS = SHARED_FIELDS | {
 
 def language_model_config(path: Path) -> tuple[PreTrainedConfig, int | None]:
     """
-    The configuration of a language model on disk, and how many rows of its vocabulary hold tokens if that is known.
+    Read the configuration of a language model on disk.
+
+    Returns:
+        The configuration, and the number of the vocabulary's rows that hold tokens, or None if it is not known.
 
     Raises:
-        ValueError: there is no config.json, or it describes no model that can be loaded.
+        ValueError: There is no config.json, or it describes no model that can be loaded.
     """
     config = read_config(path)
     if not config:
         raise ValueError(f"{config_folder(path)} holds no config.json to say which language model {path} is.")
-    # Not AutoConfig, which would fill the gaps from the defaults of another size. What state-spaces converted to
-    # transformers has both forms' keys, and is in that of transformers.
+    # A config.json in the form of state-spaces is not given to AutoConfig, which would fill its gaps with the defaults
+    # of another size. Models that state-spaces converted to transformers have the keys of both forms; their weights
+    # are in that of transformers, so `hidden_size` decides.
     if "ssm_cfg" in config and "hidden_size" not in config:
         return state_spaces_config(config), config["vocab_size"]
     if "model_type" not in config:
@@ -69,14 +76,14 @@ def language_model_config(path: Path) -> tuple[PreTrainedConfig, int | None]:
 
 def state_spaces_config(original: Mapping[str, Any]) -> MambaConfig | Mamba2Config:
     """
-    A state-spaces config.json -> transformers' configuration; what it leaves out has the defaults of mamba-ssm.
+    Build transformers' configuration from a config.json of state-spaces; what it leaves out is as in mamba-ssm.
 
     Raises:
-        ValueError: layers other than Mamba-1 and Mamba-2, or an option that transformers' do not have.
+        ValueError: Its layers are neither Mamba-1 nor Mamba-2, or have an option that those of transformers lack.
     """
     ssm = dict(original.get("ssm_cfg") or {})
     layer = ssm.pop("layer", "Mamba1")
-    ssm.pop("use_fast_path", None)  # which kernels ran: nothing of the weights
+    ssm.pop("use_fast_path", None)  # this chose the kernels and says nothing of the weights
     if layer not in ("Mamba1", "Mamba2"):
         raise ValueError(
             f"The language model's layers are {layer}; expected Mamba1 or Mamba2 (`ssm_cfg` of its config.json)."
@@ -108,7 +115,7 @@ def state_spaces_config(original: Mapping[str, Any]) -> MambaConfig | Mamba2Conf
 
 
 def first_free_row(config: PreTrainedConfig, num_tokens: int | None) -> int:
-    """The first row of the vocabulary that no token uses; ValueError where none is known."""
+    """Return the first row of the vocabulary that no token uses; a ValueError says that none is known."""
     if num_tokens is None or num_tokens >= config.vocab_size:
         raise ValueError(
             f"Which of the {config.vocab_size} rows of this {config.model_type!r} model's vocabulary `<|audio|>` may "
@@ -119,11 +126,14 @@ def first_free_row(config: PreTrainedConfig, num_tokens: int | None) -> int:
 
 def load_language_model(path: Path, config: PreTrainedConfig) -> tuple[dict[str, torch.Tensor], bool]:
     """
-    A causal language model's float32 weights under MAC's names, and whether its head is its embedding.
+    Read a causal language model's weights in float32.
+
+    Returns:
+        The weights under the names of MAC, and whether the head shares the matrix of the embedding.
 
     Raises:
-        ValueError: transformers has no causal language model of this kind, a weight is missing, left over or of
-            another shape, or the head differs from the embedding that it should be.
+        ValueError: transformers has no causal language model of this kind; a weight is missing, left over or of
+            another shape; or the head differs from the embedding although the configuration ties the two.
     """
     if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
         raise ValueError(f"{path} is a {config.model_type!r} model; expected a causal language model of transformers.")
@@ -138,7 +148,7 @@ def load_language_model(path: Path, config: PreTrainedConfig) -> tuple[dict[str,
 
 
 def mac_state_dict(model: PreTrainedModel, tied: bool) -> dict[str, torch.Tensor]:
-    """The weights of a causal language model as `MacForConditionalGeneration` names them; a tied head is left out."""
+    """Rename a causal language model's weights as `MacForConditionalGeneration` has them, without a tied head."""
     head = model.get_output_embeddings()
     head_name = next(name for name, module in model.named_modules() if module is head)
     prefixes = {f"{head_name}.": "lm_head.", f"{model.base_model_prefix}.": "model.language_model."}

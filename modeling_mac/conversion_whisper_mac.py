@@ -1,4 +1,4 @@
-"""A pretrained Whisper, as released on the Hub -> the configuration and the weights of its encoder as a tower."""
+"""Conversion of a pretrained Whisper, as released on the Hub, to its encoder as an audio tower."""
 
 from dataclasses import fields
 from os import PathLike
@@ -12,13 +12,13 @@ from .weight_files_mac import locate, read_config, read_weights
 
 def load_whisper(source: str | PathLike) -> tuple[WhisperTowerConfig, dict[str, torch.Tensor]]:
     """
-    The encoder of a Whisper: its configuration and weights, for `WhisperTowerModel`.
+    Read the configuration and the weights of a Whisper's encoder, for `WhisperTowerModel`.
 
     Args:
-        source: A local folder or Hub id: a Whisper in transformers' form, or a folder of ours.
+        source: Local folder or Hub id of a Whisper in transformers' form, or of a tower that this package saved.
 
     Raises:
-        ValueError: the source cannot be read, has no config.json of a Whisper, or holds no encoder.
+        ValueError: The source cannot be read, has no config.json of a Whisper, or holds no encoder.
     """
     path = locate(source)
     config, weights = read_config(path), read_weights(path)
@@ -39,7 +39,7 @@ def load_whisper(source: str | PathLike) -> tuple[WhisperTowerConfig, dict[str, 
     return WhisperTowerConfig(**taken), weights
 
 
-# What a released configuration says of its decoder and of the file it came in.
+# Fields of a released configuration that concern the decoder or the file, and not the encoder.
 NOT_THE_ENCODERS = {
     "architectures", "model_type", "transformers_version", "dtype", "is_encoder_decoder", "suppress_tokens",
     "begin_suppress_tokens", "use_cache", "decoder_start_token_id",

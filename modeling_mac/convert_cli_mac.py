@@ -1,5 +1,5 @@
 """
-`mac-convert`: a pretrained EAT and a pretrained language model -> a folder that `from_pretrained` loads.
+The command `mac-convert`, which joins a pretrained EAT and a pretrained language model to a MAC in a folder.
 
     mac-convert --audio worstchan/EAT-base_epoch30_pretrain --language-model state-spaces/mamba2-130m --output mac-130m
 """
@@ -11,7 +11,7 @@ import torch
 from safetensors import SafetensorError
 from transformers import set_seed
 
-# The command is an application on top of both packages; it alone may take a helper of the other one.
+# This command stands above both packages. No other file of this one may take a helper of `processing_mac`.
 from processing_mac.whole_files_mac import write_folder_whole
 
 from .connector_mac import CONNECTORS
@@ -19,7 +19,7 @@ from .modeling_mac import MacForConditionalGeneration
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Convert and save; exits with 1 and a message, leaving no output, if a tower cannot be loaded whole."""
+    """Convert and save; if a tower cannot be loaded whole, exit with 1 and a message and leave no output behind."""
     parser = build_parser()
     options = parser.parse_args(arguments)
     output = options.output
@@ -35,13 +35,13 @@ def main(arguments: list[str] | None = None) -> None:
         )
         with write_folder_whole(output) as partial:
             model.save_pretrained(partial)
-    except (OSError, ValueError, SafetensorError) as error:  # the last: a full disk
+    except (OSError, ValueError, SafetensorError) as error:  # safetensors raises its own error when the disk is full
         parser.exit(1, f"mac-convert: {error}\n")
     print(f"{output}: {model.num_parameters():,} parameters; the connector is untrained.")
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The options and their help."""
+    """Build the parser of the command's options."""
     parser = argparse.ArgumentParser(
         prog="mac-convert",
         description="Join a pretrained EAT encoder and a pretrained language model into a MAC model with a new, "

@@ -1,4 +1,4 @@
-"""MAC (arXiv 2509.15680): EAT encoder -> connector -> Mamba-2 language model -> caption."""
+"""MAC (arXiv 2509.15680): an audio encoder, a connector and a language model (EAT and Mamba-2) that write captions."""
 
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -23,17 +23,19 @@ from .language_model_mac import build_language_model, finish_logits, head_has_bi
 from .linear_mac import as_weight, project
 
 
-ENCODER_BATCH = 32  # windows encoded at a time where no gradient is needed: bounds the memory of hour-long recordings
+# Windows that are encoded at a time where no gradient is needed; this bounds the memory of hour-long recordings.
+ENCODER_BATCH = 32
 
 
 @dataclass
 class MacModelOutput(ModelOutput):
     """
     Args:
-        last_hidden_state: (batch, length, width) of the language model.
-        cache: The language model's cache, whatever its kind.
-        hidden_states, attentions: Of the language model's layers, where asked for and supported.
-        audio_hidden_states: (windows, audio tokens a window, width) what the connector gave.
+        last_hidden_state: Output of the language model, (batch, length, width).
+        cache: Cache of the language model, of the class that it uses.
+        hidden_states: Outputs of the language model's layers, each (batch, length, width), if they were asked for.
+        attentions: Attention weights of its layers, each (batch, heads, length, length), if asked for and supported.
+        audio_hidden_states: Output of the connector, (windows, audio tokens per window, width).
     """
 
     last_hidden_state: torch.Tensor | None = None
@@ -47,9 +49,9 @@ class MacModelOutput(ModelOutput):
 class MacCausalLMOutput(ModelOutput):
     """
     Args:
-        loss: Mean cross-entropy of the labelled tokens.
-        logits: (batch, length, vocabulary); in training with labels only those of the labels, (labels, vocabulary).
-        cache, hidden_states, attentions, audio_hidden_states: As in `MacModelOutput`.
+        loss: Mean cross-entropy of the labelled tokens, in nats.
+        logits: Logits, (batch, length, vocabulary); in training with labels, (labels, vocabulary) of the labels alone.
+        cache, hidden_states, attentions, audio_hidden_states: Fields of `MacModelOutput`.
     """
 
     loss: torch.Tensor | None = None
@@ -73,12 +75,12 @@ class MacPreTrainedModel(PreTrainedModel):
 
     @classmethod
     def is_custom_code(cls) -> bool:
-        """Initialised as transformers' own models are: also modules without weights of their own."""
+        """Say no, so that transformers initialises modules without weights of their own, as in its own models."""
         return False
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
-        """Towers initialise themselves; the rest (connector, head) is ours."""
+        """Initialise the connector and the head; the two towers initialise themselves."""
         if isinstance(module, nn.Linear):
             init.normal_(module.weight, std=self.config.initializer_range)
             if module.bias is not None:
@@ -86,13 +88,14 @@ class MacPreTrainedModel(PreTrainedModel):
 
 
 class MacModel(MacPreTrainedModel):
-    """Encoder, connector and language model without a head."""
+    """The audio encoder, the connector and the language model, without a language-modelling head."""
 
     def __init__(self, config: MacConfig):
         super().__init__(config)
         self.audio_tower = build_audio_tower(config.audio_config)
         self.connector = CONNECTORS[config.connector_type](config)
         self.language_model = build_language_model(config.text_config)
+        # Private, but asked by `generate`: with a state, it must not offer to roll tokens back (assisted decoding).
         self._is_stateful = self.language_model._is_stateful
         self.post_init()
 
@@ -108,23 +111,24 @@ class MacModel(MacPreTrainedModel):
         Encode windows of log-mel, (windows, frames, mel bins).
 
         Returns:
-            `last_hidden_state`: the encoder's (windows, 1 + patches, dim), and its `hidden_states` and `attentions`;
-            `pooler_output`: the connector's (windows, audio tokens a window, width of the language model).
+            `last_hidden_state` of the encoder, (windows, 1 + patches, dim), with its `hidden_states` and `attentions`,
+            and as `pooler_output` that of the connector, (windows, audio tokens per window, language model's width).
         """
-        exporting = torch.compiler.is_exporting()  # in an exported graph the number of windows stays open
+        exporting = torch.compiler.is_exporting()  # an exported graph must not depend on the number of windows
         if not (exporting or kwargs or torch.is_grad_enabled()) and len(input_features) > ENCODER_BATCH:
             parts = [self.get_audio_features(part, return_dict=True) for part in input_features.split(ENCODER_BATCH)]
             return BaseModelOutputWithPooling(
                 last_hidden_state=torch.cat([part.last_hidden_state for part in parts]),
                 pooler_output=torch.cat([part.pooler_output for part in parts]),
             )
-        # A frozen encoder keeps no activations, also where activation checkpointing marks every embedding as learning.
+        # Activation checkpointing marks the output of every embedding as requiring a gradient; a frozen encoder must
+        # keep no activations all the same.
         learns = input_features.requires_grad or any(weight.requires_grad for weight in self.audio_tower.parameters())
         with nullcontext() if learns else torch.no_grad():
             encoded = self.audio_tower(input_features, return_dict=True, **kwargs)
         return BaseModelOutputWithPooling(
             last_hidden_state=encoded.last_hidden_state,
-            pooler_output=self.connector(encoded.last_hidden_state[:, 1:]),
+            pooler_output=self.connector(encoded.last_hidden_state[:, 1:]),  # all but the summary token
             hidden_states=encoded.hidden_states,
             attentions=encoded.attentions,
         )
@@ -134,7 +138,7 @@ class MacModel(MacPreTrainedModel):
     ) -> torch.Tensor:
         """Put the audio embeddings, in order, where `<|audio|>` or its embedding stands; the counts must agree."""
         if input_ids is not None:
-            is_audio = input_ids == self.config.audio_token_id
+            is_audio = input_ids == self.config.audio_token_id  # (batch, length)
         else:
             placeholder = torch.tensor(self.config.audio_token_id, device=inputs_embeds.device)
             is_audio = (inputs_embeds == self.get_input_embeddings()(placeholder)).all(-1)
@@ -151,7 +155,7 @@ class MacModel(MacPreTrainedModel):
         )
 
     def check_no_audio(self, input_ids: torch.Tensor) -> None:
-        """Refuse a text whose audio was forgotten."""
+        """Refuse a text, (batch, length), that holds `<|audio|>` although no audio came with it."""
         is_audio = input_ids == self.config.audio_token_id
         torch_compilable_check(
             ~is_audio.any(),
@@ -174,21 +178,20 @@ class MacModel(MacPreTrainedModel):
     ) -> MacModelOutput:
         """
         Args:
-            input_ids: (batch, length) text with `<|audio|>` placeholders.
-            input_features: (windows of all clips, frames, mel bins) log-mel.
-            audio_num_windows: (clips,) windows of each clip; one each if None.
-            attention_mask: (batch, length), 0 at padding.
-            position_ids: For language models that have positions; if None, counted from the mask or the cache.
-            cache: Cache of a previous call.
-            inputs_embeds: (batch, length, width) instead of `input_ids`, as `get_input_embeddings` gives them.
-            encoder_hidden_states: (windows, 1 + patches, dim) the encoder's output, if computed earlier, instead of
-                `input_features`.
+            input_ids: Token ids of the text with its `<|audio|>` placeholders, (batch, length).
+            input_features: Log-mel windows of all clips, one clip after the other, (windows, frames, mel bins).
+            audio_num_windows: Number of windows of each clip, (clips,); one each if None.
+            attention_mask: Mask of the tokens, (batch, tokens in the cache + length), 0 at padding.
+            position_ids: Positions, (batch, length), for a language model that has them; counted by default.
+            cache: Cache that a previous call returned.
+            inputs_embeds: Embeddings of the text, (batch, length, width), instead of `input_ids`.
+            encoder_hidden_states: Output of the encoder, (windows, 1 + patches, dim), instead of `input_features`.
             use_cache: Whether to return the cache.
 
         Raises:
-            ValueError: audio without text, text without its audio, audio given twice, or counts of windows or audio
-                tokens that do not match; padding after a kept state, or packed sequences for a language model that
-                would join them.
+            ValueError: There is audio without text, text without its audio or audio twice; numbers of windows or of
+                audio tokens do not match; padding follows a kept state; or packed sequences came for a language model
+                that would read them as one.
         """
         if (input_ids is None) == (inputs_embeds is None):
             raise ValueError("Give exactly one of `input_ids` and `inputs_embeds`.")
@@ -221,7 +224,7 @@ class MacModel(MacPreTrainedModel):
 
 
 def check_num_windows(input_features: torch.Tensor, audio_num_windows: torch.Tensor | None) -> None:
-    """Refuse windows that belong to no clip, or clips without their windows."""
+    """Refuse windows, (windows, ...), whose number is not the sum of the clips' windows, (clips,)."""
     if audio_num_windows is None:
         return
     torch_compilable_check(
@@ -234,7 +237,7 @@ def check_num_windows(input_features: torch.Tensor, audio_num_windows: torch.Ten
 
 
 class MacForConditionalGeneration(MacPreTrainedModel, MacGenerationMixin):
-    """MAC with its language-modelling head: audio and a prompt in, a caption out."""
+    """MAC with its language-modelling head; `generate` maps audio and a prompt to a caption."""
 
     _tp_plan = {"lm_head": "colwise_gather_output"}
 
@@ -263,18 +266,19 @@ class MacForConditionalGeneration(MacPreTrainedModel, MacGenerationMixin):
         Build a model from a pretrained encoder and a pretrained language model; only the connector is new.
 
         Args:
-            audio: EAT: a local file, folder or Hub id; original fairseq `.pt` or released safetensors.
-            language_model: Mamba-2 (original state-spaces or transformers form) or another causal LM of transformers.
-            dtype: Of the weights, whatever the files hold.
-            audio_token_id: The vocabulary's row for `<|audio|>`; known for the GPT-NeoX vocabulary only.
+            audio: Local file, folder or Hub id of an EAT (fairseq's `.pt` or released safetensors), SSAMBA or Whisper.
+            language_model: Local file, folder or Hub id of a Mamba-2 (in the original state-spaces or transformers'
+                form) or of another causal language model of transformers.
+            dtype: Number type that the weights get, whatever the files hold.
+            audio_token_id: Row of the vocabulary for `<|audio|>`; needed outside of the GPT-NeoX vocabulary.
             config: Further fields of `MacConfig`, such as `connector_type`.
 
         Raises:
-            ValueError: a weight of a tower is missing or left over, or a file could run code.
-            ImportError: the class comes from a saved folder, and the package is not installed.
+            ValueError: A weight of a tower is missing or left over, or a file could run code.
+            ImportError: The class comes from a saved folder, and the package is not installed.
         """
-        # Conversion stays at home: a saved folder brings the code of inference alone, and the loader of remote code
-        # would want every file that an import line names.
+        # Looked up by name and not imported at the top: a saved folder holds the code of inference alone, and the
+        # loader of remote code would ask for every file that an import line names.
         try:
             conversion = import_module("modeling_mac.conversion_mac")
         except ModuleNotFoundError as error:
@@ -322,11 +326,12 @@ class MacForConditionalGeneration(MacPreTrainedModel, MacGenerationMixin):
     ) -> MacCausalLMOutput:
         """
         Args:
-            labels: (batch, length) token ids to predict, -100 where none is; shifted inside.
-            logits_to_keep: Compute the logits of the last so many positions only (0: all).
-            num_items_in_batch: Labelled tokens of the whole global batch, from the Trainer.
-            kwargs: `shift_labels`, the labels already shifted, as sequence-parallel training needs them, replaces
-                `labels`. It is not named: the Trainer would ask for both, and evaluate without a loss.
+            labels: Token ids to predict, (batch, length), -100 where there is none; they are shifted here.
+            logits_to_keep: Number of last positions whose logits are computed; 0 computes all.
+            num_items_in_batch: Number of labelled tokens in the whole global batch, which the Trainer passes.
+            kwargs: `shift_labels`, labels that are shifted already, as sequence-parallel training needs them, instead
+                of `labels`. The signature does not name it, for the Trainer would then ask for both labels and
+                evaluate without a loss.
 
         The other arguments are those of `MacModel.forward`. In training, logits are computed only where a label is.
         """
@@ -346,8 +351,8 @@ class MacForConditionalGeneration(MacPreTrainedModel, MacGenerationMixin):
         if labels is not None and shift_labels is None:
             shift_labels = nn.functional.pad(labels[:, 1:], (0, 1), value=-100)
         if shift_labels is not None and self.training:
-            logits_to_keep = shift_labels != -100
-            shift_labels = shift_labels[logits_to_keep]
+            logits_to_keep = shift_labels != -100  # (batch, length)
+            shift_labels = shift_labels[logits_to_keep]  # (labels,)
         hidden_states = slice_logits_to_keep(outputs.last_hidden_state, logits_to_keep)
         logits = project(self.lm_head, as_weight(hidden_states, self.lm_head))
         logits = finish_logits(self.config.text_config, logits)
@@ -370,7 +375,7 @@ class MacForConditionalGeneration(MacPreTrainedModel, MacGenerationMixin):
         )
 
 
-# Where the Trainer smooths labels it takes the loss out of the model, and shifts the labels of the classes named here.
+# With label smoothing the Trainer computes the loss itself, and it shifts the labels of the classes named here only.
 MODEL_FOR_CAUSAL_LM_MAPPING_NAMES["mac"] = MacForConditionalGeneration.__name__
 
 __all__ = ["MacForConditionalGeneration", "MacModel", "MacPreTrainedModel"]

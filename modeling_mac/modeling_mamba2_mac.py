@@ -1,8 +1,9 @@
 """
 The Mamba-2 backbone: transformers' `Mamba2Model` (same config, cache and state dict) with a mixer on our own scan.
 
-CUDA tensors go to mamba-ssm and causal-conv1d where both are installed, all others to `ssd_scan`. `out_proj` is always
-called as a module: the fused training kernel of mamba-ssm reads its weight directly, past any LoRA on it.
+CUDA tensors go to the kernels of mamba-ssm and causal-conv1d where both are installed, all others to `ssd_scan`. The
+fused training kernel of mamba-ssm is not used: it reads the weight of `out_proj` directly and so passes over any LoRA
+on it. Here `out_proj` is always called as a module.
 """
 
 import math
@@ -29,13 +30,14 @@ from .linear_mac import project
 from .ssd_mac import ssd_scan, ssd_step, step_size
 
 
-# Tokens that go through a layer at a time on a CPU, where nothing is kept for training: small tensors stay in caches.
+# Tokens that go through a layer at a time on a CPU where nothing is kept for training. Tensors of this length stay in
+# the caches of the processor.
 PIECE = 1024
 EXPONENTS = ("A_log", "dt_bias")  # half precision would change how long the state lasts
 
 
 class CudaKernels(NamedTuple):
-    """The compiled functions that serve CUDA tensors."""
+    """The functions of mamba-ssm and causal-conv1d that serve CUDA tensors."""
 
     chunk_scan: Callable
     state_update: Callable
@@ -46,7 +48,7 @@ class CudaKernels(NamedTuple):
 
 @lru_cache
 def cuda_kernels() -> CudaKernels | None:
-    """mamba-ssm's and causal-conv1d's functions; None unless both are installed."""
+    """Look up the functions of mamba-ssm and causal-conv1d; None unless both packages are installed."""
     try:
         from causal_conv1d import causal_conv1d_fn, causal_conv1d_update
         from mamba_ssm.ops.selective_scan_interface import selective_scan_fn
@@ -64,23 +66,23 @@ def cuda_kernels() -> CudaKernels | None:
 
 
 def kernels_for(tensor: torch.Tensor) -> CudaKernels | None:
-    """The kernels that may run on this tensor's device."""
+    """Return the kernels that can run on this tensor's device, if there are any."""
     return cuda_kernels() if tensor.is_cuda else None
 
 
 def mask_padding(hidden_states: torch.Tensor, attention_mask: torch.Tensor | None) -> torch.Tensor:
-    """Zero the padded tokens, so that they add nothing to the state."""
+    """Zero the padded tokens of (batch, length, width) by a mask (batch, length), so that no state takes them in."""
     return hidden_states if attention_mask is None else hidden_states * attention_mask.unsqueeze(-1).to(hidden_states)
 
 
 def inverse_rms(tensor: torch.Tensor, epsilon: float) -> torch.Tensor:
-    """1 / root mean square over the last axis, kept as an axis of one."""
+    """Return 1 / root mean square over the last axis, (..., width) -> (..., 1)."""
     norm = torch.linalg.vector_norm(tensor, dim=-1, keepdim=True)
     return (norm.square() / tensor.shape[-1] + epsilon).rsqrt()
 
 
 class RMSNorm(Mamba2RMSNorm):
-    """transformers' norm in fewer passes over memory."""
+    """The RMSNorm of transformers, computed in fewer passes over memory."""
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
         normed = hidden_states.float()
@@ -89,17 +91,17 @@ class RMSNorm(Mamba2RMSNorm):
 
 
 class GatedRMSNorm(MambaRMSNormGated):
-    """SiLU gate, then a norm over each group of channels; in fewer passes over memory."""
+    """A SiLU gate and then an RMSNorm over each group of channels, computed in fewer passes over memory."""
 
     def forward(self, hidden_states: torch.Tensor, gate: torch.Tensor) -> torch.Tensor:
         gated = hidden_states.float() * nn.functional.silu(gate.float())
-        groups = gated.unflatten(-1, (-1, self.group_size))
+        groups = gated.unflatten(-1, (-1, self.group_size))  # (batch, length, groups, group size)
         normed = (groups * inverse_rms(groups, self.variance_epsilon)).flatten(-2)
         return self.weight * normed.to(hidden_states.dtype)
 
 
 class StateSpaceMixer:
-    """What the mixers of Mamba-1 and Mamba-2 share: long inputs in pieces, and the convolution before the scan."""
+    """The shared part of the mixers of Mamba-1 and Mamba-2: long inputs in pieces, and the convolution."""
 
     layer_idx: int
     conv_kernel_size: int
@@ -118,10 +120,13 @@ class StateSpaceMixer:
     ) -> torch.Tensor:
         """
         Args:
-            hidden_states: (batch, length, hidden_size).
-            cache: The convolution and state-space states of the layers, read and updated.
-            attention_mask: (batch, length), 0 at padding.
-            seq_idx: (batch, length) int32, which packed sequence a token belongs to.
+            hidden_states: Normalised tokens, (batch, length, hidden_size).
+            cache: Cache with the convolution's and the scan's states of all layers, which is read and updated.
+            attention_mask: Mask of these tokens, (batch, length), 0 at padding.
+            seq_idx: Number of the packed sequence that each token belongs to, (batch, length) int32.
+
+        Returns:
+            Mixed tokens, (batch, length, hidden_size).
         """
         length = hidden_states.shape[1]
         in_pieces = cache is not None and seq_idx is None and not torch.is_grad_enabled()
@@ -141,10 +146,10 @@ class StateSpaceMixer:
         seq_idx: torch.Tensor | None,
     ) -> torch.Tensor:
         """`forward` on tokens that follow those in the cache."""
-        raise NotImplementedError
+        raise NotImplementedError  # the subclasses define it
 
     def convolve(self, conv_input: torch.Tensor, cache: Cache | None, seq_idx: torch.Tensor | None) -> torch.Tensor:
-        """Depthwise causal convolution over time and SiLU, (batch, length, channels) -> same."""
+        """Apply the depthwise causal convolution over time and SiLU: (batch, length, channels) -> the same shape."""
         length, kernel = conv_input.shape[1], self.conv_kernel_size
         kernels, weight, bias = kernels_for(conv_input), self.conv1d.weight.squeeze(1), self.conv1d.bias
         decoding = (
@@ -164,14 +169,15 @@ class StateSpaceMixer:
         if cache is not None:
             conv_input = cache.update_conv_state(
                 conv_input.mT, self.layer_idx, conv_kernel_size=kernel
-            ).mT  # what lies before it in the cache has been put in front
-        if seq_idx is not None:  # the cache's tokens belong to the first sequence
+            ).mT  # the tokens that the cache holds, if there are any, now stand in front of those of this call
+        if seq_idx is not None:  # the tokens from the cache belong to the first sequence
             context = seq_idx[:, :1].expand(-1, conv_input.shape[1] - length)
             seq_idx = torch.cat([context, seq_idx], dim=1)
         if kernels is not None:
             output = kernels.conv(conv_input.mT, weight, bias, activation=self.activation, seq_idx=seq_idx)
             return output[..., -length:].mT
         missing = max(length + kernel - 1 - conv_input.shape[1], 0)
+        # (batch, kernel - 1 + length, channels)
         padded = nn.functional.pad(conv_input[:, 1 - kernel - length :], (0, 0, missing, 0))
         if seq_idx is not None:
             seq_idx = nn.functional.pad(seq_idx[:, 1 - kernel - length :], (missing, 0))
@@ -179,7 +185,7 @@ class StateSpaceMixer:
 
 
 class Mamba2MacMixer(StateSpaceMixer, Mamba2Mixer):
-    """The token mixer: in_proj -> causal convolution -> state-space scan -> gated norm -> out_proj."""
+    """The token mixer of Mamba-2: in_proj, causal convolution, state-space scan, gated norm, out_proj."""
 
     def __init__(self, config: Mamba2Config, layer_idx: int, initialize_mixer_weights: bool = True):
         super().__init__(config, layer_idx, initialize_mixer_weights)
@@ -204,10 +210,11 @@ class Mamba2MacMixer(StateSpaceMixer, Mamba2Mixer):
         conv_output = mask_padding(conv_output, attention_mask)
         state_width = self.n_groups * self.ssm_state_size
         x, B, C = conv_output.split([self.intermediate_size, state_width, state_width], dim=-1)
-        x = x.unflatten(-1, (self.num_heads, self.head_dim))
+        x = x.unflatten(-1, (self.num_heads, self.head_dim))  # (batch, length, heads, head_dim)
+        # B and C: (batch, length, groups, state)
         B, C = (projection.unflatten(-1, (self.n_groups, self.ssm_state_size)) for projection in (B, C))
         learns = x.requires_grad or (state is not None and state.requires_grad)
-        # An exported graph loses what is written through views of its inputs, as the step does.
+        # The step writes into the cached state through a view, which an exported graph would lose.
         in_place = not (learns or torch.compiler.is_exporting())
         if state is not None and x.shape[1] == 1 and in_place:
             y = self.step(state, x[:, 0], dt[:, 0], B[:, 0], C[:, 0]).unsqueeze(1)
@@ -227,7 +234,12 @@ class Mamba2MacMixer(StateSpaceMixer, Mamba2Mixer):
         state: torch.Tensor | None,
         seq_idx: torch.Tensor | None,
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Many tokens: (batch, length, heads, head_dim) outputs and the final state."""
+        """
+        Read any number of tokens.
+
+        Returns:
+            The outputs, (batch, length, heads, head_dim), and the final state, (batch, heads, head_dim, state).
+        """
         A = -torch.exp(self.A_log.float())
         kernels = kernels_for(x)
         if kernels is None:
@@ -243,13 +255,13 @@ class Mamba2MacMixer(StateSpaceMixer, Mamba2Mixer):
     def step(
         self, state: torch.Tensor, x: torch.Tensor, dt: torch.Tensor, B: torch.Tensor, C: torch.Tensor
     ) -> torch.Tensor:
-        """One token: (batch, heads, head_dim) output; the cached state changes in place."""
+        """Read one token, (batch, heads, head_dim) -> the same shape, and change the cached state in place."""
         A = -torch.exp(self.A_log.float())
         kernels = kernels_for(x)
         if kernels is None:
             return ssd_step(state, x, dt, A, B, C, D=self.D, dt_bias=self.dt_bias, dt_limit=self.time_step_limit)
         head_dim, state_size = self.head_dim, self.ssm_state_size
-        limited = tuple(self.time_step_limit) != (0.0, math.inf)  # of limits the kernel knows nothing
+        limited = tuple(self.time_step_limit) != (0.0, math.inf)  # the kernel has no limits: they are applied before
         dt = step_size(dt, self.dt_bias, self.time_step_limit) if limited else dt
         return kernels.state_update(
             state,
@@ -279,7 +291,7 @@ class Mamba2MacModel(Mamba2Model):
 
     @classmethod
     def is_custom_code(cls) -> bool:
-        """Initialised as transformers' own models are: also modules without weights of their own."""
+        """Say no, so that transformers initialises modules without weights of their own, as in its own models."""
         return False
 
     def get_correct_attn_implementation(self, *args: Any, **kwargs: Any) -> str:
@@ -294,7 +306,7 @@ class Mamba2MacModel(Mamba2Model):
         use_cache: bool | None = None,
         **kwargs,
     ) -> tuple | Mamba2Output:
-        """As `Mamba2Model.forward`; a cache that it makes is a `StateCache`."""
+        """Run `Mamba2Model.forward`, but with a `StateCache` where a new cache is made."""
         use_cache = use_cache if use_cache is not None else self.config.use_cache and not self.training
         if use_cache and cache is None and not (self.gradient_checkpointing and self.training):
             cache = StateCache(self.config)

@@ -1,9 +1,10 @@
 """
 The Mamba-1 backbones, Mamba and Falcon-Mamba: transformers' models (same config and state dict) on our own scan.
 
-CUDA tensors go to mamba-ssm and causal-conv1d where both are installed, all others to `selective_scan`. Stock Mamba-1
-forgets its state when several tokens are read on from a cache, and reads the weight of `dt_proj` past any LoRA on it;
-here the scan takes the state, and every projection is called as a module.
+CUDA tensors go to the kernels of mamba-ssm and causal-conv1d where both are installed, all others to `selective_scan`.
+Two faults of transformers' mixer are avoided. It forgets its state when several tokens follow a cache, but here the
+scan starts from the state. And it reads the weight of `dt_proj` directly, passing over any LoRA on it, but here every
+projection is called as a module.
 """
 
 import torch
@@ -22,7 +23,7 @@ from .ssd_mac import no_autocast
 
 
 class MambaMacMixer(StateSpaceMixer, MambaMixer):
-    """The token mixer: in_proj -> causal convolution -> x_proj, dt_proj -> selective scan -> gate -> out_proj."""
+    """The token mixer of Mamba-1: in_proj, causal convolution, x_proj and dt_proj, selective scan, gate, out_proj."""
 
     def __init__(self, config: MambaConfig, layer_idx: int):
         super().__init__(config, layer_idx, initialize_mixer_weights=False)
@@ -37,13 +38,13 @@ class MambaMacMixer(StateSpaceMixer, MambaMixer):
         """`forward` on tokens that follow those in the cache."""
         state = cache.get_recurrent_state(self.layer_idx, state_idx=0) if cache is not None else None
         conv_input, gate = project(self.in_proj, mask_padding(hidden_states, attention_mask)).chunk(2, dim=-1)
-        u = mask_padding(self.convolve(conv_input, cache, seq_idx), attention_mask)
+        u = mask_padding(self.convolve(conv_input, cache, seq_idx), attention_mask)  # (batch, length, channels)
         sizes = [self.time_step_rank, self.ssm_state_size, self.ssm_state_size]
         dt, B, C = self.norm_selection(*project(self.x_proj, u).split(sizes, dim=-1))
         with no_autocast(u):
-            dt = self.dt_proj(dt.to(self.dt_proj.weight.dtype))
+            dt = self.dt_proj(dt.to(self.dt_proj.weight.dtype))  # (batch, length, channels), in float32
         learns = u.requires_grad or (state is not None and state.requires_grad)
-        # An exported graph loses what is written through views of its inputs, as the step does.
+        # The step writes into the cached state through a view, which an exported graph would lose.
         in_place = not (learns or torch.compiler.is_exporting())
         if state is not None and u.shape[1] == 1 and in_place:
             y = self.step(state, u[:, 0], dt[:, 0], B[:, 0], C[:, 0]).unsqueeze(1)
@@ -56,7 +57,7 @@ class MambaMacMixer(StateSpaceMixer, MambaMixer):
     def norm_selection(
         self, dt: torch.Tensor, B: torch.Tensor, C: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """What x_proj selects, (batch, length, dt_rank | state | state), on its way to the scan."""
+        """Leave what x_proj selects as it is: dt, (batch, length, dt_rank), and B and C, (batch, length, state)."""
         return dt, B, C
 
     def scan(
@@ -68,10 +69,15 @@ class MambaMacMixer(StateSpaceMixer, MambaMixer):
         state: torch.Tensor | None,
         seq_idx: torch.Tensor | None,
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Many tokens: (batch, length, channels) outputs and the final state, (batch, channels, state)."""
+        """
+        Read any number of tokens.
+
+        Returns:
+            The outputs, (batch, length, channels), and the final state, (batch, channels, state).
+        """
         A = -torch.exp(self.A_log.float())
         kernels = kernels_for(u)
-        if kernels is None or state is not None or seq_idx is not None:  # of which the kernel knows nothing
+        if kernels is None or state is not None or seq_idx is not None:  # the kernel takes neither of the latter
             return selective_scan(u, dt, A, B, C, D=self.D, initial_state=state, seq_idx=seq_idx)
         # The kernel takes the step size in the dtype of `u`, and adds a bias to it in float32.
         bias = self.dt_proj.bias.float()
@@ -84,7 +90,7 @@ class MambaMacMixer(StateSpaceMixer, MambaMixer):
     def step(
         self, state: torch.Tensor, u: torch.Tensor, dt: torch.Tensor, B: torch.Tensor, C: torch.Tensor
     ) -> torch.Tensor:
-        """One token: (batch, channels) output; the cached state changes in place."""
+        """Read one token, (batch, channels) -> the same shape, and change the cached state in place."""
         A = -torch.exp(self.A_log.float())
         kernels = kernels_for(u)
         if kernels is None:
@@ -93,7 +99,7 @@ class MambaMacMixer(StateSpaceMixer, MambaMixer):
 
 
 class FalconMambaMacMixer(MambaMacMixer):
-    """Falcon-Mamba's, which norms what is selected."""
+    """The token mixer of Falcon-Mamba, which applies an RMSNorm without weights to dt, B and C."""
 
     def norm_selection(
         self, dt: torch.Tensor, B: torch.Tensor, C: torch.Tensor
@@ -103,7 +109,7 @@ class FalconMambaMacMixer(MambaMacMixer):
 
 
 class SelectiveBlock(GradientCheckpointingLayer):
-    """Norm, mixer, residual; unlike the stock blocks it tells its mixer of packed sequences."""
+    """A norm, a mixer and a residual; unlike the block of transformers it passes `seq_idx` on to its mixer."""
 
     def __init__(self, config: MambaConfig, mixer: MambaMacMixer):
         super().__init__()
@@ -124,13 +130,14 @@ class SelectiveBlock(GradientCheckpointingLayer):
 
 
 class MambaMacModel(MambaModel):
-    """`MambaModel` on our scan; weights and config are interchangeable."""
+    """`MambaModel` on the scan of this package; weights and config are interchangeable."""
 
     mixer_class = MambaMacMixer
-    # The state's decay rates and step sizes stand in an exponent: half precision changes how long it lasts.
+    # Decay rates and step sizes stand in an exponent: rounded to half precision they would change how long the state
+    # lasts.
     _keep_in_fp32_modules_strict = {"A_log", "dt_proj"}
     _no_split_modules = ["SelectiveBlock"]
-    # It has no attention: whatever the encoder beside it takes may be named.
+    # This model has no attention, so it supports any implementation that the user names for the encoder beside it.
     _supports_sdpa = _supports_flash_attn = _supports_flex_attn = _supports_attention_backend = True
 
     def __init__(self, config: MambaConfig):
@@ -142,7 +149,7 @@ class MambaMacModel(MambaModel):
 
     @classmethod
     def is_custom_code(cls) -> bool:
-        """Initialised as transformers' own models are: also modules without weights of their own."""
+        """Say no, so that transformers initialises modules without weights of their own, as in its own models."""
         return False
 
     def forward(
@@ -158,13 +165,13 @@ class MambaMacModel(MambaModel):
         **kwargs,
     ) -> tuple | MambaOutput:
         """
-        As `MambaModel.forward`, and for packed sequences.
+        Run the model as `MambaModel.forward` does; packed sequences may be given, too.
 
         Args:
-            attention_mask: (batch, length), 0 at padding; of the tokens of this call.
-            seq_idx: (batch, length) int32, which packed sequence a token belongs to.
+            attention_mask: Mask of the tokens of this call, (batch, length), 0 at padding.
+            seq_idx: Number of the packed sequence that each token belongs to, (batch, length) int32.
 
-        The other arguments are those of `MambaModel.forward`; a cache that it makes is a `StateCache`.
+        The other arguments are those of `MambaModel.forward`. A cache that is made here is a `StateCache`.
         """
         if (input_ids is None) == (inputs_embeds is None):
             raise ValueError("Give exactly one of `input_ids` and `inputs_embeds`.")
@@ -190,7 +197,7 @@ class MambaMacModel(MambaModel):
 
 
 class FalconMambaMacModel(MambaMacModel):
-    """`FalconMambaModel` on our scan; weights and config are interchangeable."""
+    """`FalconMambaModel` on the scan of this package; weights and config are interchangeable."""
 
     config: FalconMambaConfig
     mixer_class = FalconMambaMacMixer

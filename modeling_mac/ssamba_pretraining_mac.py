@@ -1,8 +1,9 @@
 """
-SSAMBA's pretraining (the scheme of SSAST, arXiv 2110.09784): masked patches are told apart and put back.
+SSAMBA's pretraining, in the scheme of SSAST (arXiv 2110.09784): masked patches are told apart and reconstructed.
 
-The masked patches' cells are the targets. One head must find, among all masked patches of its clip, the one that a
-token stands for; the other must give its cells. It does not travel with a model: inference needs none of it.
+The targets are the log-mel cells of the masked patches. One head must find, among all masked patches of a window, the
+one that a token stands for, and the other head must give its cells. This file is not saved with a model, since
+inference does not need it.
 """
 
 import random
@@ -18,16 +19,17 @@ from .configuration_mac import SsambaConfig
 from .modeling_ssamba import SsambaModel, SsambaPreTrainedModel
 
 
-RECONSTRUCTION_WEIGHT = 10.0
+RECONSTRUCTION_WEIGHT = 10.0  # of the reconstruction in the loss, as in SSAST
 
 
 @dataclass
 class SsambaPreTrainingOutput(ModelOutput):
     """
     Args:
-        loss: Contrastive + 10 * reconstruction.
-        contrastive, reconstruction: The two, means over all masked patches.
-        accuracy: Share of masked patches whose own token fits them best.
+        loss: Sum of both losses, contrastive + 10 * reconstruction.
+        contrastive: Cross-entropy of finding the own patch, in nats, a mean over all masked patches.
+        reconstruction: Mean squared error of the cells of all masked patches.
+        accuracy: Share of the masked patches whose own token fits them best, from 0 to 1.
     """
 
     loss: torch.Tensor | None = None
@@ -38,13 +40,19 @@ class SsambaPreTrainingOutput(ModelOutput):
 
 def draw_mask(count: int, times: int, frequencies: int, generator: random.Random) -> list[int]:
     """
-    Indices `f * times + t` of the patches to mask in one window, as upstream draws them, rising.
+    Draw the patches to mask in one window, as upstream does it, as rising indices `f * times + t`.
 
-    Square clusters of one side, 3 to 5, until more than `count` patches are hit; of these the first. Patch 0 is never
-    masked, and a cluster that passes the end of a row goes on in the next.
+    Square clusters are drawn, all of one side of 3 to 5 patches, until they hold more than `count` patches; the first
+    `count` of these are taken. Patch 0 is never masked. A cluster that passes the end of a row goes on in the next.
+
+    Args:
+        count: Number of patches to mask.
+        times: Number of patches along the time.
+        frequencies: Number of patches along the frequency.
+        generator: Source of the random choices.
 
     Raises:
-        ValueError: so many patches cannot be masked.
+        ValueError: So many patches cannot be masked.
     """
     patches = times * frequencies
     if not 0 < count < patches - 1:
@@ -91,9 +99,9 @@ class SsambaForPreTraining(SsambaPreTrainedModel):
         """
         Args:
             input_features: Normalised log-mel windows, (windows, frames, 128).
-            contrastive_mask: (windows, masked) indices of `draw_mask`.
-            reconstruction_mask: The same for the second loss, in a pass of its own as upstream has it; the first mask
-                and the same pass if None.
+            contrastive_mask: Indices of the patches masked for the contrastive loss, (windows, masked).
+            reconstruction_mask: Indices of those masked for the reconstruction, (windows, masked), which then takes a
+                second pass, as upstream; if None, both losses share the first mask and one pass.
         """
         patches = self.patches(input_features)
         tokens = self.masked_tokens(input_features, contrastive_mask)
@@ -113,12 +121,12 @@ class SsambaForPreTraining(SsambaPreTrainedModel):
         )
 
     def patches(self, input_features: torch.Tensor) -> torch.Tensor:
-        """The cells of every patch, (windows, frequencies * times, patch_size ** 2), frequency before time."""
+        """Cut the windows into the cells of every patch, (windows, frequencies * times, patch_size ** 2)."""
         side = self.config.patch_size
         return nn.functional.unfold(input_features.mT.unsqueeze(1), side, stride=side).mT
 
     def masked_tokens(self, input_features: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        """The encoder's tokens of the masked patches, (windows, masked, hidden_size)."""
+        """Encode the windows with masked patches and return the tokens of these, (windows, masked, hidden_size)."""
         tokens = self.ssamba(input_features, mask, self.mask_embed, return_dict=True).last_hidden_state[:, 1:]
         frequencies = self.config.grid[1]
         frequency_major = tokens.unflatten(1, (-1, frequencies)).transpose(1, 2).flatten(1, 2)
@@ -126,7 +134,7 @@ class SsambaForPreTraining(SsambaPreTrainedModel):
 
 
 def pick(tokens: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
-    """(windows, tokens, width) at (windows, picked)."""
+    """Take the tokens at `index`: (windows, tokens, width) at (windows, picked) -> (windows, picked, width)."""
     return tokens.gather(1, index.unsqueeze(-1).expand(-1, -1, tokens.shape[2]))
 
 

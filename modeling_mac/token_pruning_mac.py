@@ -1,8 +1,8 @@
 """
-TopK token pruning (arXiv 2504.01690): inside some blocks, only the patches that attention looks at most go on.
+TopK token pruning (arXiv 2504.01690): some blocks pass on only the patches that attention looks at most.
 
-Differs from the published code in one point: kept patches stay in the order of time, not of falling score, so that
-what comes after can still read them as a sequence or put them back on their grid.
+This differs from the published code in one point. Kept patches stay in the order of time and are not sorted by score,
+so that later layers can still read them as a sequence or put them back on their grid.
 """
 
 import math
@@ -14,20 +14,23 @@ def patch_scores(
     query: torch.Tensor, key: torch.Tensor, scaling: float, score: str, summary_tokens: int = 1
 ) -> torch.Tensor:
     """
-    How much a block's attention looks at each patch.
+    Score each patch by the attention that a block pays to it.
 
     Args:
-        query, key: (windows, heads, summary tokens + patches, head dim).
-        scaling: Of their products, before the softmax.
-        score: "cls": attention that the first token pays (AST); "mean": what all patches pay, on average (AudioMAE).
-        summary_tokens: Tokens in front of the patches, which have no score.
+        query: Queries of the block, (windows, heads, summary tokens + patches, head dim).
+        key: Keys of the block, in the same shape.
+        scaling: Factor of the products of queries and keys, before the softmax.
+        score: Whose attention counts: "cls" for that of the first token (as for AST), "mean" for the average over all
+            patches (as for AudioMAE).
+        summary_tokens: Number of tokens in front of the patches, which get no score.
 
     Returns:
-        (windows, patches) mean over the heads.
+        Score of every patch, (windows, patches), the mean over the heads.
     """
     rows = query[:, :, :1] if score == "cls" else query[:, :, summary_tokens:]
+    # (windows, heads, 1 or patches, summary tokens + patches)
     attention = (rows @ key.transpose(2, 3) * scaling).softmax(dim=-1, dtype=torch.float32)
-    return attention[..., summary_tokens:].mean(dim=(1, 2))
+    return attention[..., summary_tokens:].mean(dim=(1, 2))  # (windows, patches)
 
 
 def patch_statistics(input_features: torch.Tensor, patch_size: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -43,27 +46,33 @@ def patch_statistics(input_features: torch.Tensor, patch_size: int) -> tuple[tor
 
 
 def num_kept(patches: int, keep_rate: float) -> int:
-    """Patches that one pruning keeps of so many."""
+    """Return how many of `patches` patches one pruning keeps; a fraction of a patch is rounded up."""
     return math.ceil(keep_rate * patches)
 
 
 def top_patches(scores: torch.Tensor, kept: int) -> torch.Tensor:
-    """(windows, patches) -> (windows, kept) the patches with the highest scores, in the order they stand in."""
+    """Find the patches with the highest scores: (windows, patches) -> indices (windows, kept) in rising order."""
     return scores.topk(kept, dim=1).indices.sort(dim=1).values
 
 
 def gather_tokens(tokens: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
-    """(windows, tokens, dim) at (windows, n) -> (windows, n, dim)."""
+    """Take the tokens at `index`: (windows, tokens, dim) at (windows, n) -> (windows, n, dim)."""
     return tokens.gather(1, index.unsqueeze(-1).expand(-1, -1, tokens.shape[2]))
 
 
 def scatter_tokens(tokens: torch.Tensor, index: torch.Tensor, new: torch.Tensor) -> torch.Tensor:
-    """`tokens` with (windows, n, dim) `new` ones at (windows, n)."""
+    """Return a copy of `tokens`, (windows, tokens, dim), with `new`, (windows, n, dim), at `index`, (windows, n)."""
     return tokens.scatter(1, index.unsqueeze(-1).expand_as(new), new)
 
 
 def keep_rate_at(progress: float, keep_rate: float) -> float:
-    """The rate on its way from 1 to `keep_rate` along half a cosine; progress in 0..1."""
+    """
+    Return the keep rate at a point of training, on its way from 1 to `keep_rate` along half a cosine.
+
+    Args:
+        progress: Share of the training that is done, from 0 to 1.
+        keep_rate: Share of the patches that is kept at the end, above 0 and at most 1.
+    """
     return keep_rate + (1.0 - keep_rate) * (math.cos(math.pi * progress) + 1.0) / 2.0
 
 

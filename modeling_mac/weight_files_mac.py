@@ -1,7 +1,7 @@
 """
-A pretrained checkpoint (local file, folder or Hub id) -> its config.json and its tensors.
+Reads the config.json and the tensors of a pretrained checkpoint, which is a local file, a folder or a Hub id.
 
-No code of the checkpoint runs, and every weight must have its place.
+No code of the checkpoint runs. Weights that do not fit a model are refused, and none is left out silently.
 """
 
 import json
@@ -45,7 +45,7 @@ def locate(source: str | PathLike) -> Path:
     Find the checkpoint on this machine, after a download where it stands on the Hub.
 
     Args:
-        source: A local file or folder, or a Hub id; of a repository the safetensors are taken, else its pickles.
+        source: Local file, folder or Hub id; from a repository its safetensors are taken or, if it has none, pickles.
 
     Returns:
         The path of the file or folder.
@@ -69,7 +69,7 @@ def locate(source: str | PathLike) -> Path:
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    """The config.json of a folder, or the one beside a file; {} where there is none."""
+    """Read the config.json of a folder, or the one beside a file; {} where there is none."""
     file = config_folder(path) / "config.json"
     return read_json(file) if file.exists() else {}
 
@@ -86,7 +86,7 @@ def read_json(file: Path) -> dict[str, Any]:
 
 
 def config_folder(path: Path) -> Path:
-    """The folder in which the config.json of a checkpoint lies, if it has one."""
+    """Return the folder in which the config.json of a checkpoint lies, if it has one."""
     return path if path.is_dir() else path.parent
 
 
@@ -111,7 +111,7 @@ def read_weights(path: Path) -> dict[str, torch.Tensor]:
 
 
 def weight_files(path: Path) -> list[Path]:
-    """The files that together hold the weights: `path` itself, the standard ones of a folder, or its only one."""
+    """List the files that together hold the weights: `path` itself, a folder's standard files, or its only one."""
     if path.is_file():
         return [path]
     for name in STANDARD_NAMES:
@@ -131,7 +131,7 @@ def weight_files(path: Path) -> list[Path]:
 
 
 def read_file(file: Path) -> dict[str, torch.Tensor]:
-    """The tensors of one file: safetensors, or a pickle read by torch's unpickler for tensors only."""
+    """Read the tensors of one file: safetensors, or a pickle, of which torch then reads nothing but tensors."""
     try:
         if file.suffix == ".safetensors":
             return load_file(file)
@@ -182,7 +182,7 @@ def load_strictly(
         config=config,
         state_dict=state_dict,
         dtype=dtype,
-        ignore_mismatched_sizes=True,  # for the message below: by itself it would name no weight
+        ignore_mismatched_sizes=True,  # so that the message below can name the weights; transformers' own does not
         output_loading_info=True,
     )
     missing = [name for name in loading_info["missing_keys"] if new is None or not name.startswith(new)]

@@ -1,4 +1,4 @@
-"""Configurations: one for each kind of audio tower, `MacConfig` for tower + connector + language model."""
+"""The configurations: one for each kind of audio tower, and `MacConfig` for the whole of tower, connector and LM."""
 
 import math
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ from .connector_mac import CONNECTORS
 
 TASK, PIPELINES = "audio-captioning", "custom_pipelines"
 
-# state-spaces/mamba2-130m, the smallest language model of the paper.
+# Fields of state-spaces/mamba2-130m, the smallest language model of the paper; its vocabulary is padded to 50288 rows.
 MAMBA2_130M = {
     "hidden_size": 768,
     "num_hidden_layers": 24,
@@ -34,13 +34,13 @@ class EatConfig(PreTrainedConfig):
     The EAT encoder (arXiv 2401.03497): a ViT over 16x16 patches of a log-mel spectrogram. Defaults are EAT-base.
 
     Args:
-        hidden_size: Width D of the tokens (large: 1024).
-        num_hidden_layers: Transformer blocks (large: 24).
-        num_attention_heads: Attention heads a block (large: 16).
-        intermediate_size: Width of the blocks' MLP (large: 4096).
-        num_mel_bins: Mel bins of the input.
+        hidden_size: Width of the tokens (EAT-large: 1024).
+        num_hidden_layers: Number of Transformer blocks (EAT-large: 24).
+        num_attention_heads: Number of attention heads in a block (EAT-large: 16).
+        intermediate_size: Inner width of the blocks' MLP (EAT-large: 4096).
+        num_mel_bins: Number of mel bins of the input.
         patch_size: Side of a square patch, in frames and in mel bins.
-        window_frames: Frames of one input window (10 ms each); the model itself accepts other multiples of the patch.
+        window_frames: Frames of one input window, of 10 ms each; the model also accepts other multiples of the patch.
         layer_norm_eps: Epsilon of every LayerNorm.
         drop_path_rate: Stochastic depth at the last block; it rises linearly from 0 at the first.
         initializer_range: Standard deviation of newly made weights.
@@ -81,7 +81,7 @@ class EatConfig(PreTrainedConfig):
                 raise ValueError(
                     f"`{size}` ({getattr(self, size)}) must be a multiple of `{divisor}` ({getattr(self, divisor)})."
                 )
-        if self.hidden_size % 4:
+        if self.hidden_size % 4:  # a sine and a cosine for each of the two axes
             raise ValueError(f"`hidden_size` ({self.hidden_size}) must be a multiple of 4: positions are 2-D sin-cos.")
         if not 0 < self.keep_rate <= 1:
             raise ValueError(f"`keep_rate` is {self.keep_rate}; expected a share above 0, at most 1.")
@@ -94,7 +94,7 @@ class EatConfig(PreTrainedConfig):
 
     @property
     def pruned_layers(self) -> list[int]:
-        """`pruning_layers`, or their default: blocks 3, 6 and 9 of EAT-base."""
+        """Indices of the blocks that prune: `pruning_layers`, or their default, which is 3, 6 and 9 for EAT-base."""
         if self.pruning_layers is not None:
             return self.pruning_layers
         return sorted({self.num_hidden_layers * quarter // 4 for quarter in (1, 2, 3)})
@@ -123,11 +123,11 @@ class EatConfig(PreTrainedConfig):
 @strict
 class WhisperTowerConfig(WhisperConfig):
     """
-    The encoder of Whisper (arXiv 2212.04356), for speech. Defaults are Whisper-tiny's; the fields of transformers'
-    `WhisperConfig` that speak of a decoder are unused.
+    The encoder of Whisper (arXiv 2212.04356), for speech. The defaults are those of Whisper-tiny. The fields of
+    transformers' `WhisperConfig` that concern the decoder are not used.
 
     Args:
-        max_source_positions: Tokens of a window, of 20 ms each: 1500 in every released model.
+        max_source_positions: Number of tokens of a window, of 20 ms each; 1500 in every released model.
     """
 
     model_type = "mac_whisper"
@@ -137,7 +137,7 @@ class WhisperTowerConfig(WhisperConfig):
 
     @property
     def window_frames(self) -> int:
-        """Frames of one window (10 ms each); the second convolution takes every other."""
+        """Frames of one window, of 10 ms each; the encoder's second convolution has a stride of two frames."""
         return 2 * self.max_source_positions
 
     @property
@@ -157,8 +157,8 @@ class WhisperTowerConfig(WhisperConfig):
             "feature_size": self.num_mel_bins,
             "window_frames": self.window_frames,
             "front_end": "whisper",
-            "padding_value": -10 * math.log(10),  # silence
-            "mean": -4.0,
+            "padding_value": -10 * math.log(10),  # silence: the front end's floor of 1e-10, as a natural logarithm
+            "mean": -4.0,  # Whisper's normalisation of powers of ten, (x + 4) / 4
             "scale": 4.0,
         }
 
@@ -169,25 +169,25 @@ POOLINGS = ("mean", "cls")
 @strict
 class SsambaConfig(PreTrainedConfig):
     """
-    The SSAMBA encoder (arXiv 2405.11831): bidirectional Mamba-1 over patches of a log-mel spectrogram. Defaults are
-    base, as pretrained.
+    The SSAMBA encoder (arXiv 2405.11831): bidirectional Mamba-1 over patches of a log-mel spectrogram. The defaults
+    are those of the pretrained base model.
 
     Args:
-        hidden_size: Width D of the tokens (tiny: 192, small: 384).
-        num_hidden_layers: Mamba layers; an even number where they stand in pairs.
-        paired_layers: Whether a layer and the next read the same tokens, forwards and backwards, and are added, as the
-            pretrained weights are used; else one after the other, as upstream's SUPERB runs have it.
-        state_size: State entries a channel.
-        conv_kernel: Taps of the short convolution.
-        expand: Channels of a mixer, in multiples of D.
-        num_mel_bins: Mel bins of the input.
+        hidden_size: Width of the tokens (tiny: 192, small: 384).
+        num_hidden_layers: Number of Mamba layers; it must be even where they stand in pairs.
+        paired_layers: Whether a layer and the next one read the same tokens, forwards and backwards, and their outputs
+            are added, as in pretraining; otherwise each layer reads the last one's output, as in upstream's SUPERB.
+        state_size: Number of state entries for a channel.
+        conv_kernel: Number of taps of the short convolution.
+        expand: Number of channels of a mixer, in multiples of `hidden_size`.
+        num_mel_bins: Number of mel bins of the input.
         patch_size: Side of a square patch, in frames and in mel bins.
-        stride: Distance of patches, in frames and in mel bins: 16 in pretraining, 10 in fine-tuning.
-        window_frames: Frames of one input window (10 ms each), for which the positions are stored.
+        stride: Distance between patches, in frames and in mel bins: 16 in pretraining, 10 in fine-tuning.
+        window_frames: Frames of one input window, of 10 ms each, for which the positions are stored.
         layer_norm_eps: Epsilon of every LayerNorm.
-        drop_path_rate: Stochastic depth before the final norm; it rises linearly from 0 at the second layer.
-        pooling: What a classifier's head reads: `mean` of the patches' tokens or `cls`.
-        initializer_range: Standard deviation of newly made positions.
+        drop_path_rate: Probability of stochastic depth before the final norm; it rises from 0 at the second layer.
+        pooling: Token that a classifier's head reads: the `mean` of the patches' tokens, or `cls`.
+        initializer_range: Standard deviation of new positions and of the new summary token.
     """
 
     model_type = "mac_ssamba"
@@ -221,7 +221,7 @@ class SsambaConfig(PreTrainedConfig):
 
     @property
     def time_step_rank(self) -> int:
-        """Inner width of the step sizes' projection."""
+        """Inner width of the step sizes' projection, a sixteenth of `hidden_size`, as the Mamba paper has it."""
         return -(-self.hidden_size // 16)
 
     @property
@@ -254,10 +254,10 @@ AUDIO_CONFIGS: dict[str, type[PreTrainedConfig]] = {
 
 def audio_config_from_dict(fields: Mapping[str, Any]) -> PreTrainedConfig:
     """
-    The configuration of a tower from its fields; EAT where no `model_type` is among them, as in old folders.
+    Build the configuration of a tower from its fields; without a `model_type`, as in old folders, it is an EAT's.
 
     Raises:
-        ValueError: no tower of that `model_type`.
+        ValueError: There is no tower of that `model_type`.
     """
     kind = fields.get("model_type", "mac_eat")
     if kind not in AUDIO_CONFIGS:
@@ -271,13 +271,13 @@ class MacConfig(PreTrainedConfig):
     MAC (arXiv 2509.15680): audio encoder, connector, Mamba-2 language model.
 
     Args:
-        audio_config: The encoder, of a kind in `AUDIO_CONFIGS`: EAT by default.
-        text_config: The language model: Mamba-2 130m by default, any causal LM of transformers otherwise.
-        connector_type: How a window's grid of tokens becomes a sequence: `concat` (the paper's best), `time_major`,
-            `frequency_major`, `mean_pool`, or `stack` (for long grids, such as Whisper's).
-        stack_size: Time steps that the connector `stack` makes one token of.
+        audio_config: Configuration of the encoder, of a kind in `AUDIO_CONFIGS`; that of EAT-base by default.
+        text_config: Configuration of the language model, of a kind in `TESTED`; that of Mamba-2 130m by default.
+        connector_type: Name of the connector, which makes a sequence of a window's grid of tokens: `concat` (the
+            paper's best), `time_major`, `frequency_major`, `mean_pool`, or `stack` (for long grids, as Whisper's).
+        stack_size: Number of time steps that the connector `stack` makes one token of.
         connector_hidden_size: Inner width of the connector's MLP; the language model's width if None.
-        audio_token_id: The id of `<|audio|>`, the placeholder that audio embeddings replace.
+        audio_token_id: Token id of `<|audio|>`, the placeholder that audio embeddings replace.
         initializer_range: Standard deviation of the connector's new weights.
         tie_word_embeddings: Whether the head shares the embedding's matrix, as in every released Mamba-2.
     """
@@ -287,7 +287,7 @@ class MacConfig(PreTrainedConfig):
         "audio_config": EatConfig,
         "text_config": SubConfigSpec(config_class=AutoConfig, model_type="mamba2", init_kwargs=MAMBA2_130M),
     }
-    # A Cache cannot be gathered across evaluation batches.
+    # The Trainer joins the outputs of evaluation batches, which it cannot do with a cache.
     keys_to_ignore_at_inference = ["cache", "audio_hidden_states"]
 
     audio_config: Any = None
@@ -300,20 +300,21 @@ class MacConfig(PreTrainedConfig):
     tie_word_embeddings: bool = True
 
     def __post_init__(self, **kwargs: Any) -> None:
-        # Before transformers does it: it would take every tower for an EAT, and saved code has no Auto class to ask.
+        # Done before transformers does it, which would take every tower for an EAT (see `sub_configs_defaults`); in a
+        # saved folder's code the towers are not registered with `AutoConfig`, so that it cannot be asked instead.
         if isinstance(self.audio_config, Mapping):
             self.audio_config = audio_config_from_dict(self.audio_config)
         super().__post_init__(**kwargs)
 
     @property
     def custom_pipelines(self) -> dict[str, Any]:
-        """The folder's own pipelines; none where the package has registered them, which needs no remote code."""
+        """Pipelines whose code the folder brings; none where the installed package has registered them already."""
         is_installed = __name__ == "modeling_mac.configuration_mac"
         return {} if is_installed and TASK in PIPELINE_REGISTRY.supported_tasks else vars(self).get(PIPELINES, {})
 
     @custom_pipelines.setter
     def custom_pipelines(self, value: dict[str, Any]) -> None:
-        self.__dict__[PIPELINES] = value  # saved with the configuration
+        self.__dict__[PIPELINES] = value  # there and not in another field, so that it is saved with the configuration
 
     def validate_architecture(self) -> None:
         """Refuse an unknown connector or an audio token outside the vocabulary; called by `@strict`."""
@@ -327,7 +328,7 @@ class MacConfig(PreTrainedConfig):
             )
 
     def check_grid(self) -> None:
-        """Refuse a connector that needs the whole grid of a tower that prunes it, or steps that do not divide it."""
+        """Refuse a connector that needs a whole grid where the tower prunes it, or whose steps do not divide it."""
         rows, columns = self.audio_config.grid
         if self.audio_config.num_tokens != rows * columns and self.connector_type != "time_major":
             raise ValueError(
@@ -344,12 +345,12 @@ class MacConfig(PreTrainedConfig):
 
     @property
     def audio_tokens_per_run(self) -> int:
-        """`<|audio|>` tokens of a window that follow each other without a separator."""
+        """Number of `<|audio|>` tokens of a window that follow each other without a separator."""
         return CONNECTORS[self.connector_type].layout(self).tokens
 
     @property
     def audio_tokens_per_window(self) -> int:
-        """`<|audio|>` tokens that stand for one window; separators are text and not counted."""
+        """Number of `<|audio|>` tokens that stand for one window; separators are text and are not counted."""
         layout = CONNECTORS[self.connector_type].layout(self)
         return layout.runs * layout.tokens
 

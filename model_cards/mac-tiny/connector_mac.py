@@ -1,7 +1,7 @@
 """
-Connectors: a window's grid of audio tokens -> the sequence of embeddings that the language model reads.
+Connectors turn a window's grid of audio tokens into the sequence of embeddings that the language model reads.
 
-`CONNECTORS` is the one table of their kinds: what a kind is called, which class it is, and by that class's `layout`
+`CONNECTORS` is the one table of their kinds. It gives the class of each kind by name, and the class says in `layout`
 how many tokens stand for a window and where separators stand between them.
 """
 
@@ -17,11 +17,11 @@ if TYPE_CHECKING:  # the configuration reads the table below, so that the two ca
 
 class Layout(NamedTuple):
     """
-    How a connector's tokens stand in the text.
+    How the tokens of a connector stand in the text.
 
     Args:
-        runs: Runs of `<|audio|>` in a window; the processor writes a separator between two of them.
-        tokens: Tokens of a run.
+        runs: Number of runs of `<|audio|>` in a window; the processor writes a separator between two runs.
+        tokens: Number of tokens in a run.
     """
 
     runs: int
@@ -30,10 +30,14 @@ class Layout(NamedTuple):
 
 class Connector(nn.Module):
     """
-    Arranges the grid, then projects every token to the language model's width by a two-layer MLP (paper, section 2).
+    Arrange the grid, then project every token to the language model's width by a two-layer MLP (paper, section 2).
 
-    Subclasses say how the grid is arranged. The separators of the two long connectors are text that the processor
-    writes between the runs of `<|audio|>`, so a connector needs no embeddings.
+    Subclasses say how the grid is arranged. The two long connectors need separators, but these are text that the
+    processor writes between the runs of `<|audio|>`, so a connector has no embeddings of its own.
+
+    Args:
+        config: Configuration of the whole model.
+        token_size: Width of the arranged tokens, before the MLP.
     """
 
     def __init__(self, config: "MacConfig", token_size: int):
@@ -46,25 +50,29 @@ class Connector(nn.Module):
 
     @staticmethod
     def layout(config: "MacConfig") -> Layout:
-        """The layout for the grid of the configuration's tower."""
+        """Return the layout that this connector gives to the grid of the configuration's audio tower."""
         raise NotImplementedError
 
     @staticmethod
     def time_steps(config: "MacConfig") -> int:
-        """Time steps that one token is made of; the grid must be a multiple of it."""
+        """Return how many time steps one token is made of; those of the grid must be a multiple of it."""
         return 1
 
     def arrange(self, tokens: torch.Tensor) -> torch.Tensor:
-        """Grid tokens (windows, time * freq, dim), time-major -> (windows, n, token_size)."""
+        """Arrange time-major grid tokens, (windows, time * freq, dim), as (windows, n, token_size)."""
         raise NotImplementedError
 
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:
-        """(windows, time * freq, dim) -> (windows, config.audio_tokens_per_window, language model's width)."""
+        """Map (windows, time * freq, dim) to (windows, config.audio_tokens_per_window, language model's width)."""
         return self.linear_2(nn.functional.gelu(self.linear_1(self.arrange(tokens))))
 
 
 class ConcatConnector(Connector):
-    """The 8 frequency tokens of a time step side by side: 64 tokens of 8 * dim. The paper's best."""
+    """
+    Put the frequency tokens of a time step side by side; this is the best connector of the paper.
+
+    The grid of EAT, 64 time steps of 8 frequencies, becomes 64 tokens of width 8 * dim.
+    """
 
     @staticmethod
     def layout(config: "MacConfig") -> Layout:
@@ -74,11 +82,15 @@ class ConcatConnector(Connector):
         super().__init__(config, token_size=config.audio_config.hidden_size * config.audio_config.grid[1])
 
     def arrange(self, tokens: torch.Tensor) -> torch.Tensor:
-        return tokens.reshape(tokens.shape[0], self.rows, -1)
+        return tokens.reshape(tokens.shape[0], self.rows, -1)  # (windows, time, freq * dim)
 
 
 class StackConnector(Connector):
-    """`stack_size` time steps side by side, each with all its frequencies: fewer, longer tokens of a long grid."""
+    """
+    Put `stack_size` time steps side by side, each with all its frequencies.
+
+    A long grid, such as the 1500 time steps of Whisper, becomes fewer and wider tokens.
+    """
 
     @staticmethod
     def layout(config: "MacConfig") -> Layout:
@@ -93,27 +105,28 @@ class StackConnector(Connector):
         super().__init__(config, token_size=config.audio_config.hidden_size * config.audio_config.grid[1] * self.size)
 
     def arrange(self, tokens: torch.Tensor) -> torch.Tensor:
-        return tokens.reshape(tokens.shape[0], self.rows // self.size, -1)
+        return tokens.reshape(tokens.shape[0], self.rows // self.size, -1)  # (windows, time / size, size * freq * dim)
 
 
 class TimeMajorConnector(Connector):
-    """All tokens, time step after time step, low frequencies first."""
+    """Read all tokens of the grid, time step after time step, the low frequencies of each first."""
 
     @staticmethod
     def layout(config: "MacConfig") -> Layout:
         rows, columns = config.audio_config.grid
         kept = config.audio_config.num_tokens
-        return Layout(rows, columns) if kept == rows * columns else Layout(1, kept)  # pruned steps differ in length
+        # After pruning, time steps hold different numbers of tokens: separators between them would mark nothing.
+        return Layout(rows, columns) if kept == rows * columns else Layout(1, kept)
 
     def __init__(self, config: "MacConfig"):
         super().__init__(config, token_size=config.audio_config.hidden_size)
 
     def arrange(self, tokens: torch.Tensor) -> torch.Tensor:
-        return tokens
+        return tokens  # (windows, time * freq, dim), as the tower gives them
 
 
 class FrequencyMajorConnector(Connector):
-    """All tokens, frequency band after frequency band, early times first."""
+    """Read all tokens of the grid, frequency band after frequency band, the early times of each first."""
 
     @staticmethod
     def layout(config: "MacConfig") -> Layout:
@@ -124,12 +137,17 @@ class FrequencyMajorConnector(Connector):
         super().__init__(config, token_size=config.audio_config.hidden_size)
 
     def arrange(self, tokens: torch.Tensor) -> torch.Tensor:
-        grid = tokens.unflatten(1, (self.rows, self.columns))
-        return grid.transpose(1, 2).flatten(1, 2)
+        grid = tokens.unflatten(1, (self.rows, self.columns))  # (windows, time, freq, dim)
+        return grid.transpose(1, 2).flatten(1, 2)  # (windows, freq * time, dim)
 
 
 class MeanPoolConnector(nn.Module):
-    """LTU's (arXiv 2305.10790): mean over frequency and over pairs of time steps, LayerNorm, one linear layer."""
+    """
+    The connector of LTU (arXiv 2305.10790).
+
+    It takes the mean over all frequencies and over pairs of time steps, then applies a LayerNorm without weights and
+    one linear layer.
+    """
 
     @staticmethod
     def layout(config: "MacConfig") -> Layout:
@@ -146,11 +164,11 @@ class MeanPoolConnector(nn.Module):
         self.linear = nn.Linear(config.audio_config.hidden_size, config.text_config.hidden_size)
 
     def arrange(self, tokens: torch.Tensor) -> torch.Tensor:
-        pairs = tokens.unflatten(1, (self.rows // 2, 2 * self.columns))
+        pairs = tokens.unflatten(1, (self.rows // 2, 2 * self.columns))  # (windows, time / 2, 2 * freq, dim)
         return pairs.mean(dim=2)  # (windows, time / 2, dim)
 
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:
-        """(windows, time * freq, dim) -> (windows, time / 2, language model's width)."""
+        """Map (windows, time * freq, dim) to (windows, time / 2, language model's width)."""
         return self.linear(self.layer_norm(self.arrange(tokens)))
 
 

@@ -1,11 +1,11 @@
 """
 What MAC must know of a causal language model of transformers to run it under a head of its own.
 
-Which class serves it, how its embeddings and logits are scaled, what it must be handed in a step on a cache, and what
-transformers itself gets wrong and is worked around here. `TESTED` names every kind for which a table of tests shows
-that its logits are those of its own causal model, that a cache, padding, a forked state and saving change nothing, and
-that LoRA learns. Any other kind is refused by name: a fault of this sort raises nothing and writes plausible captions,
-and whether a check at first use would see it depends on the weights, the lengths and the window at hand.
+For each kind of language model this file says which class serves it, how its embeddings and logits are scaled, what a
+step on a cache must be given, and how faults of transformers are worked around. `TESTED` names every kind for which
+tests show that its logits are those of its own causal model, that a cache, padding, a forked state and saving change
+nothing, and that LoRA learns. Any other kind is refused by name. A fault of this sort raises no error and writes
+plausible captions, and a check at first use would find it with some weights, lengths and windows and not with others.
 """
 
 from dataclasses import dataclass, field
@@ -28,13 +28,13 @@ class Kind:
     What is special about a kind of language model.
 
     Args:
-        model_class: Ours, where we have one.
-        states_only: It has no attention: it takes no positions, and a mask that is as long as the tokens, which are
-            multiplied by it.
+        model_class: Class of this package that serves it; None for that of transformers.
+        states_only: Whether it has states and no attention. It then takes no positions, and its mask is as long as the
+            tokens of the call, which are multiplied by it.
         reads_on: Whether several tokens may follow a cache in one call.
         packs: Whether it keeps packed sequences apart by `seq_idx`.
-        head_bias: Whether its head has a bias.
-        no_lora: Parts of modules' names that LoRA must leave alone, and why.
+        head_bias: Whether its language-modelling head has a bias.
+        no_lora: Reasons, by a part of modules' names, why LoRA must leave these modules alone.
     """
 
     model_class: type[PreTrainedModel] | None = None
@@ -50,7 +50,8 @@ TESTED = {
     "mamba2": Kind(Mamba2MacModel, states_only=True, packs=True),
     "mamba": Kind(MambaMacModel, states_only=True, packs=True),
     "falcon_mamba": Kind(FalconMambaMacModel, states_only=True, packs=True),
-    # transformers starts its scan from zero, whatever the cache holds, when more than one token comes.
+    # In transformers, Jamba's scan starts from a state of zeros when it is given more than one token, whatever the
+    # cache holds.
     "jamba": Kind(
         reads_on=False, no_lora={"dt_proj": "its weight is read past an adapter, which would learn nothing"}
     ),
@@ -74,10 +75,10 @@ REFUSED = {
 
 def kind_of(config: PreTrainedConfig) -> Kind:
     """
-    What is special about this kind of language model.
+    Look up what is special about the kind of language model that `config` describes.
 
     Raises:
-        ValueError: it is none of those that the tests have found right.
+        ValueError: It is not among the tested kinds.
     """
     if config.model_type in TESTED:
         return TESTED[config.model_type]
@@ -89,22 +90,24 @@ def kind_of(config: PreTrainedConfig) -> Kind:
 
 def build_language_model(config: PreTrainedConfig) -> PreTrainedModel:
     """
-    The language model without its head: Mamba-1 and Mamba-2 on our scans, any other with its own layers.
+    Build the language model without its head, with new weights.
+
+    Mamba-1 and Mamba-2 run on the scans of this package, any other kind has its own layers from transformers.
 
     Raises:
-        ValueError: see `kind_of`.
+        ValueError: It is not among the tested kinds.
     """
     model_class = kind_of(config).model_class
     return AutoModel.from_config(config) if model_class is None else model_class(config)
 
 
 def head_has_bias(config: PreTrainedConfig) -> bool:
-    """Whether the head of its causal model adds a bias."""
+    """Tell whether the head of this language model adds a bias."""
     return kind_of(config).head_bias
 
 
 def finish_logits(config: PreTrainedConfig, logits: torch.Tensor) -> torch.Tensor:
-    """What the causal model does to the product of its head, (..., vocabulary)."""
+    """Scale or limit the head's product, (..., vocabulary), as transformers' causal model does after its head."""
     match config.model_type:
         case "cohere" | "cohere2":
             return logits * config.logit_scale
@@ -130,25 +133,25 @@ def read(
     Run a language model of `build_language_model`.
 
     Args:
-        model: The language model without its head.
-        inputs_embeds: (batch, length, width) as its embedding gives them.
-        attention_mask: (batch, tokens in the cache + length), 0 at padding.
-        position_ids: (batch, length); counted from the mask, or from the cache, where the model takes them.
-        cache: Of a previous call.
-        kwargs: What else its forward takes.
+        model: Language model without its head.
+        inputs_embeds: Embeddings of the tokens, (batch, length, width), as the model's embedding gives them.
+        attention_mask: Mask of the tokens, (batch, tokens in the cache + length), 0 at padding.
+        position_ids: Positions of the tokens, (batch, length); if None, they are counted from the mask or the cache.
+        cache: Cache that a previous call returned.
+        kwargs: Further arguments of the model's forward.
 
     Returns:
-        The model's own output.
+        Output of the model, as its forward gives it.
 
     Raises:
-        ValueError: packed sequences that the model would read as one, or padding after a cache that holds states.
+        ValueError: The model would read packed sequences as one, or there is padding after a cache that holds states.
     """
     kind, length = kind_of(model.config), inputs_embeds.shape[1]
     if kwargs.get("seq_idx") is not None and not kind.packs:
         raise ValueError(
             f"`seq_idx` came, but a {model.config.model_type!r} language model would read packed sequences as one."
         )
-    if model.config.model_type == "falcon_h1":  # it scales the embeddings of ids only
+    if model.config.model_type == "falcon_h1":  # it scales embeddings that it looks up, and none that it is given
         inputs_embeds = inputs_embeds * model.config.embedding_multiplier
     if not kind.states_only:
         if position_ids is None:
@@ -160,7 +163,7 @@ def read(
     if kind.states_only and attention_mask is not None:
         attention_mask = attention_mask[:, -length:]
     if several_on_states and not kind.reads_on:
-        attention_mask = None if kind.states_only else attention_mask  # all ones
+        attention_mask = None if kind.states_only else attention_mask  # all ones, as checked above
         return read_token_by_token(model, inputs_embeds, attention_mask, cache, **kwargs)
     return model(inputs_embeds=inputs_embeds, attention_mask=attention_mask, cache=cache, return_dict=True, **kwargs)
 
@@ -169,9 +172,12 @@ def count_positions(
     inputs_embeds: torch.Tensor, attention_mask: torch.Tensor | None, cache: Cache | None
 ) -> torch.Tensor | None:
     """
-    (batch, length) positions that leave padding out; None: from zero, as every model has it.
+    Count the positions of the tokens, (batch, length), leaving padding out.
 
-    Some models, such as Bamba, count from zero again on a cache.
+    On a cache this is needed, since some models, such as Bamba, would count from zero again.
+
+    Returns:
+        The positions, or None where they run from zero and every model counts them itself.
     """
     length = inputs_embeds.shape[1]
     if attention_mask is not None and attention_mask.dim() == 2:
@@ -183,13 +189,17 @@ def count_positions(
 
 
 def holds_states(cache: Cache) -> bool:
-    """Whether states of a scan or a convolution have been kept, which padding after them would change."""
+    """Tell whether the cache holds states of a scan or a convolution, which padding after them would change."""
     layers = [layer for layer in cache.layers if isinstance(layer, LinearAttentionCacheLayerMixin)]
     return any(filled for layer in layers for filled in layer.has_previous_state.values())
 
 
 def check_padding(attention_mask: torch.Tensor) -> None:
-    """Refuse padding, (batch, length), after a kept state: the state would fade, the convolution would see zeros."""
+    """
+    Refuse a mask, (batch, length), with padding after a kept state.
+
+    At padding the state would decay, and the convolution would see zeros in place of the last tokens.
+    """
     torch_compilable_check(
         attention_mask.all(),
         lambda: (
@@ -207,7 +217,7 @@ def read_token_by_token(
     position_ids: torch.Tensor | None = None,
     **kwargs: Any,
 ) -> ModelOutput:
-    """`read` for a model that reads one token at a time on from a cache."""
+    """Do the work of `read` one token at a time, for a model that goes on from a cache in no other way."""
     if kwargs.get("output_attentions"):
         raise ValueError(
             f"A {model.config.model_type!r} language model reads a cache on token by token: its attention matrices "

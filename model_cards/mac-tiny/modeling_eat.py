@@ -1,8 +1,8 @@
 """
-EAT, the Efficient Audio Transformer (Chen et al., arXiv 2401.03497): log-mel windows -> tokens on a grid.
+EAT, the Efficient Audio Transformer (Chen et al., arXiv 2401.03497), maps log-mel windows to tokens on a grid.
 
-Follows upstream `cwx-worst-one/EAT` (commit 06c1c34): post-norm blocks, fixed 2-D sin-cos positions on the patches,
-none on CLS, no final norm.
+It follows upstream `cwx-worst-one/EAT` (commit 06c1c34): the blocks are post-norm, the patches have fixed 2-D sin-cos
+positions, CLS has no position, and there is no final norm.
 """
 
 from collections.abc import Callable
@@ -23,19 +23,23 @@ from .configuration_mac import EatConfig
 from .token_pruning_mac import gather_tokens, num_kept, patch_scores, patch_statistics, scatter_tokens, top_patches
 
 
-MAX_TIME_PATCHES = 768  # rows of upstream's position table: 122.88 s
+MAX_TIME_PATCHES = 768  # time steps in upstream's position table, of 160 ms each: 122.88 s
 
 
 def sin_cos_positions(dim: int, columns: int) -> torch.Tensor:
     """
-    Upstream's fixed position table, (1, 768 * columns, dim), row `t * columns + f`.
+    Compute upstream's fixed position table, (1, 768 * columns, dim); time t and frequency f are row `t * columns + f`.
 
-    The first half of the channels encodes f, the second t, each as [sin, cos]. Computed in numpy float32, which is
-    bit-equal to upstream (`utils/pos_embed.py`); torch differs by up to 6e-5.
+    The first half of the channels encodes f, the second half t, each as [sin, cos]. The table is computed in numpy's
+    float32, which gives the same bits as upstream (`utils/pos_embed.py`); torch differs by up to 6e-5.
+
+    Args:
+        dim: Width of the tokens, a multiple of 4.
+        columns: Number of patches along the frequency.
     """
     omega = np.arange(dim // 4, dtype=np.float32)
     omega /= dim / 4.0
-    omega = 1.0 / 10000**omega
+    omega = 1.0 / 10000**omega  # (dim / 4,) angular frequencies
     time, frequency = np.meshgrid(
         np.arange(MAX_TIME_PATCHES, dtype=np.float32), np.arange(columns, dtype=np.float32), indexing="ij"
     )
@@ -50,14 +54,15 @@ def sin_cos_positions(dim: int, columns: int) -> torch.Tensor:
 class EatModelOutput(BaseModelOutput):
     """
     Args:
-        kept_patches: (windows, kept) the patches that no pruning dropped, in the order of time; None without pruning.
+        kept_patches: Indices of the patches that no pruning dropped, (windows, kept), in the order of time; None
+            without pruning.
     """
 
     kept_patches: torch.Tensor | None = None
 
 
 class EatEmbeddings(nn.Module):
-    """Cuts a log-mel window into patches, adds positions, puts CLS in front."""
+    """Cut a log-mel window into patches, add their positions and put CLS in front."""
 
     positions: torch.Tensor
 
@@ -69,7 +74,7 @@ class EatEmbeddings(nn.Module):
         self.patch_embedding = nn.Conv2d(1, config.hidden_size, config.patch_size, stride=config.patch_size)
         self.cls_token = nn.Parameter(torch.zeros(1, 1, config.hidden_size))
         self.layer_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
-        # Not in the checkpoint: `_init_weights` writes it again after loading.
+        # The table is not saved: `_init_weights` computes it again after loading.
         self.register_buffer("positions", sin_cos_positions(config.hidden_size, self.columns), persistent=False)
 
     def forward(self, input_features: torch.Tensor, kept_patches: torch.Tensor | None = None) -> torch.Tensor:
@@ -78,12 +83,12 @@ class EatEmbeddings(nn.Module):
         hidden_states = patches.flatten(2).transpose(1, 2)  # (windows, time * freq, dim)
         hidden_states = hidden_states + self.positions[:, : hidden_states.shape[1]].to(hidden_states.dtype)
         if kept_patches is not None:
-            hidden_states = gather_tokens(hidden_states, kept_patches)
-        cls_token = self.cls_token.expand(hidden_states.shape[0], -1, -1)
+            hidden_states = gather_tokens(hidden_states, kept_patches)  # (windows, kept, dim)
+        cls_token = self.cls_token.expand(hidden_states.shape[0], -1, -1)  # (windows, 1, dim)
         return self.layer_norm(torch.cat([cls_token, hidden_states], dim=1))
 
     def check_shape(self, input_features: torch.Tensor) -> None:
-        """Refuse anything but (windows, frames, mel bins) with whole patches."""
+        """Refuse anything but (windows, frames, mel bins) with a whole number of patches."""
         shape, longest = tuple(input_features.shape), MAX_TIME_PATCHES * self.patch_size
         if len(shape) != 3 or shape[2] != self.num_mel_bins:
             raise ValueError(f"`input_features` has shape {shape}; expected (windows, frames, {self.num_mel_bins}).")
@@ -103,13 +108,22 @@ def eager_attention_forward(
     dropout: float = 0.0,
     **kwargs,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Attention by plain matrix products, the one implementation that returns its weights."""
+    """
+    Compute attention by plain matrix products, the one implementation that returns its weights.
+
+    Args:
+        query, key, value: Tensors of the heads, (windows, heads, length, head_dim).
+        scaling: Factor of the products of queries and keys, before the softmax.
+
+    Returns:
+        The output, (windows, length, heads, head_dim), and the weights, (windows, heads, length, length).
+    """
     weights = (query @ key.transpose(2, 3) * scaling).softmax(dim=-1, dtype=torch.float32).to(query.dtype)
     return (weights @ value).transpose(1, 2), weights
 
 
 class EatAttention(nn.Module):
-    """Multi-head self-attention over all tokens of a window; the padding of a short clip is not masked (upstream)."""
+    """Multi-head self-attention over all tokens of a window; like upstream it does not mask a short clip's padding."""
 
     def __init__(self, config: EatConfig):
         super().__init__()
@@ -124,7 +138,17 @@ class EatAttention(nn.Module):
     def forward(
         self, hidden_states: torch.Tensor, score: str | None = None, **kwargs
     ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
-        """The output, the weights where the implementation gives them, and the patches' scores where asked for."""
+        """
+        Attend from every token to every token.
+
+        Args:
+            hidden_states: Tokens, (windows, length, dim).
+            score: Rule of `patch_scores` by which patches are scored; None for no scores.
+
+        Returns:
+            The output, (windows, length, dim); the weights, (windows, heads, length, length), if the implementation
+            gives them; and the scores of the patches, (windows, patches), if they were asked for.
+        """
         windows, length, _ = hidden_states.shape
         qkv = self.qkv(hidden_states).view(windows, length, 3, self.num_heads, self.head_dim)
         query, key, value = qkv.permute(2, 0, 3, 1, 4)  # each (windows, heads, length, head_dim)
@@ -137,7 +161,7 @@ class EatAttention(nn.Module):
 
 
 class EatMlp(nn.Module):
-    """The block's two-layer MLP with exact GELU."""
+    """The two-layer MLP of a block, with the exact GELU."""
 
     def __init__(self, config: EatConfig):
         super().__init__()
@@ -149,7 +173,7 @@ class EatMlp(nn.Module):
 
 
 class EatLayer(GradientCheckpointingLayer):
-    """A post-norm block: the MLP's residual is the *normalised* output of the attention."""
+    """A post-norm block, in which the MLP is added to the *normalised* output of the attention."""
 
     def __init__(self, config: EatConfig, drop_path: float):
         super().__init__()
@@ -165,7 +189,12 @@ class EatLayer(GradientCheckpointingLayer):
         return self.norm2(hidden_states + self.stochastic_depth(self.mlp(hidden_states)))
 
     def stochastic_depth(self, branch: torch.Tensor) -> torch.Tensor:
-        """In training, drop the branch for a random part of the windows and scale the rest (Huang et al., 2016)."""
+        """
+        In training, drop the branch for a random part of the windows and scale the rest (Huang et al., 2016).
+
+        Args:
+            branch: Output of the attention or the MLP, (windows, length, dim).
+        """
         if not self.training or self.drop_path == 0.0:
             return branch
         keep = torch.rand(branch.shape[0], 1, 1, device=branch.device) >= self.drop_path
@@ -173,7 +202,7 @@ class EatLayer(GradientCheckpointingLayer):
 
 
 class EatPruningLayer(EatLayer):
-    """A block that drops patches between its attention and its MLP."""
+    """A block that drops some patches between its attention and its MLP."""
 
     def __init__(self, config: EatConfig, drop_path: float):
         super().__init__(config, drop_path)
@@ -187,8 +216,8 @@ class EatPruningLayer(EatLayer):
             ranks: (windows, patches) what to keep patches by, in place of this block's attention.
 
         Returns:
-            At `keep_rate` 1 what any block gives. Else the output (windows, 1 + kept, dim), which patches those are
-            (windows, kept), and all patches after the attention (windows, patches, dim).
+            With a `keep_rate` of 1, the same as any block. Otherwise the output, (windows, 1 + kept, dim), the indices
+            of its patches, (windows, kept), and all patches after the attention, (windows, patches, dim).
         """
         if self.config.keep_rate == 1:
             return super().forward(hidden_states, **kwargs)
@@ -215,18 +244,18 @@ class EatPreTrainedModel(PreTrainedModel):
 
     @classmethod
     def is_custom_code(cls) -> bool:
-        """Initialised as transformers' own models are: also modules without weights of their own."""
+        """Say no, so that transformers initialises modules without weights of their own, as in its own models."""
         return False
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
-        """Xavier for every matrix, the patches' convolution among them, as upstream."""
+        """Initialise every matrix by Xavier's rule, as upstream does, the convolution of the patches among them."""
         super()._init_weights(module)
         if isinstance(module, nn.Linear):
             init.xavier_uniform_(module.weight)
         elif isinstance(module, EatEmbeddings):
             fan_in, fan_out = module.patch_embedding.weight[0].numel(), len(module.patch_embedding.weight)
-            bound = (6 / (fan_in + fan_out)) ** 0.5
+            bound = (6 / (fan_in + fan_out)) ** 0.5  # Xavier's, with the convolution as a matrix (dim, patch cells)
             init.uniform_(module.patch_embedding.weight, -bound, bound)
             init.zeros_(module.patch_embedding.bias)
             init.normal_(module.cls_token, std=self.config.initializer_range)
@@ -234,7 +263,7 @@ class EatPreTrainedModel(PreTrainedModel):
 
 
 class EatModel(EatPreTrainedModel):
-    """The encoder without a head."""
+    """The EAT encoder without a head."""
 
     def __init__(self, config: EatConfig):
         super().__init__(config)
@@ -258,16 +287,17 @@ class EatModel(EatPreTrainedModel):
     ) -> EatModelOutput:
         """
         Args:
-            input_features: Normalised log-mel windows, (windows, frames, 128), frames a multiple of 16.
-            kept_patches: (windows, kept) indices of the patches that enter the blocks, for masked training; all if
-                None. The tokens come out in this order.
+            input_features: Normalised log-mel windows, (windows, frames, 128), where frames is a multiple of 16.
+            kept_patches: Indices of the patches that enter the blocks, (windows, kept), for masked training; all
+                patches if None. The tokens come out in this order.
 
         Returns:
-            `last_hidden_state` (windows, 1 + frames / 16 * 8, hidden_size): CLS, then token `1 + t * 8 + f`. Where
-            patches are pruned, `kept_patches` tells which went through all blocks, of those that entered them.
+            `last_hidden_state`, (windows, 1 + frames / 16 * 8, hidden_size): CLS, then the patch of time t and
+            frequency f at `1 + t * 8 + f`. Where patches are pruned, `kept_patches` tells which of the patches that
+            entered went through all blocks.
 
         Raises:
-            ValueError: the shape is another.
+            ValueError: The features have another shape.
         """
         hidden_states = self.embeddings(input_features.to(self.dtype), kept_patches)
         seen: tuple[torch.Tensor, torch.Tensor] | None = None  # all patches as last seen, and which of them go on

@@ -1,9 +1,10 @@
 """
-SSAMBA (arXiv 2405.11831): an audio encoder of bidirectional Mamba-1 blocks, a tower beside EAT.
+SSAMBA (arXiv 2405.11831): an audio encoder of bidirectional Mamba-1 blocks, which can take the place of EAT.
 
-The tokens of a window are read frequency-major, as upstream has it, and given back in EAT's order, so that connectors
-need not know which tower made them. Upstream's blocks stand in pairs that read forwards and backwards from the same
-input and hand on the sum of both residuals: the running sum doubles with every pair, and the weights are trained so.
+The tokens of a window are read frequency-major, as upstream does it, and are returned in EAT's order, so that
+connectors need not know which tower made them. Upstream's blocks stand in pairs. Both blocks of a pair read the same
+input, one forwards and one backwards, and the sum of both residuals goes on. The running sum therefore doubles with
+every pair; this is kept, since the weights were trained with it.
 """
 
 from collections.abc import Callable
@@ -24,15 +25,17 @@ from .ssd_mac import no_autocast
 
 def resize_positions(positions: torch.Tensor, grid: tuple[int, int], wanted: tuple[int, int]) -> torch.Tensor:
     """
-    Positions of one grid for another, by upstream's rule: the middle of a longer time axis, else bilinear.
+    Fit the positions of one grid to another by upstream's rule.
+
+    Where fewer times are wanted, the middle of the time axis is taken. All else is interpolated bilinearly.
 
     Args:
-        positions: (1, 1 + frequencies * times, dim), the summary token first, then frequency-major.
-        grid: (times, frequencies) of `positions`.
-        wanted: (times, frequencies) to give.
+        positions: Learned positions, (1, 1 + frequencies * times, dim), the summary token first, then frequency-major.
+        grid: Size of the grid that `positions` has, (times, frequencies).
+        wanted: Size of the grid to fit, (times, frequencies).
 
     Raises:
-        ValueError: fewer frequencies are wanted, for which there is no rule.
+        ValueError: Fewer frequencies are wanted, for which there is no rule.
     """
     if grid == wanted:
         return positions
@@ -51,13 +54,17 @@ def resize_positions(positions: torch.Tensor, grid: tuple[int, int], wanted: tup
 
 
 def time_major(tokens: torch.Tensor, times: int) -> torch.Tensor:
-    """(windows, 1 + frequencies * times, dim), frequency-major -> token `1 + t * frequencies + f`."""
+    """
+    Reorder frequency-major tokens, (windows, 1 + frequencies * times, dim).
+
+    Afterwards the token of time t and frequency f stands at `1 + t * frequencies + f`.
+    """
     patches = tokens[:, 1:].unflatten(1, (-1, times)).transpose(1, 2).flatten(1, 2)
     return torch.cat([tokens[:, :1], patches], dim=1)
 
 
 class SsambaEmbeddings(nn.Module):
-    """Patches of a window as tokens, a summary token in front, learned positions."""
+    """Cut a window into patches, put a summary token in front and add learned positions."""
 
     def __init__(self, config: SsambaConfig):
         super().__init__()
@@ -73,11 +80,11 @@ class SsambaEmbeddings(nn.Module):
         masked_patches: torch.Tensor | None = None,
         mask_embed: torch.Tensor | None = None,
     ) -> tuple[torch.Tensor, int]:
-        """Tokens, (windows, 1 + frequencies * times, dim), frequency-major, and how many times there are."""
+        """Return frequency-major tokens, (windows, 1 + frequencies * times, dim), and the number of times."""
         self.check_shape(input_features)
         patches = self.patch_embedding(input_features.mT.unsqueeze(1))  # (windows, dim, frequencies, times)
         frequencies, times = patches.shape[2:]
-        tokens = patches.flatten(2).mT
+        tokens = patches.flatten(2).mT  # (windows, frequencies * times, dim)
         if masked_patches is not None and mask_embed is not None:
             index = masked_patches.unsqueeze(-1).expand(-1, -1, tokens.shape[2])
             tokens = tokens.scatter(1, index, mask_embed.to(tokens.dtype).expand(index.shape))
@@ -95,7 +102,11 @@ class SsambaEmbeddings(nn.Module):
 
 
 class SsambaMixer(nn.Module):
-    """Mamba-1 in both directions of time: in_proj and out_proj are shared, all between them is there twice (`_b`)."""
+    """
+    Mamba-1 in both directions of the sequence.
+
+    `in_proj` and `out_proj` are shared; every weight between them exists twice, with `_b` for the way backwards.
+    """
 
     def __init__(self, config: SsambaConfig):
         super().__init__()
@@ -127,7 +138,7 @@ class SsambaMixer(nn.Module):
         A_log: torch.Tensor,
         D: torch.Tensor,
     ) -> torch.Tensor:
-        """One direction, (windows, tokens, inner) -> same."""
+        """Read the tokens with the weights of one direction, (windows, tokens, inner) -> the same shape."""
         padded = nn.functional.pad(x, (0, 0, conv1d.kernel_size[0] - 1, 0))
         u = nn.functional.silu(causal_conv(padded.to(conv1d.weight.dtype), conv1d.weight.squeeze(1), conv1d.bias))
         dt, B, C = x_proj(u).split([self.time_step_rank, self.state_size, self.state_size], dim=-1)
@@ -138,7 +149,7 @@ class SsambaMixer(nn.Module):
 
 
 class SsambaLayer(GradientCheckpointingLayer):
-    """Add, norm, mix: what came in joins the running sum, of which the mixer reads the norm."""
+    """Add the input to the running sum and mix the norm of the sum; the mixed tokens and the sum are returned."""
 
     def __init__(self, config: SsambaConfig, drop_path: float):
         super().__init__()
@@ -155,7 +166,14 @@ class SsambaLayer(GradientCheckpointingLayer):
 
 
 def stochastic_depth(branch: torch.Tensor, rate: float, training: bool) -> torch.Tensor:
-    """In training, drop the branch for a random part of the windows and scale the rest (Huang et al., 2016)."""
+    """
+    In training, drop the branch for a random part of the windows and scale the rest (Huang et al., 2016).
+
+    Args:
+        branch: Tokens of the branch, (windows, tokens, dim).
+        rate: Probability that a window's branch is dropped, from 0 to below 1.
+        training: Whether the model is in training.
+    """
     if not training or rate == 0.0:
         return branch
     keep = torch.rand(branch.shape[0], 1, 1, device=branch.device) >= rate
@@ -169,17 +187,18 @@ class SsambaPreTrainedModel(PreTrainedModel):
     input_modalities = ("audio",)
     supports_gradient_checkpointing = True
     _no_split_modules = ["SsambaEmbeddings", "SsambaLayer"]
-    # The state's decay rates and step sizes stand in an exponent: half precision changes how long it lasts.
+    # Decay rates and step sizes stand in an exponent: rounded to half precision they would change how long the state
+    # lasts.
     _keep_in_fp32_modules_strict = {"A_log", "A_b_log", "dt_proj", "dt_proj_b"}
 
     @classmethod
     def is_custom_code(cls) -> bool:
-        """Initialised as transformers' own models are: also modules without weights of their own."""
+        """Say no, so that transformers initialises modules without weights of their own, as in its own models."""
         return False
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
-        """Mamba-1's own decay rates, step sizes and skips; out_proj scaled for the depth, as upstream."""
+        """Initialise decays, step sizes and skips as Mamba-1 does; scale `out_proj` for the depth, as upstream."""
         super()._init_weights(module)
         if isinstance(module, SsambaEmbeddings):
             for weight in (module.cls_token, module.positions):
@@ -198,7 +217,7 @@ class SsambaPreTrainedModel(PreTrainedModel):
 
 
 def init_step_size(dt_proj: nn.Linear) -> None:
-    """Step sizes from 0.001 to 0.1, evenly on a logarithmic scale."""
+    """Initialise the projection for step sizes from 0.001 to 0.1, spread evenly on a logarithmic scale."""
     bound = dt_proj.in_features**-0.5
     init.uniform_(dt_proj.weight, -bound, bound)
     steps = 10 ** torch.empty(dt_proj.out_features).uniform_(-3, -1)
@@ -206,7 +225,7 @@ def init_step_size(dt_proj: nn.Linear) -> None:
 
 
 class SsambaModel(SsambaPreTrainedModel):
-    """The encoder without a head."""
+    """The SSAMBA encoder without a head."""
 
     def __init__(self, config: SsambaConfig):
         super().__init__(config)
@@ -232,16 +251,17 @@ class SsambaModel(SsambaPreTrainedModel):
         """
         Args:
             input_features: Normalised log-mel windows, (windows, frames, 128).
-            masked_patches: (windows, masked) indices `f * times + t` of patches that `mask_embed` replaces.
-            mask_embed: (1, 1, hidden_size), for masked training.
-            output_hidden_states: Whether to return the running sum after every pair, or layer, in the same order.
+            masked_patches: Indices `f * times + t` of the patches that `mask_embed` replaces, (windows, masked).
+            mask_embed: Embedding that stands for a masked patch, (1, 1, hidden_size), for masked training.
+            output_hidden_states: Whether to return the running sum after every pair (or layer, without pairs), with
+                its tokens in the order of `last_hidden_state`.
 
         Returns:
-            `last_hidden_state` (windows, 1 + times * frequencies, hidden_size): CLS, then token
-            `1 + t * frequencies + f`.
+            `last_hidden_state`, (windows, 1 + times * frequencies, hidden_size): the summary token, then the patch of
+            time t and frequency f at `1 + t * frequencies + f`.
 
         Raises:
-            ValueError: the shape is another.
+            ValueError: The features have another shape.
         """
         hidden, times = self.embeddings(input_features.to(self.dtype), masked_patches, mask_embed)
         residual, sums = None, []
@@ -251,20 +271,20 @@ class SsambaModel(SsambaPreTrainedModel):
                 sums.append(time_major(hidden + residual, times))
         total = stochastic_depth(hidden, self.config.drop_path_rate, self.training)
         total = total if residual is None else total + residual
-        tokens = self.norm_f(self.norm_f(total))  # twice, as upstream
+        tokens = self.norm_f(self.norm_f(total))  # upstream applies it twice, and the weights were trained so
         return BaseModelOutput(
             last_hidden_state=time_major(tokens, times), hidden_states=tuple(sums) if output_hidden_states else None
         )
 
     def steps(self) -> list[Callable]:
-        """What the tokens go through: pairs of layers, or layer after layer."""
+        """List what the tokens go through, one after the other: pairs of layers, or single layers."""
         if not self.config.paired_layers:
             return list(self.layers)
         return [Pair(*self.layers[index : index + 2]) for index in range(0, len(self.layers), 2)]
 
 
 class Pair:
-    """Two layers on the same tokens, the second on their reverse; what both return is added."""
+    """Two layers on the same tokens, of which the second reads them backwards; the outputs of both are added."""
 
     def __init__(self, forwards: SsambaLayer, backwards: SsambaLayer):
         self.forwards, self.backwards = forwards, backwards
@@ -291,15 +311,16 @@ class SsambaForAudioClassification(SsambaPreTrainedModel):
     ) -> SequenceClassifierOutput:
         """
         Args:
-            input_features: (windows, frames, 128), as `SsambaModel`.
-            labels: (windows,) class ids, or (windows, num_labels) in 0..1 with
-                `problem_type="multi_label_classification"` (AudioSet).
+            input_features: Normalised log-mel windows, (windows, frames, 128), as for `SsambaModel`.
+            labels: Class ids, (windows,), or with `problem_type="multi_label_classification"` (AudioSet) targets from
+                0 to 1, (windows, num_labels).
 
         Returns:
-            `logits` (windows, num_labels), `loss` if labels are given.
+            `logits`, (windows, num_labels), and `loss` if labels are given.
         """
         outputs = self.ssamba(input_features, return_dict=True, **kwargs)
         tokens = outputs.last_hidden_state
+        # (windows, hidden_size)
         pooled = tokens[:, 0] if self.config.pooling == "cls" else tokens[:, 1:].mean(1)
         logits = self.head(self.fc_norm(pooled))
         loss = None if labels is None else self.loss_function(labels, logits, self.config)

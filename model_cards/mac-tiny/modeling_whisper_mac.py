@@ -1,4 +1,4 @@
-"""Whisper's encoder (Radford et al., arXiv 2212.04356) as an audio tower: transformers' own, in the towers' shape."""
+"""Whisper's encoder (Radford et al., arXiv 2212.04356) as an audio tower, on the layers of transformers."""
 
 import torch
 from transformers.modeling_outputs import BaseModelOutput
@@ -8,7 +8,7 @@ from .configuration_mac import WhisperTowerConfig
 
 
 class WhisperTowerModel(WhisperEncoder):
-    """The encoder without its decoder; its weights have the names they have in `WhisperModel.encoder`."""
+    """The encoder of a Whisper; its weights have the names that they have in `WhisperModel.encoder`."""
 
     config: WhisperTowerConfig
     config_class = WhisperTowerConfig
@@ -18,7 +18,7 @@ class WhisperTowerModel(WhisperEncoder):
 
     @classmethod
     def is_custom_code(cls) -> bool:
-        """Initialised as transformers initialises its own encoder, whose modules these are."""
+        """Say no, so that transformers initialises these modules as it does in its own encoder."""
         return False
 
     def forward(self, input_features: torch.Tensor, **kwargs) -> BaseModelOutput:
@@ -27,11 +27,11 @@ class WhisperTowerModel(WhisperEncoder):
             input_features: Whisper's normalised log-mel, (windows, window_frames, mel bins).
 
         Returns:
-            `last_hidden_state` (windows, 1 + window_frames / 2, hidden_size): the mean of all tokens, for Whisper has
-            no token of its own that sums up a window, then a token for each 20 ms.
+            `last_hidden_state`, (windows, 1 + window_frames / 2, hidden_size): the mean of all tokens, since Whisper
+            has no token of its own that sums up a window, and then a token for each 20 ms.
 
         Raises:
-            ValueError: the shape is another.
+            ValueError: The features have another shape.
         """
         shape, frames, bins = tuple(input_features.shape), self.config.window_frames, self.config.num_mel_bins
         if len(shape) != 3 or shape[1:] != (frames, bins):

@@ -1,13 +1,13 @@
 """
 The selective scan (Mamba-1; Gu & Dao, arXiv 2312.00752) over a sequence, and its step of decoding.
 
-Portable PyTorch. For every channel c with a state h of its own:
+All of it is portable PyTorch. For every channel, which has a state h of its own, it computes
 
     h_t = exp(dt_t A) h_{t-1} + dt_t u_t B_t        y_t = C_t . h_t + D u_t
 
-Every entry of the state decays at its own rate, so that chunks cannot be turned into matrix products as in Mamba-2:
-the recurrence runs token by token, one fused multiply-add each, all else on chunks that stay in a CPU's caches.
-The backward pass is written out: it keeps one state a chunk and computes the others again.
+Every entry of the state decays at its own rate, so that chunks cannot be turned into matrix products as in Mamba-2.
+The recurrence runs token by token with one fused multiply-add for each; all else is computed on chunks that stay in a
+CPU's caches. The backward pass is written out: it keeps one state for each chunk and computes the others again.
 """
 
 import math
@@ -19,10 +19,11 @@ import torch
 from .ssd_mac import no_autocast, step_size
 
 
-# Entries of the state, over tokens and batch, that are worked on at a time: one megabyte, or few launches.
+# Entries of the state, counted over tokens and batch, in a chunk. On a CPU they fill one megabyte, which fits its
+# caches; an accelerator is faster with few launches of kernels.
 CPU_ENTRIES, ACCELERATOR_ENTRIES = 1 << 18, 1 << 25
 LOG2_E = 1 / math.log(2)  # a CPU raises 2 to a power more than twice as fast as e
-UNLIMITED = (0.0, math.inf)  # Mamba-1 knows no bounds of the step size
+UNLIMITED = (0.0, math.inf)  # least and greatest step size: Mamba-1 has no limits
 
 
 def selective_scan(
@@ -41,20 +42,20 @@ def selective_scan(
     Run the recurrence over a whole sequence.
 
     Args:
-        u: (batch, length, channels) inputs.
-        dt: (batch, length, channels) step sizes before softplus.
-        A: (channels, state) negative decay rates.
-        B: (batch, length, state) input projections.
-        C: (batch, length, state) output projections.
-        D: (channels,) skip weights.
-        dt_bias: (channels,) added to `dt` before softplus.
-        initial_state: (batch, channels, state) state before the first token; zeros if None.
-        seq_idx: (batch, length) integers, equal for tokens of one packed sequence: the state starts from zero where
-            the number changes. An initial state belongs to the first sequence.
+        u: Inputs, (batch, length, channels).
+        dt: Step sizes before bias and softplus, (batch, length, channels).
+        A: Decay rates, all negative, (channels, state).
+        B: Projections of the inputs into the state, (batch, length, state).
+        C: Projections of the state into the outputs, (batch, length, state).
+        D: Weights with which an input is added to its own output, (channels,); None adds nothing.
+        dt_bias: Bias of the step sizes before softplus, (channels,).
+        initial_state: State before the first token, (batch, channels, state); zeros if None.
+        seq_idx: Number of the packed sequence that each token belongs to, (batch, length): the state starts from
+            zero where the number changes. An initial state belongs to the first sequence.
 
     Returns:
-        y: (batch, length, channels) in the dtype of `u`; final state: (batch, channels, state) float32, whose channels
-        lie together in memory.
+        y: Outputs, (batch, length, channels), in the dtype of `u`.
+        final state: State after the last token, (batch, channels, state) float32, with contiguous channels.
     """
     with no_autocast(u):
         return SelectiveScan.apply(u, step_size(dt, dt_bias, UNLIMITED), A, B, C, D, initial_state, seq_idx)
@@ -62,9 +63,9 @@ def selective_scan(
 
 class ChunkBuffers:
     """
-    The decays of a chunk's tokens and what the tokens add to the state, in memory that all chunks share.
+    The decays and the states of a chunk's tokens, in memory that all chunks share.
 
-    Shapes in the comments: q tokens of a chunk, b batch, n state, c channels.
+    The comments write shapes with q for the tokens of a chunk, b for the batch, n for the state, c for the channels.
     """
 
     def __init__(self, u: torch.Tensor, dt: torch.Tensor, A: torch.Tensor, seq_idx: torch.Tensor | None):
@@ -72,10 +73,10 @@ class ChunkBuffers:
         self.A = A.float().t().contiguous()  # (n, c)
         self.binary_A = self.A * LOG2_E
         self.dt = dt.transpose(0, 1)  # (length, b, c)
-        self.inputs = (u.float() * dt).transpose(0, 1)
+        self.inputs = (u.float() * dt).transpose(0, 1)  # (length, b, c)
         entries = CPU_ENTRIES if u.device.type == "cpu" else ACCELERATOR_ENTRIES
         self.chunk = max(1, min(self.length, entries // (batch * self.A.numel())))
-        shape = (self.chunk, batch, *self.A.shape)
+        shape = (self.chunk, batch, *self.A.shape)  # (q, b, n, c)
         self.decays, self.states = (torch.empty(shape, device=u.device) for _ in range(2))
         self.continues = None  # (length, b): 0 where another sequence starts
         if seq_idx is not None:
@@ -83,11 +84,21 @@ class ChunkBuffers:
             self.continues = torch.nn.functional.pad(same, (1, 0), value=True).t().float()
 
     def chunks(self) -> Iterator[slice]:
-        """Of the sequence, in order."""
+        """Give the places of the chunks in the sequence, in order."""
         return (slice(start, min(start + self.chunk, self.length)) for start in range(0, self.length, self.chunk))
 
     def run(self, chunk: slice, B: torch.Tensor, state: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
-        """Decays and states of a chunk's tokens, (q, b, n, c), after `state` (b, n, c); valid until the next."""
+        """
+        Run the recurrence over one chunk.
+
+        Args:
+            chunk: Place of the chunk in the sequence.
+            B: Input projections of the whole sequence, (length, b, n).
+            state: State before the chunk, (b, n, c); zeros if None.
+
+        Returns:
+            Decay and state of every token of the chunk, each (q, b, n, c), valid until the next call.
+        """
         length = chunk.stop - chunk.start
         decays, states = self.decays[:length], self.states[:length]
         torch.mul(self.dt[chunk].unsqueeze(2), self.binary_A, out=decays).exp2_()
@@ -102,7 +113,7 @@ class ChunkBuffers:
 
 
 class SelectiveScan(torch.autograd.Function):
-    """The scan after the step sizes."""
+    """The scan, given the final step sizes; `ChunkBuffers` explains the shapes in the comments."""
 
     @staticmethod
     def forward(
@@ -135,7 +146,7 @@ class SelectiveScan(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, dy: torch.Tensor, d_final_state: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        with no_autocast(dy):
+        with no_autocast(dy):  # a training loop may call `backward` under autocast
             return SelectiveScan.gradients(ctx, dy, d_final_state)
 
     @staticmethod
@@ -161,7 +172,7 @@ class SelectiveScan(torch.autograd.Function):
             dB[chunk] = (dstates @ buffers.inputs[chunk].unsqueeze(3)).squeeze(3)
             dinputs[chunk] = (B_tokens[chunk].unsqueeze(2) @ dstates).squeeze(2)
             carried = dstates[0] * decays[0]
-            # Gradient of the decays' logarithms, dt A.
+            # Gradient of the decays' logarithms dt A, (q, b, n, c): each token's decay times the state before it.
             torch.mul(dstates, decays, out=products)
             products[1:].mul_(states[:-1])
             products[0].mul_(0.0 if state is None else state)
@@ -193,20 +204,21 @@ def selective_step(
     Run the recurrence for one token, writing the new state into `state`.
 
     Args:
-        state: (batch, channels, state) float32; changed in place. Fastest in the layout in which `selective_scan`
-            returns it.
-        u: (batch, channels) input.
-        dt: (batch, channels) step size before softplus.
-        A, D, dt_bias: As in `selective_scan`.
-        B, C: (batch, state) projections.
+        state: State before the token, (batch, channels, state) in float32, which is changed in place. It is fastest
+            in the layout in which `selective_scan` returns it.
+        u: Input of the token, (batch, channels).
+        dt: Step size before bias and softplus, (batch, channels).
+        A: Decay rates, (channels, state), as in `selective_scan`; so are `D` and `dt_bias`.
+        B: Projection of the input into the state, (batch, state).
+        C: Projection of the state into the output, (batch, state).
 
     Returns:
-        y: (batch, channels) in the dtype of `u`.
+        y: Output of the token, (batch, channels), in the dtype of `u`.
     """
     dt = step_size(dt, dt_bias, UNLIMITED)
     decay = torch.exp(dt.unsqueeze(1) * A.float().t())  # (batch, state, channels)
-    inputs = (u.float() * dt).unsqueeze(1)
-    entries = state.mT
+    inputs = (u.float() * dt).unsqueeze(1)  # (batch, 1, channels)
+    entries = state.mT  # (batch, state, channels), a view
     entries.mul_(decay).addcmul_(B.float().unsqueeze(2), inputs)
     with no_autocast(u):
         y = torch.bmm(C.float().unsqueeze(1), entries).squeeze(1)

@@ -1,13 +1,15 @@
 """
 State-space duality (Mamba-2; Dao & Gu, arXiv 2405.21060): the scan over a sequence and the step of decoding.
 
-Portable PyTorch. For every head with state h (head_dim x state):
+All of it is portable PyTorch. For every head with a state h of (head_dim x state) it computes
+
 
     h_t = exp(dt_t A) h_{t-1} + dt_t x_t B_t^T        y_t = h_t C_t + D x_t
 
 The scan is the paper's block decomposition (section 6, listing 1): inside a chunk it is attention with a decay mask,
-from chunk to chunk it is the recurrence. All heads of a group share one score matrix B C^T; B and C are never repeated
-for the heads. The backward pass is written out: it computes the decays again instead of keeping them.
+and from chunk to chunk it is the recurrence. All heads of a group share one score matrix B C^T, so that B and C are
+never repeated for the heads. The backward pass is written out, since it then computes the decays again instead of
+keeping them in memory.
 """
 
 import math
@@ -64,14 +66,18 @@ def ssd_scan(
 
 
 def no_autocast(tensor: torch.Tensor) -> AbstractContextManager:
-    """The recurrence stays in float32: autocast would round the state with every product."""
+    """Switch autocast off on the tensor's device: it would round the state of the recurrence with every product."""
     kind = tensor.device.type
     active = torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
     return torch.autocast(kind, enabled=False) if active else nullcontext()
 
 
 def chunks_of(x: torch.Tensor) -> list[slice]:
-    """Chunks of nearly equal length, as few as `x`'s device likes; one in an exported graph, whose length is open."""
+    """
+    Cut the tokens of `x`, (batch, length, ...), into chunks of nearly equal length, as fits its device.
+
+    An exported graph gets a single chunk, since the number of its chunks must not depend on the length.
+    """
     if torch.compiler.is_exporting():
         return [slice(0, x.shape[1])]
     length, target = x.shape[1], CPU_CHUNK if x.device.type == "cpu" else ACCELERATOR_CHUNK
@@ -83,7 +89,7 @@ def chunk_decays(
     log_decay: torch.Tensor, seq_idx: torch.Tensor | None, chunk: slice
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """
-    What is left of a token's contribution, and of the state before the chunk, at every token of the chunk.
+    Compute how much of each token's contribution, and of the state before the chunk, is left at later tokens.
 
     Args:
         log_decay: Logarithm of each token's decay, (batch, heads, tokens of the chunk).
@@ -91,12 +97,13 @@ def chunk_decays(
         chunk: Place of the chunk in the sequence.
 
     Returns:
-        between: (batch, heads, token, later token), without meaning below the diagonal; from_start: (batch, heads,
-        chunk).
+        between: Share of each token's contribution that is left at each later token, (batch, heads, token, later
+            token); entries below the diagonal have no meaning.
+        from_start: Share of the state before the chunk that is left at each token, (batch, heads, token).
     """
-    # Differences of running sums, and of what rounding took from these: else the small decays that follow a large one
-    # would be forgotten.
-    running = log_decay.cumsum(-1)
+    # The decay between two tokens is a difference of running sums. A large term rounds off the small ones that follow
+    # it in such a sum; what was rounded off is summed up, too, and added to the differences.
+    running = log_decay.cumsum(-1)  # (batch, heads, token)
     rounded = (log_decay - running.diff(dim=-1, prepend=torch.zeros_like(running[..., :1]))).cumsum(-1)
     between = (running.unsqueeze(-2) - running.unsqueeze(-1)).add_(rounded.unsqueeze(-2) - rounded.unsqueeze(-1))
     between = between.clamp_(LEAST_EXPONENT, 0.0).exp_()
@@ -110,8 +117,10 @@ def chunk_decays(
 
 class ChunkedScan(torch.autograd.Function):
     """
-    The scan after the step sizes. Shapes in the comments: b batch, q tokens of a chunk, h heads, r heads a group,
-    g groups, p head_dim, n state.
+    The scan, given the final step sizes.
+
+    The comments write shapes with b for the batch, q for the tokens of a chunk, h for the heads, g for the groups, r
+    for the heads in a group, p for head_dim and n for the state.
     """
 
     @staticmethod
@@ -143,7 +152,7 @@ class ChunkedScan(torch.autograd.Function):
             scores = (B_chunk @ C_chunk.mT).triu_()  # (b, g, q, later q)
             mix = weights.unflatten(1, (groups, -1)).mul_(scores.unsqueeze(2)).flatten(1, 2)
             output = (mix.transpose(-1, -2) @ inputs.transpose(1, 2)).transpose(1, 2)  # (b, q, h, p)
-            if D is not None:  # not on the diagonal of `mix`, which ONNX cannot write
+            if D is not None:  # added here and not on the diagonal of `mix`, which could not be exported to ONNX
                 output = torch.addcmul(output, inputs, D.float().unsqueeze(-1))
             if state is not None:
                 carried = ungroup_heads(C_chunk @ state, x.shape[3])
@@ -158,7 +167,7 @@ class ChunkedScan(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, dy: torch.Tensor, d_final_state: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        with no_autocast(dy):
+        with no_autocast(dy):  # a training loop may call `backward` under autocast
             return ChunkedScan.gradients(ctx, dy, d_final_state)
 
     @staticmethod
@@ -169,7 +178,7 @@ class ChunkedScan(torch.autograd.Function):
         dA = torch.zeros_like(A, dtype=torch.float32)
         dstate = d_final_state.float().unflatten(1, (groups, -1)).flatten(2, 3).mT  # (b, g, n, r p)
         for chunk, state in zip(reversed(chunks_of(x)), reversed(states), strict=True):
-            step = dt[:, chunk].transpose(1, 2)
+            step = dt[:, chunk].transpose(1, 2)  # (b, h, q)
             inputs = x[:, chunk].float() * dt[:, chunk].unsqueeze(-1)  # (b, q, h, p)
             dy_chunk = dy[:, chunk].float()
             B_chunk, C_chunk = B[:, chunk].float().transpose(1, 2), C[:, chunk].float().transpose(1, 2)
@@ -178,8 +187,8 @@ class ChunkedScan(torch.autograd.Function):
             # Inside the chunk: y = (between * scores)^T inputs.
             scores = (B_chunk @ C_chunk.mT).triu_().unsqueeze(2)  # (b, g, 1, q, later q)
             dmix = inputs.transpose(1, 2) @ dy_chunk.permute(0, 2, 3, 1)  # (b, h, q, later q)
-            dmix = dmix.mul_(between).unflatten(1, (groups, -1))
-            dscores = dmix.sum(2).triu_()
+            dmix = dmix.mul_(between).unflatten(1, (groups, -1))  # (b, g, r, q, later q)
+            dscores = dmix.sum(2).triu_()  # (b, g, q, later q)
             dlog = dmix.mul_(scores).flatten(1, 2)  # gradient of the logarithm of `between`
             mix = (between.unflatten(1, (groups, -1)) * scores).flatten(1, 2)
             dinputs = (mix @ dy_chunk.transpose(1, 2)).transpose(1, 2)
@@ -222,22 +231,22 @@ class ChunkedScan(torch.autograd.Function):
 
 
 def group_heads(tensor: torch.Tensor, groups: int) -> torch.Tensor:
-    """(batch, tokens, heads, head_dim) -> (batch, groups, tokens, heads a group * head_dim)."""
+    """Reshape (batch, tokens, heads, head_dim) to (batch, groups, tokens, heads per group * head_dim)."""
     return tensor.unflatten(2, (groups, -1)).flatten(3, 4).transpose(1, 2)
 
 
 def ungroup_heads(tensor: torch.Tensor, head_dim: int) -> torch.Tensor:
-    """(batch, groups, tokens, heads a group * head_dim) -> (batch, tokens, heads, head_dim)."""
+    """Reshape (batch, groups, tokens, heads per group * head_dim) to (batch, tokens, heads, head_dim)."""
     return tensor.transpose(1, 2).unflatten(3, (-1, head_dim)).flatten(2, 3)
 
 
 def per_state_column(decay: torch.Tensor, groups: int, head_dim: int) -> torch.Tensor:
-    """(batch, heads) -> (batch, groups, 1, heads a group * head_dim)."""
+    """Repeat each head's value for its columns of the state: (batch, heads) -> (batch, groups, 1, columns)."""
     return decay.unflatten(1, (groups, -1)).repeat_interleave(head_dim, dim=2).unsqueeze(2)
 
 
 def step_size(dt: torch.Tensor, dt_bias: torch.Tensor | None, dt_limit: tuple[float, float]) -> torch.Tensor:
-    """The step sizes in float32: softplus(dt + bias), held between the limits."""
+    """Compute the final step sizes in float32: softplus(dt + bias), clamped to the limits, in the shape of `dt`."""
     dt = dt.float() if dt_bias is None else dt.float() + dt_bias.float()
     dt = nn.functional.softplus(dt)
     return dt if tuple(dt_limit) == (0.0, math.inf) else dt.clamp(*dt_limit)
