@@ -1,4 +1,8 @@
-"""MAC's processing: files and text in, tensors out, and back. Importing this registers it with transformers."""
+"""
+MAC's processing, from files and text to tensors and from tokens back to text.
+
+Importing the package registers its classes with transformers.
+"""
 
 from pathlib import Path
 
@@ -15,7 +19,7 @@ from .processing_mac import MacProcessor
 _PACKAGED = Path(__file__).with_name("mac-tiny")
 DEFAULT_MODEL = str(_PACKAGED if _PACKAGED.is_dir() else Path(__file__).parents[1] / "model_cards" / "mac-tiny")
 
-# Keyed by model type: the config classes live in `modeling_mac`, which this package does not import.
+# Registered by the model type and not by the config class, which is in `modeling_mac`: this package does not need it.
 AutoFeatureExtractor.register("mac", MacFeatureExtractor)
 AutoProcessor.register("mac", MacProcessor)
 MacFeatureExtractor.register_for_auto_class("AutoFeatureExtractor")

@@ -1,4 +1,4 @@
-"""Anything a user calls audio -> a mono float32 waveform at the model's rate, whole or block by block."""
+"""Turns anything that a user calls audio into a mono float32 waveform at the model's rate, whole or in blocks."""
 
 import io
 import os
@@ -16,12 +16,14 @@ from .decoding_mac import decode_blocks
 from .fetching_mac import UrlLimits, open_source
 
 
-MIN_SAMPLES = 400  # one 25 ms frame at 16 kHz
-MIN_RATE, MAX_RATE = 8_000, 192_000
-MAX_CHANNELS = 64
-MAX_AMPLITUDE = 64.0  # 36 dB above full scale: no recorder of floats gets there, samples at int16 scale do
+MIN_SAMPLES = 400  # samples of one frame: 25 ms at 16 kHz
+MIN_RATE, MAX_RATE = 8_000, 192_000  # Hz: from telephones to studio recorders; a rate outside is more likely a mistake
+MAX_CHANNELS = 64  # an array with more is more likely a batch of clips
+# 36 dB above full scale. No recorder of floats gets there, but samples that were left at the scale of int16 do.
+MAX_AMPLITUDE = 64.0
 
-# What a search through folders takes for recordings, videos among them. A file that is named is read in any case.
+# Suffixes that a search through folders takes for recordings, those of videos among them. A file that the user names
+# is read whatever its suffix is.
 AUDIO_SUFFIXES = (
     ".3g2", ".3gp", ".aac", ".ac3", ".aif", ".aifc", ".aiff", ".amr", ".ape", ".asf", ".au", ".avi", ".caf", ".dts",
     ".eac3", ".flac", ".flv", ".m4a", ".m4b", ".m4v", ".mka", ".mkv", ".mov", ".mp1", ".mp2", ".mp3", ".mp4", ".mpeg",
@@ -41,10 +43,10 @@ def load_waveform(
     max_seconds: float | None = None,
 ) -> np.ndarray:
     """
-    Load one clip as (samples,) float32 at `target_rate` Hz, channels averaged.
+    Load one clip as (samples,) float32 at `target_rate` Hz, with its channels averaged.
 
-    What a file is decides its content, not its name; a video gives its sound. It is decoded until its data ends,
-    whatever length its header states.
+    The content of a file and not its name decides what it is; of a video the sound is taken. A file is decoded until
+    its data ends, whatever length its header states.
 
     Args:
         audio: A path, `file://`, `http://` or `https://` address, encoded bytes, an open binary file (read from its
@@ -54,17 +56,17 @@ def load_waveform(
             in its column `audio`.
         sampling_rate: Rate in Hz of a bare array; files and dicts bring their own.
         target_rate: Rate in Hz of the result.
-        name: What an error calls this clip, such as its file or row.
-        url_limits: Fields of `UrlLimits` that are to be others: `{"silent_seconds": 5}`.
-        max_seconds: Refuse a longer clip, as soon as so much is decoded.
+        name: Name of this clip in error messages, such as its file or row.
+        url_limits: Fields of `UrlLimits` that replace its defaults, such as `{"silent_seconds": 5}`.
+        max_seconds: Length in seconds above which a clip is refused, as soon as so much is decoded; None for any.
 
     Raises:
-        ValueError: the clip is empty, shorter than 400 samples, longer than `max_seconds`, has NaN or Inf, samples far
-            beyond [-1, 1], more than two axes, no or another sampling rate than 8 to 192 kHz, samples that are no PCM,
-            or cannot be fetched or decoded. The message names the clip.
+        ValueError: The clip is empty, shorter than 400 samples or longer than `max_seconds`; it has NaN or Inf,
+            samples far beyond [-1, 1], samples of a type that is no PCM, more than two axes, or no sampling rate from
+            8 to 192 kHz; or it cannot be fetched or decoded. The message names the clip.
 
     Warns:
-        UserWarning: some of a file's sound is missing or broken: what, and how much.
+        UserWarning: Some of a file's sound is missing or broken; the message says what and how much.
     """
     audio, sampling_rate, name = _unwrap(audio, sampling_rate, name)
     blocks, samples = [], 0
@@ -90,24 +92,29 @@ def read_blocks(
     """
     Read one clip of any length in bounded memory.
 
-    Joined together, the blocks are what `load_waveform` gives, bit by bit. An open file that cannot seek, such as a
-    pipe, is read as it comes and need never end.
+    The blocks joined together are, bit by bit, what `load_waveform` returns. An open file that cannot seek, such as a
+    pipe, is read as its data comes and need never end.
 
     Args:
-        audio, sampling_rate, target_rate, name, url_limits: As of `load_waveform`.
+        audio, sampling_rate, target_rate, name, url_limits: Arguments of `load_waveform`.
 
     Yields:
-        (samples,) float32 at `target_rate` Hz, channels averaged: a second or two, of other lengths at the end.
+        Blocks of the clip, (samples,) float32 at `target_rate` Hz with averaged channels, most of a second or two.
 
     Raises:
-        ValueError: as `load_waveform`, when it comes to the place; a clip may also be empty or of a few samples.
+        ValueError: The clip is faulty, as for `load_waveform`, but the error comes when the fault is reached, and a
+            clip may be empty or very short.
     """
     audio, sampling_rate, name = _unwrap(audio, sampling_rate, name)
     yield from _convert(_open(audio, sampling_rate, name, url_limits, whole=False), target_rate, name)
 
 
 def is_list_of_clips(audio: Any) -> bool:
-    """Whether this is many clips: a list, a column or rows of `datasets`; not a list of numbers, nor (rate, array)."""
+    """
+    Tell whether this is many clips: a list, or a column or rows of `datasets`.
+
+    A list of numbers is one clip, and so is a pair of an array and its rate.
+    """
     if isinstance(audio, (list, tuple)):
         return not _is_pair(audio) and not (len(audio) and isinstance(audio[0], Real))
     single = isinstance(audio, (str, bytes, bytearray, memoryview, os.PathLike, Mapping)) or hasattr(
@@ -117,7 +124,7 @@ def is_list_of_clips(audio: Any) -> bool:
 
 
 def _is_pair(audio: Any) -> bool:
-    """What gradio gives, (rate, array), or soundfile and torchaudio, (array, rate)."""
+    """Tell whether this is a rate with its array, in the order of gradio or in that of soundfile and torchaudio."""
     return (
         isinstance(audio, (list, tuple))
         and len(audio) == 2
@@ -126,17 +133,19 @@ def _is_pair(audio: Any) -> bool:
 
 
 def _is_rate(value: Any) -> bool:
+    """Tell whether this can be a sampling rate: a number, a scalar of numpy or torch, or digits in a string."""
     is_scalar = hasattr(value, "__array__") and np.ndim(value) == 0
     return is_scalar or isinstance(value, Real) or (isinstance(value, str) and value.strip().isdecimal())
 
 
 def _is_array(value: Any) -> bool:
+    """Tell whether this holds samples: an array, or a list of numbers or of lists."""
     is_numbers = isinstance(value, list) and len(value) > 0 and isinstance(value[0], (Real, list))
     return is_numbers or (hasattr(value, "__array__") and np.ndim(value) > 0)
 
 
 def _unwrap(audio: Any, sampling_rate: Any, name: str) -> tuple[Any, Any, str]:
-    """A path, address, bytes, open file, decoder or array, with its rate and its name."""
+    """Take the audio itself (a path, address, bytes, file, decoder or array), its rate and its name out of dicts."""
     if _is_pair(audio):
         rate, array = audio if _is_array(audio[1]) else reversed(audio)
         return array, rate, name or "audio array"
@@ -153,20 +162,30 @@ def _unwrap(audio: Any, sampling_rate: Any, name: str) -> tuple[Any, Any, str]:
     if isinstance(audio, (str, os.PathLike)):
         audio = os.fsdecode(audio)
         return audio, None, _join_names(name, audio.partition(",")[0] if audio.startswith("data:") else audio)
-    if hasattr(audio, "read_bytes"):  # such as the row of a dataset, which names itself
+    if hasattr(audio, "read_bytes"):  # such as the row of a data set, whose `str` is its name
         return audio.read_bytes(), None, _join_names(name, str(audio))
     is_bytes = isinstance(audio, (bytes, bytearray, memoryview))
     return audio, sampling_rate, name or ("audio bytes" if is_bytes else "audio array")
 
 
 def _join_names(name: str, source: str) -> str:
-    """What an error calls a clip that has a row, a file or both."""
-    source = source.encode(errors="backslashreplace").decode()[:200]  # a name need not be UTF-8
+    """Make the name that an error gives to a clip that has a row, a file or both."""
+    # The name of a file need not be UTF-8, and an address can be very long.
+    source = source.encode(errors="backslashreplace").decode()[:200]
     return f"{name} ({source})" if name and source else name or source or repr(source)
 
 
 def _open(audio: Any, rate: Any, name: str, limits: Mapping[str, Any] | None, whole: bool) -> Blocks:
-    """Blocks of the clip's own channels and rate; `whole`: it is read to its end in any case."""
+    """
+    Open a clip and give blocks with its own channels and rate.
+
+    Args:
+        audio: Path, address, bytes, open file, decoder or array.
+        rate: Rate in Hz of an array.
+        name: Name of the clip in error messages.
+        limits: Fields of `UrlLimits` that replace its defaults.
+        whole: Whether the clip will be read to its end, so that a pipe may be copied first.
+    """
     if isinstance(audio, str):
         with open_source(audio, name, UrlLimits(**(limits or {}))) as file:
             yield from decode_blocks(_rewind(file, name, whole), name)
@@ -183,7 +202,7 @@ def _open(audio: Any, rate: Any, name: str, limits: Mapping[str, Any] | None, wh
             samples = audio.get_all_samples()
         except ValueError:
             raise
-        except Exception as error:  # decoders raise whatever they like
+        except Exception as error:  # the errors of a foreign decoder have no common class
             raise ValueError(f"{name}: cannot be read as audio ({error}).") from error
         yield _to_floats(samples.data, name), _to_rate(samples.sample_rate, name)
     else:
@@ -191,22 +210,27 @@ def _open(audio: Any, rate: Any, name: str, limits: Mapping[str, Any] | None, wh
 
 
 def _rewind(file: Any, name: str, whole: bool) -> Any:
-    """The file at its start; one that cannot go back is copied if it is read whole, since many formats need to."""
+    """
+    Return the file at its start.
+
+    Decoders of many formats must go back in a file. One that cannot is copied, unless it is to be read as it comes.
+    """
     try:
         if getattr(file, "seekable", lambda: hasattr(file, "seek"))():
             file.seek(0)
         elif whole:
-            copy = tempfile.SpooledTemporaryFile(max_size=2**24)  # noqa: SIM115  it ends with the last reference to it
+            # Up to 16 MB stay in memory. The file ends with the last reference to it.
+            copy = tempfile.SpooledTemporaryFile(max_size=2**24)  # noqa: SIM115
             shutil.copyfileobj(file, copy)
             copy.seek(0)
             return copy
-    except Exception as error:  # file objects raise whatever they like
+    except Exception as error:  # the errors of a foreign file object have no common class
         raise ValueError(f"{name}: cannot be read as audio ({error}).") from error
     return file
 
 
 def _to_rate(rate: Any, name: str) -> float:
-    """A rate as a number, whatever type it comes in."""
+    """Convert a rate of any type to a number of Hz."""
     if rate is None:
         raise ValueError(f"{name}: an array needs its `sampling_rate` in Hz; none was given.")
     try:
@@ -216,7 +240,7 @@ def _to_rate(rate: Any, name: str) -> float:
 
 
 def _to_floats(array: Any, name: str) -> np.ndarray:
-    """Anything numpy understands as (channels, samples) float32, PCM integers brought to [-1, 1]."""
+    """Convert anything that numpy understands to (channels, samples) float32, with PCM integers scaled to [-1, 1]."""
     if not (hasattr(array, "__array__") or isinstance(array, (list, tuple))):
         raise ValueError(
             f"{name}: {type(array).__name__}; expected a path, URL, bytes, an open binary file, an array of samples "
@@ -225,9 +249,9 @@ def _to_floats(array: Any, name: str) -> np.ndarray:
     try:
         if hasattr(array, "detach"):
             array = array.detach().cpu()
-            array = array.float() if array.is_floating_point() else array  # numpy has no bfloat16
+            array = array.float() if array.is_floating_point() else array  # numpy knows no bfloat16
         array = np.asarray(array)
-    except Exception as error:  # of tensors without data, lists of unequal lists, …
+    except Exception as error:  # a tensor without data, a list of unequal lists and others raise different errors
         raise ValueError(f"{name}: cannot be read as an array ({error}).") from error
     if array.size == 0:
         raise ValueError(f"{name}: empty audio; expected at least {MIN_SAMPLES} samples.")
@@ -251,7 +275,7 @@ def _to_floats(array: Any, name: str) -> np.ndarray:
 
 
 def _convert(blocks: Blocks, target_rate: int, name: str) -> Generator[np.ndarray, None, None]:
-    """Check, average the channels and resample: (samples,) float32 blocks."""
+    """Check blocks, (channels, samples), average their channels and resample them to (samples,) float32."""
     rate: float | None = None
     resampler: soxr.ResampleStream | None = None
     position = 0
@@ -263,7 +287,7 @@ def _convert(blocks: Blocks, target_rate: int, name: str) -> Generator[np.ndarra
             _check_samples(block, mono, position, name)
             position += len(mono)
             if block_rate != rate:
-                if resampler is not None:
+                if resampler is not None:  # give what it still holds at the old rate
                     yield resampler.resample_chunk(mono[:0], last=True)
                 rate = block_rate
                 resampler = None
@@ -275,7 +299,15 @@ def _convert(blocks: Blocks, target_rate: int, name: str) -> Generator[np.ndarra
 
 
 def _check_samples(block: np.ndarray, mono: np.ndarray, position: int, name: str) -> None:
-    """Refuse what is no number, or no sound between -1 and 1."""
+    """
+    Refuse NaN, Inf and samples far beyond [-1, 1].
+
+    Args:
+        block: Samples of all channels, (channels, samples).
+        mono: Their mean, (samples,).
+        position: Place of the block's first sample in the clip.
+        name: Name of the clip in error messages.
+    """
     finite = np.isfinite(mono)
     if not finite.all():
         raise ValueError(f"{name}: has NaN or Inf at sample {position + int(np.argmin(finite))}; expected numbers.")

@@ -1,4 +1,4 @@
-"""A growing file of captions, one record a recording, that a later run continues."""
+"""A file of captions that grows by one record for each recording, and that a later run continues."""
 
 import csv
 import io
@@ -9,21 +9,21 @@ from typing import Any
 
 class CaptionFile:
     """
-    Captions in `.jsonl` or `.csv`, with the fields `audio`, `caption` and, if asked for, `segments`.
+    A file of captions in `.jsonl` or `.csv`, with the fields `audio`, `caption` and, if asked for, `segments`.
 
-    A record is written whole and at once. What a killed run left of its last record is cut off, so that this recording
-    is captioned again.
+    Each record is written in one piece. If a run was killed while writing, the part of its last record is cut off, so
+    that this recording is captioned again.
 
     Args:
-        path: The file; made if it does not exist, continued if it does.
-        with_segments: Whether records have segments (in a `.csv` as JSON).
+        path: Path of the file, which is made if it does not exist and continued if it does.
+        with_segments: Whether records have segments; in a `.csv` these are JSON.
 
     Attributes:
-        done: The recordings that it holds.
+        done: Names of the recordings that the file holds.
 
     Raises:
-        ValueError: another suffix, or a file that holds something else.
-        OSError: the file cannot be read or written.
+        ValueError: The file has another suffix or holds something else.
+        OSError: The file cannot be read or written.
     """
 
     def __init__(self, path: Path, with_segments: bool = False):
@@ -35,7 +35,7 @@ class CaptionFile:
         self.done = self.resume()
 
     def resume(self) -> set[str]:
-        """Cut off a half-written record and list the recordings that are done."""
+        """Cut off a half-written record at the end and return the recordings that are done."""
         with open(self.path, "a+b") as file:
             file.seek(0)
             content = file.read()
@@ -48,13 +48,13 @@ class CaptionFile:
         return done
 
     def check_start(self, content: bytes) -> None:
-        """Refuse to touch a file that was not written here, with these fields."""
+        """Refuse to change a file that does not begin as one of this class with these fields does."""
         start = self.start.encode() or b'{"audio": '
         if not content.startswith(start[: len(content)]):
             raise ValueError(f"{self.path}: holds something else, or other fields than {', '.join(self.fields)}.")
 
     def parse(self, text: str) -> set[str]:
-        """The recordings in whole records."""
+        """Return the recordings that the whole records of a file name."""
         try:
             if self.path.suffix == ".jsonl":
                 records = [json.loads(line) for line in text.split("\n") if line]
@@ -68,7 +68,7 @@ class CaptionFile:
             ) from error
 
     def append(self, record: dict[str, Any]) -> None:
-        """Write one recording's record."""
+        """Write the record of one recording, which holds every field."""
         record = {field: record[field] for field in self.fields}
         if self.path.suffix == ".jsonl":
             line = json.dumps(record, ensure_ascii=False) + "\n"

@@ -1,5 +1,5 @@
 """
-`mac-caption`: captions for recordings and folders of recordings.
+The command `mac-caption`, which writes captions for recordings and folders of recordings.
 
     mac-caption dog.wav rain.flac
     mac-caption recordings --output captions.jsonl      # the same command again continues where it stopped
@@ -28,7 +28,13 @@ NOTHING_SAID = "the model said nothing to this prompt"
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Caption and report: 0 if all went well, 1 if a recording could not be read, 2 (by exit) if nothing can be."""
+    """
+    Caption the recordings and return the exit code.
+
+    Returns:
+        0 if all recordings were captioned, 1 if some could not be read. If nothing can be done, the parser exits
+        with 2.
+    """
     parser = build_parser()
     options = parser.parse_args(arguments)
     show_any_name(sys.stdout)
@@ -75,7 +81,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The options and their help."""
+    """Build the parser of the command's options."""
     parser = argparse.ArgumentParser(
         prog="mac-caption",
         description="Describe recordings in words. Prints `path<TAB>caption` lines, or writes them to a file.",
@@ -104,7 +110,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def positive(text: str) -> int:
-    """An integer above 0; argparse reports the ValueError."""
+    """Read an integer above 0; argparse turns the ValueError into a message."""
     number = int(text)
     if number < 1:
         raise ValueError
@@ -112,21 +118,25 @@ def positive(text: str) -> int:
 
 
 def plain_text(text: str) -> str:
-    """A prompt: the processor writes `<|audio|>` before it."""
+    """Check a prompt, which must not hold `<|audio|>`: the processor writes that before it."""
     if AUDIO_TOKEN in text:
         raise argparse.ArgumentTypeError(f"{text!r} holds {AUDIO_TOKEN}, which stands for the recording")
     return text
 
 
 def show_any_name(stream: Any) -> None:
-    """Let a terminal of whatever encoding show whatever names files have: in their own bytes, else escaped."""
+    """
+    Let a terminal of any encoding show the names of all files.
+
+    A name that is no UTF-8 keeps its own bytes on a UTF-8 terminal; any other terminal shows escapes.
+    """
     if hasattr(stream, "reconfigure"):
         is_utf8 = (stream.encoding or "").lower().replace("-", "") == "utf8"
         stream.reconfigure(errors="surrogateescape" if is_utf8 else "backslashreplace")
 
 
 def find_audio(inputs: list[str]) -> list[str]:
-    """Named files as they are, the audio files below named folders in order of their names, each once."""
+    """List the named files, and the audio files below the named folders sorted by name, each only once."""
     found: list[str] = []
     for name in inputs:
         found += search_folder(name) if os.path.isdir(name) else [name]
@@ -134,7 +144,11 @@ def find_audio(inputs: list[str]) -> list[str]:
 
 
 def search_folder(folder: str) -> list[str]:
-    """The audio files below a folder and the folders that it links to; what is left out is said, by suffix."""
+    """
+    List the audio files below a folder and below the folders that it links to.
+
+    Files with other suffixes are left out, and a message tells how many there were of each suffix.
+    """
     found: list[str] = []
     others: Counter[str] = Counter()
     seen: set[str] = set()
@@ -168,9 +182,17 @@ def caption_files(
     captioner: AudioCaptioningPipeline, files: list[str], batch_size: int
 ) -> Iterator[tuple[str, dict[str, Any] | ValueError]]:
     """
-    Each file with its `{"caption", "segments"?}`, or with the error why it cannot be read.
+    Caption files in batches.
 
-    Files are decoded one by one before they meet in a batch, so that a bad one does not take the others with it.
+    The files of a batch are decoded one by one before, so that a bad file does not stop the others.
+
+    Args:
+        captioner: Pipeline that writes the captions.
+        files: Paths or addresses of the recordings.
+        batch_size: Number of recordings in a batch.
+
+    Yields:
+        Each file with its `caption` and, if they were asked for, `segments`, or with the error why it cannot be read.
     """
     extractor = captioner.feature_extractor
     for start in range(0, len(files), batch_size):
@@ -188,7 +210,7 @@ def caption_files(
 
 
 def load_and_warn(extractor: Any, file: str) -> Any:
-    """A file's waveform; what of its sound is lost is said in a line of its own."""
+    """Load the waveform of a file, (samples,), and print a line for each warning about lost sound."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", UserWarning)
         [waveform] = extractor.load(file)
@@ -198,7 +220,7 @@ def load_and_warn(extractor: Any, file: str) -> Any:
 
 
 def format_caption(file: str, record: dict[str, Any]) -> str:
-    """`path<TAB>caption`, and the segments indented below."""
+    """Format a record as `path<TAB>caption`, with the segments indented below."""
     lines = [f"{file}\t{record['caption']}"]
     for segment in record.get("segments", []):
         lines.append(f"    {segment['start']:.2f}-{segment['end']:.2f} s\t{segment['caption']}")

@@ -1,4 +1,4 @@
-"""Manifests of clips with their captions."""
+"""Reads manifests, which are tables of clips with their captions."""
 
 import csv
 import difflib
@@ -24,15 +24,15 @@ NO_FOLDER = Path()
 @dataclass(frozen=True, slots=True)
 class Clip:
     """
-    One recording and what is said of it.
+    One recording with the texts that belong to it.
 
     Args:
         audio: Path of the recording, or anything else that `load_waveform` takes; `str(audio)` names it.
-        captions: Sentences that describe it; any of them may be drawn in training, all are references in evaluation.
-        phrases: The same as noun phrases, used where two recordings are joined ("X, followed by Y").
-        source: A label of what sounds, if the manifest has one.
-        prompt: What the captions answer, if it is not the usual prompt.
-        scene: "silence" or "noise" if it is no sound of something, which training puts together with no other clip.
+        captions: Sentences that describe it; training draws any of them, in evaluation all are references.
+        phrases: Noun phrases that describe it, used where two recordings are joined ("X, followed by Y").
+        source: Label of what sounds, if the manifest has one.
+        prompt: Prompt that the captions answer, if it is not the usual one.
+        scene: Name of a scene without a source, "silence" or "noise", which training joins with no other clip.
     """
 
     audio: Any
@@ -45,7 +45,14 @@ class Clip:
 
 @dataclass
 class ClipRows:
-    """The clips of a table, the row that each stands in ("train.csv, line 7"), and what is wrong with other rows."""
+    """
+    The clips of a table.
+
+    Args:
+        clips: Clips of the rows that are right.
+        places: Place of each clip, such as "train.csv, line 7".
+        problems: Messages about the other rows.
+    """
 
     clips: list[Clip] = field(default_factory=list)
     places: list[str] = field(default_factory=list)
@@ -53,10 +60,10 @@ class ClipRows:
 
     def check(self) -> list[Clip]:
         """
-        The clips.
+        Return the clips.
 
         Raises:
-            ValueError: something is wrong with a row.
+            ValueError: Something is wrong with a row.
         """
         if self.problems:
             raise ValueError(summarize(self.problems))
@@ -64,7 +71,7 @@ class ClipRows:
 
 
 def summarize(problems: list[str], shown: int = 20) -> str:
-    """The first of many problems, one a line, and their number."""
+    """List the first `shown` of many problems, one on each line, and their number."""
     more = [f"and {len(problems) - shown} more, {len(problems)} in all."] if len(problems) > shown else []
     return "\n".join([*problems[:shown], *more])
 
@@ -80,18 +87,20 @@ def read_manifest(
     left out.
 
     Args:
-        columns: What the manifest calls them, where it is not so: `{"audio": "file_name"}`.
+        path: Path of the manifest.
+        audio_root: Folder to which the paths of recordings are relative.
+        columns: Names of the manifest's columns where they differ from these, such as `{"audio": "file_name"}`.
 
     Raises:
-        ValueError: no such file, another format, a missing column, or rows without audio or caption, with their
-            line numbers.
+        ValueError: The file is missing or has another format, a column is missing, or rows have no audio or caption;
+            the message gives their line numbers.
     """
     path = Path(path)
     return read_clips(path, path.parent if audio_root is None else Path(audio_root), columns or {}).check()
 
 
 def read_clips(path: Path, root: Path, columns: Mapping[str, str]) -> ClipRows:
-    """All that is right and wrong in a manifest; see `read_manifest`."""
+    """Read a manifest as `read_manifest` does, but return its problems beside its clips."""
     problems: list[str] = []
     rows = make_clips(str(path), read_rows(path, problems), root, columns, "row" if is_parquet(path) else "line")
     rows.problems = problems + rows.problems
@@ -101,7 +110,7 @@ def read_clips(path: Path, root: Path, columns: Mapping[str, str]) -> ClipRows:
 def make_clips(
     origin: str, rows: Iterable[tuple[int, dict[str, Any]]], root: Path, columns: Mapping[str, str], unit: str = "line"
 ) -> ClipRows:
-    """Clips of numbered rows; a column that no row has is one problem, not one a row."""
+    """Make the clips of numbered rows; a column that no row has is one problem and not one for each row."""
     found = ClipRows()
     for number, clip in iter_clips(origin, rows, root, columns, found.problems, unit):
         found.places.append(f"{origin}, {unit} {number}")
@@ -118,17 +127,18 @@ def iter_clips(
     unit: str = "line",
 ) -> Iterator[tuple[int, Clip]]:
     """
-    Clips of numbered rows, one at a time and with their numbers: tables of millions of rows are never held as objects.
+    Make the clips of numbered rows one at a time, so that a table of millions of rows is never held as objects.
 
     Args:
         origin: Name of the table in messages.
         rows: Numbers and cells of the rows.
-        root: Folder that audio paths are relative to.
-        columns: What the table calls its columns, where it is not as `read_manifest` says.
-        problems: Where rows that make no clip are noted.
-        unit: What the numbers count: "line" or "row".
+        root: Folder to which audio paths are relative.
+        columns: Names of the table's columns where they differ from those of `read_manifest`.
+        problems: List to which a message is added for each row that makes no clip.
+        unit: Word for what the numbers count, "line" or "row".
     """
-    layouts: dict[tuple, dict[str, list[str]]] = {}  # of the rows' keys: matching names costs more than all the rest
+    # One layout for all rows with the same keys, since matching their names takes longer than all the rest.
+    layouts: dict[tuple, dict[str, list[str]]] = {}
     seen, count = dict.fromkeys([""]), 0
     for number, row in rows:
         keys = tuple(row)
@@ -150,15 +160,16 @@ def iter_clips(
 
 def make_clip(row: dict[str, Any], layout: dict[str, list[str]], root: Path, columns: Mapping[str, str]) -> Clip:
     """
-    The clip of a row.
+    Make the clip of a row.
 
     Args:
-        row: Its cells.
-        layout: From `find_columns`.
-        root, columns: As in `iter_clips`.
+        row: Cells of the row by their column.
+        layout: Keys of the row, as `find_columns` returns them.
+        root: Folder to which audio paths are relative.
+        columns: Names of the table's columns where they differ from those of `read_manifest`.
 
     Raises:
-        ValueError: it makes none; the message says why.
+        ValueError: The row makes no clip; the message says why.
     """
     if any(isinstance(cell, str) and "\0" in cell for cell in row.values()):
         raise ValueError("holds a NUL character; is it text?")
@@ -176,7 +187,7 @@ def make_clip(row: dict[str, Any], layout: dict[str, list[str]], root: Path, col
 
 
 def find_columns(keys: Iterable[str | None], columns: Mapping[str, str]) -> dict[str, list[str]]:
-    """The keys of a row that hold each of `COLUMNS`: `name`, `name_1`, `name_2`, …"""
+    """Find, for each of `COLUMNS`, the keys of a row that hold it: `name`, `name_1`, `name_2`, …"""
     found = {}
     for name in COLUMNS:
         pattern = re.compile(rf"{re.escape(columns.get(name, name))}(_\d+)?")
@@ -185,7 +196,7 @@ def find_columns(keys: Iterable[str | None], columns: Mapping[str, str]) -> dict
 
 
 def missing_columns(origin: str, names: list[str], columns: Mapping[str, str]) -> list[str]:
-    """What is said of columns that are needed or asked for and that no row has, with the nearest name."""
+    """Make a message for each column that is needed or asked for and that no row has, with the nearest name."""
     problems = [
         f"{origin}: `columns` maps {name!r}; expected some of {', '.join(COLUMNS)}."
         for name in columns
@@ -202,7 +213,7 @@ def missing_columns(origin: str, names: list[str], columns: Mapping[str, str]) -
 
 
 def audio_cell(row: dict[str, Any], columns: Mapping[str, str]) -> Any:
-    """The audio as it stands: a file's name may begin with a space. None if there is none."""
+    """Return the audio cell unchanged, since a file's name may begin with a space, or None if it is blank."""
     audio = row.get(columns.get("audio", "audio"))
     if isinstance(audio, (dict, bytes)):
         raise ValueError("the audio column holds encoded audio, not paths; read it with `format: dataset`.")
@@ -215,44 +226,45 @@ def audio_cell(row: dict[str, Any], columns: Mapping[str, str]) -> Any:
 
 
 def is_address(audio: str) -> bool:
-    """Whether this is no path: `http://…`, `s3://…`."""
+    """Tell whether this is an address, such as `http://…` or `s3://…`, and no path."""
     return re.match(r"[A-Za-z][A-Za-z0-9+.-]+://", audio) is not None
 
 
 def join_root(root: Path, audio: Any) -> Any:
-    """A path below the folder of recordings; what is an address or no path stays as it is."""
+    """Put a path below the folder of recordings; an address, or audio of another type, is returned unchanged."""
     is_path = isinstance(audio, str) and root != NO_FOLDER and not is_address(audio)
     return str(root / audio) if is_path else audio
 
 
 def text_cells(row: dict[str, Any], columns: Mapping[str, str], name: str) -> tuple[str, ...]:
-    """The texts in the cells of `name`, `name_1`, `name_2`, …, of which each may be a list."""
+    """Collect the texts in the cells of `name`, `name_1`, `name_2`, …, each of which may be a list."""
     return texts_in(row, find_columns(row, columns)[name])
 
 
 def texts_in(row: dict[str, Any], keys: Iterable[str]) -> tuple[str, ...]:
-    """The texts in some cells of a row, without blank ones."""
+    """Collect the texts in some cells of a row, without blank ones."""
     texts: list[str] = []
     for key in keys:
-        cell = row[key].tolist() if hasattr(row[key], "tolist") else row[key]  # numpy's arrays and texts
+        cell = row[key].tolist() if hasattr(row[key], "tolist") else row[key]  # arrays and strings of numpy
         texts += [text.strip() for text in (cell if isinstance(cell, list) else [cell]) if isinstance(text, str)]
     return tuple(filter(None, texts))
 
 
 def is_parquet(path: Path) -> bool:
-    """Whether a manifest has rows instead of lines."""
+    """Tell whether a manifest is Parquet, whose rows are counted, and not text, whose lines are."""
     return path.suffix == ".parquet"
 
 
 def read_rows(path: Path, problems: list[str] | None = None) -> Iterator[tuple[int, dict[str, Any]]]:
     """
-    Line numbers (row numbers, from 1, of Parquet) and rows of a manifest.
+    Read the rows of a manifest with their line numbers (for Parquet their row numbers), from 1.
 
     Args:
-        problems: Where lines that hold no row are noted; without it they are errors.
+        path: Path of the manifest.
+        problems: List to which a message is added for each line that holds no row; if None, such a line is an error.
 
     Raises:
-        ValueError: whatever is wrong with the file or a line, with their name and number.
+        ValueError: Something is wrong with the file or a line; the message gives its name and number.
     """
     if not path.is_file():
         what = "a folder" if path.is_dir() else "a link to nothing" if path.is_symlink() else "no such manifest"
@@ -274,7 +286,7 @@ def read_rows(path: Path, problems: list[str] | None = None) -> Iterator[tuple[i
 
 
 def _undecodable_line(path: Path) -> int:
-    """The first line that is not UTF-8; 1 of a text in which lines cannot be told."""
+    """Find the first line that is not UTF-8; it is 1 if every line by itself is."""
     with open(path, "rb") as file:
         for line, content in enumerate(file, start=1):
             try:
@@ -285,7 +297,7 @@ def _undecodable_line(path: Path) -> int:
 
 
 def _read_csv(path: Path, file: TextIO) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Rows of a CSV by the line that they begin in; one that a quote spoils would take others with it."""
+    """Read the rows of a CSV with the lines in which they begin, and refuse a file whose quotes do not match."""
     reader = csv.DictReader(file, strict=True)
     begin = 1
     try:
@@ -306,7 +318,11 @@ def _read_csv(path: Path, file: TextIO) -> Iterator[tuple[int, dict[str, Any]]]:
 
 
 def _refuse_swallowed_rows(place: str, cells: list[str], columns: int) -> None:
-    """A caption may have several lines, but a line that names a recording is a row that a quote has swallowed."""
+    """
+    Refuse a cell with a whole row inside, which a quote that is not closed has taken in.
+
+    A caption may have several lines, but none that names a recording.
+    """
     for line in (line for cell in cells for line in cell.splitlines()[1:]):
         parts = line.split(",")
         if len(parts) >= columns and any(part.strip().lower().endswith(AUDIO_SUFFIXES) for part in parts):
@@ -314,7 +330,7 @@ def _refuse_swallowed_rows(place: str, cells: list[str], columns: int) -> None:
 
 
 def _find_double(names: list[str]) -> str | None:
-    """A name that stands twice."""
+    """Return the first name that stands twice, if there is one."""
     return next((name for name in names if names.count(name) > 1), None)
 
 
@@ -340,11 +356,12 @@ def _read_parquet(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 
 
 def _parse_line(place: str, text: str, problems: list[str] | None) -> dict[str, Any] | None:
-    """A line of JSONL; a bad one is noted, or raised where nobody takes notes."""
+    """Parse a line of JSONL; a problem is added to `problems` or, without such a list, raised."""
     try:
         row = json.loads(text, object_pairs_hook=_refuse_double_keys)
         if "\\u" in text:
-            json.dumps(row, ensure_ascii=False).encode()  # half of a pair of surrogates is JSON, but no text
+            # Half of a surrogate pair is valid JSON, but it cannot be encoded as text.
+            json.dumps(row, ensure_ascii=False).encode()
         if isinstance(row, dict):
             return row
         problem = f'{place}: expected an object, such as {{"audio": …, "caption": …}}.'

@@ -1,17 +1,18 @@
-"""The keyword arguments that transformers' processors share: flat, or in groups for text, audio and both."""
+"""Sorts the keyword arguments that transformers' processors share, given flat or in groups for text, audio or both."""
 
 from typing import Any, NamedTuple
 
 
 GROUPS = ("common_kwargs", "text_kwargs", "audio_kwargs", "images_kwargs", "videos_kwargs")
 AUDIO = {"sampling_rate", "return_tensors", "padding"}
-UNSEEN = {"add_special_tokens", "images", "videos", "return_mm_token_type_ids"}  # MAC has no such things
+# Arguments that transformers passes to every processor, and that do not concern MAC.
+UNSEEN = {"add_special_tokens", "images", "videos", "return_mm_token_type_ids"}
 
 DEFAULTS = ("padding", "truncation", "max_length", "pad_to_multiple_of")  # that a tokenizer may bring
 
 
 class TextOptions(NamedTuple):
-    """How rows of tokens become a batch; as of transformers' tokenizers, but padded and in tensors by default."""
+    """The arguments of transformers' tokenizers that make a batch of rows; by default it is padded and in tensors."""
 
     padding: bool | str = True
     truncation: bool | str = False
@@ -23,7 +24,7 @@ class TextOptions(NamedTuple):
     return_attention_mask: bool | None = True
 
     def check(self) -> "TextOptions":
-        """Refuse what cannot be done."""
+        """Return these options, or raise a ValueError for those that cannot be followed."""
         if self.return_tensors not in (None, "pt", "np"):
             raise ValueError(f"`return_tensors` is {self.return_tensors!r}; expected 'pt' or 'np'.")
         if self.max_length is None and (self.padding == "max_length" or self.truncation):
@@ -38,11 +39,11 @@ def sort_keywords(keywords: dict[str, Any], defaults: dict[str, Any]) -> tuple[T
         defaults: Of the tokenizer; those that are options of the text hold where the call says nothing.
 
     Returns:
-        The options of the text, and `sampling_rate` of the audio where it is given.
+        The options of the text, and a dictionary with the `sampling_rate` of the audio, in Hz or None.
 
     Raises:
-        TypeError: an unknown argument, or one that a processor of windows of sound cannot follow.
-        ValueError: an argument given twice, or images or videos.
+        TypeError: There is an unknown argument, or one that a processor of windows of sound cannot follow.
+        ValueError: An argument is given twice, or there are images or videos.
     """
     groups = {name: dict(keywords.get(name) or {}) for name in GROUPS}
     flat = {name: value for name, value in keywords.items() if name not in GROUPS}

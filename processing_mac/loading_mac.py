@@ -1,4 +1,4 @@
-"""A captioner from a folder or the Hub, on the installed classes."""
+"""Loads a captioner from a folder or the Hub with the installed classes."""
 
 import importlib
 from os import PathLike
@@ -23,23 +23,23 @@ def load_captioner(
     num_beams: int | None = None,
 ) -> AudioCaptioningPipeline:
     """
-    The pipeline of a saved model; no code of its folder runs.
+    Load the pipeline of a saved model; no code of its folder runs.
 
     Args:
         model: Folder or Hub id of a MAC model.
         revision: Branch, tag or commit of a model on the Hub; "main" if None.
-        device: Device to run on; the first accelerator if None, else the CPU.
-        dtype: Type of the weights; the one that the model's configuration names if None.
-        prompt: What to ask; if None or blank, what the model was trained with.
-        return_segments: Whether to caption every window, too.
-        num_beams: Beams of the search; what the model ships with if None.
+        device: Device to run on; if None, the first accelerator or, without one, the CPU.
+        dtype: Number type of the weights; if None, the one that the model's configuration names.
+        prompt: Prompt of every clip; if None or blank, the one that the model was trained with.
+        return_segments: Whether every window gets a caption of its own, too.
+        num_beams: Number of beams of the search; if None, that of the model's generation configuration.
 
     Raises:
-        ValueError: the model cannot be loaded, or there is no such device.
+        ValueError: The model cannot be loaded, or there is no such device.
     """
     importlib.import_module(
         "modeling_mac"
-    )  # registers the models; the packages that travel know nothing of each other
+    )  # registers the models; by name, since in a saved folder neither of the two packages may need the other
     logging.disable_progress_bar()
     source: dict[str, Any] = {"revision": revision or "main", "trust_remote_code": False}
     try:
@@ -51,7 +51,7 @@ def load_captioner(
             return_segments=return_segments,
             generate_kwargs={"num_beams": num_beams} if num_beams else None,
         )
-    except (OSError, ValueError, RuntimeError, AssertionError) as error:  # the last two: torch, for a missing device
+    except (OSError, ValueError, RuntimeError, AssertionError) as error:  # torch raises the last two without a device
         what = "" if Path(model).is_dir() else "is no folder, and as a Hub id "
         raise ValueError(f"{model} {what}cannot be loaded: {error}") from error
 

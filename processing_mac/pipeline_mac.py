@@ -1,4 +1,4 @@
-"""`pipeline("audio-captioning")`: sound in, sentence out."""
+"""The pipeline `pipeline("audio-captioning")`, which describes recordings in sentences."""
 
 import os
 from typing import Any
@@ -10,7 +10,7 @@ from .audio_mac import is_list_of_clips
 
 
 TASK = "audio-captioning"
-MIN_SEGMENT_SECONDS = 0.5  # a shorter tail belongs to no segment caption of its own
+MIN_SEGMENT_SECONDS = 0.5  # a shorter rest at the end of a clip belongs to the segment before it
 
 
 class AudioCaptioningPipeline(Pipeline):
@@ -25,8 +25,8 @@ class AudioCaptioningPipeline(Pipeline):
     `datasets` or its audio cell; see `load_waveform`. A column or rows of `datasets` are many clips, as a list is.
 
     Args (of the constructor or a call):
-        prompt: What to ask; the processor's `default_prompt` if None.
-        return_segments: One more caption for every window of 10.24 s, with `start` and `end` in seconds.
+        prompt: Prompt of every clip; the processor's `default_prompt` if None.
+        return_segments: Whether every window of 10.24 s gets one more caption, with `start` and `end` in seconds.
         sampling_rate: Rate in Hz of bare arrays.
         generate_kwargs: Arguments of `generate`, such as `{"num_beams": 4}`.
     """
@@ -39,7 +39,7 @@ class AudioCaptioningPipeline(Pipeline):
     _pipeline_calls_generate = True
 
     def __call__(self, inputs: Any, *args: Any, **kwargs: Any) -> Any:
-        """One clip or many, see above; an empty list has no captions."""
+        """Caption one clip or many, in any form that the class names; an empty list gives an empty list."""
         if isinstance(inputs, (list, tuple)) and not inputs:
             return []
         if is_list_of_clips(inputs) and not isinstance(inputs, (list, torch.utils.data.Dataset)):
@@ -69,7 +69,11 @@ class AudioCaptioningPipeline(Pipeline):
         return {} if sampling_rate is None else {"sampling_rate": sampling_rate}, forward, {}
 
     def preprocess(self, audio: Any, sampling_rate: Any = None) -> dict[str, Any]:
-        """Decode only. No tensors: transformers would pad them, and windows of different clips would mix."""
+        """
+        Decode a clip to its waveform, (samples,), and no more.
+
+        Windows are made later: transformers would pad tensors here and so mix the windows of different clips.
+        """
         waveforms = self.processor.feature_extractor.load(audio, sampling_rate)
         if len(waveforms) != 1:
             raise ValueError(f"Expected one clip an item, got a list of {len(waveforms)}.")
@@ -101,7 +105,16 @@ class AudioCaptioningPipeline(Pipeline):
     def caption_segments(
         self, waveform: Any, windows: torch.Tensor, caption: str, prompt: str | None, generate_kwargs: dict
     ) -> list[dict[str, Any]]:
-        """Caption each window of one clip as a clip of its own; (windows, frames, mel bins)."""
+        """
+        Caption each window of one clip as a clip of its own.
+
+        Args:
+            waveform: Samples of the clip, (samples,), which tell its length.
+            windows: Log-mel windows of the clip, (windows, frames, mel bins).
+            caption: Caption of the whole clip, which serves a clip of one window.
+            prompt: Prompt of every window; the processor's default if None.
+            generate_kwargs: Arguments of `generate`.
+        """
         extractor = self.processor.feature_extractor
         duration = len(waveform) / extractor.sampling_rate
         starts = [index * extractor.window_seconds for index in range(len(windows))]
@@ -118,7 +131,15 @@ class AudioCaptioningPipeline(Pipeline):
     def generate(
         self, input_features: torch.Tensor, num_windows: list[int], prompt: str | None, generate_kwargs: dict
     ) -> list[str]:
-        """Greedy or as `generate_kwargs` say: one caption a clip."""
+        """
+        Generate one caption for each clip.
+
+        Args:
+            input_features: Log-mel windows of all clips, (windows, frames, mel bins).
+            num_windows: Number of windows of each clip.
+            prompt: Prompt of every clip; the processor's default if None.
+            generate_kwargs: Arguments of `generate`.
+        """
         inputs = {
             **self.processor.encode(num_windows, prompt),
             "input_features": input_features,
@@ -132,12 +153,13 @@ class AudioCaptioningPipeline(Pipeline):
         return self.processor.batch_decode(sequences[:, inputs["input_ids"].shape[1] :])
 
     def postprocess(self, model_outputs: dict[str, Any]) -> list[dict[str, Any]]:
-        """One clip's `{"caption", "segments"?}` in a list, as transformers' captioners answer."""
+        """Return a clip's caption and, if asked for, its segments, in a list as transformers' captioners do."""
         return [dict(model_outputs)]
 
     def save_pretrained(self, save_directory: str | os.PathLike, **kwargs: Any) -> None:
         """Save model, processor and this pipeline's code in one folder that loads with `trust_remote_code=True`."""
-        # `register_pipeline` sets this with the default model, a path of this machine; in remote code nothing sets it.
+        # transformers writes this private field into the configuration. `register_pipeline` sets it with the default
+        # model, which is a path on this machine, and in a saved folder's code nothing sets it.
         self._registered_impl = {TASK: {"impl": type(self), "pt": (AutoModelForMultimodalLM,), "type": "multimodal"}}
         super().save_pretrained(save_directory, **kwargs)
         self.processor.save_pretrained(save_directory, **kwargs)

@@ -1,4 +1,4 @@
-"""`MacProcessor`: audio + text -> model inputs and labels; generated tokens -> caption."""
+"""The processor, which turns audio and text into a model's inputs and labels, and generated tokens into captions."""
 
 from typing import Any
 
@@ -8,14 +8,15 @@ from transformers.processing_utils import ProcessorMixin
 
 from .keywords_mac import TextOptions, sort_keywords
 
-# Saving a processor copies its module and what that imports, so every saved folder holds the pipeline's code too.
+# Not used here. But saving a processor copies its module and whatever that imports: with this line every saved folder
+# holds the code of the pipeline, too.
 from .pipeline_mac import AudioCaptioningPipeline  # noqa: F401
 
 
-AUDIO_TOKEN = "<|audio|>"  # stands for one audio embedding
-DEFAULT_PROMPT = "Describe the audio you hear."  # of SLAM-AAC
+AUDIO_TOKEN = "<|audio|>"  # placeholder of one audio embedding
+DEFAULT_PROMPT = "Describe the audio you hear."  # the prompt of SLAM-AAC
 
-# Audio first: the state after the audio can be kept and asked many prompts.
+# The audio stands before the prompt, so that the state after the audio can be kept and asked many prompts.
 CHAT_TEMPLATE = """\
 {%- for message in messages -%}
 {%- set content = message['content'] -%}
@@ -29,19 +30,19 @@ CHAT_TEMPLATE = """\
 
 class MacProcessor(ProcessorMixin):
     """
-    Feature extractor + tokenizer + the layout of a prompt.
+    A feature extractor and a tokenizer, with the layout of a prompt.
 
-    A clip is written as `<|audio|>` once for every embedding that the model will put there, then the prompt, then the
-    answer. All fields are saved with the processor.
+    A clip is written as `<|audio|>` once for every embedding that the model will put there, followed by the prompt and
+    the answer. All fields are saved with the processor.
 
     Args:
-        feature_extractor: A `MacFeatureExtractor`.
-        tokenizer: Any fast tokenizer that knows `<|audio|>`; build it with `padding_side="left"`.
-        chat_template: How a conversation is written; `<|audio|>` stands once for a clip.
-        audio_tokens_per_window: `MacConfig.audio_tokens_per_window` of the model that it feeds.
-        audio_tokens_per_run: `MacConfig.audio_tokens_per_run`: after so many, a separator follows.
-        separator: Text between the runs of a long connector, one token in the GPT-NeoX vocabulary.
-        default_prompt: The prompt when none is given.
+        feature_extractor: Extractor of the class `MacFeatureExtractor`.
+        tokenizer: Fast tokenizer that knows `<|audio|>`, built with `padding_side="left"`.
+        chat_template: Jinja template of a conversation, in which `<|audio|>` stands once for each clip.
+        audio_tokens_per_window: Number of audio tokens of a window, as in the model's `MacConfig`.
+        audio_tokens_per_run: Number of audio tokens after which a separator follows, as in the model's `MacConfig`.
+        separator: Text between the runs of a long connector, which is one token in the GPT-NeoX vocabulary.
+        default_prompt: Prompt that is used where none is given.
     """
 
     model_input_names = ["input_ids", "attention_mask", "input_features", "audio_num_windows"]
@@ -79,22 +80,23 @@ class MacProcessor(ProcessorMixin):
     ) -> BatchFeature:
         """
         Args:
-            audio: One clip or a list of clips, see `MacFeatureExtractor.load`.
-            text: A prompt a clip (one prompt serves all), or text that already holds `<|audio|>` once a clip, as
-                `apply_chat_template` writes it; `default_prompt` if None.
-            answer: The caption to learn, a clip; makes `labels`.
-            loss_on: "answer": labels on the answer and its end; "all": on the prompt too.
-            kwargs: As transformers' processors take them, flat or in `text_kwargs`, `audio_kwargs` and
-                `common_kwargs`: `sampling_rate` in Hz of bare arrays, and the fields of `TextOptions`.
-                `padding_side` is "left" to generate, "right" to train: by default right with answers, left without.
+            audio: One clip or a list of clips, in any form that `MacFeatureExtractor.load` takes.
+            text: Prompt of each clip, or a single prompt for all, or text that already holds `<|audio|>` once for its
+                clip, as `apply_chat_template` writes it; `default_prompt` if None.
+            answer: Caption of each clip that the model shall learn, from which `labels` are made.
+            loss_on: Part of the text that is labelled: "answer" for the answer with its end, "all" for the prompt,
+                too.
+            kwargs: Arguments of transformers' processors, flat or in `text_kwargs`, `audio_kwargs` and
+                `common_kwargs`: `sampling_rate` in Hz of bare arrays, and the fields of `TextOptions`. The
+                `padding_side` should be "left" to generate and "right" to train; by default it is right with answers.
 
         Returns:
-            `input_ids`, `attention_mask` (clips, length), `input_features` (windows, frames, mel bins),
-            `audio_num_windows` (clips,) and, with answers, `labels` (clips, length).
+            `input_ids` and `attention_mask`, (clips, length), `input_features`, (windows, frames, mel bins),
+            `audio_num_windows`, (clips,), and, with answers, `labels`, (clips, length).
 
         Raises:
-            ValueError: bad audio, text without its audio, counts that do not match, a `max_length` that cuts audio.
-            TypeError: an unknown argument.
+            ValueError: Audio is faulty or missing, numbers of clips and texts differ, or `max_length` cuts audio.
+            TypeError: There is an unknown argument.
         """
         options, audio_options = sort_keywords(kwargs, self.tokenizer.init_kwargs)
         if audio is None:
@@ -149,7 +151,7 @@ class MacProcessor(ProcessorMixin):
             row["offset_mapping"] += [(start + len(prompt), end + len(prompt)) for start, end in spans]
 
     def write_prompts(self, text: str | list[str] | None, clips: int) -> list[str]:
-        """One full text a clip, holding `<|audio|>` once; bare prompts go through the chat template."""
+        """Write the text of each clip, with `<|audio|>` once; bare prompts go through the chat template."""
         texts = match_clips(self.default_prompt if text is None else text, clips, "text")
         written = []
         for row, prompt in enumerate(texts):
@@ -162,7 +164,7 @@ class MacProcessor(ProcessorMixin):
         return written
 
     def write_prompt(self, prompt: str) -> str:
-        """A prompt in the chat template, with `<|audio|>` for its clip."""
+        """Put a prompt into the chat template, with `<|audio|>` for its clip."""
         content = [{"type": "audio"}, {"type": "text", "text": prompt}]
         return self.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
 
@@ -174,7 +176,11 @@ class MacProcessor(ProcessorMixin):
         return text.replace(self.audio_token, separator.join([run] * (runs_per_window * num_windows)))
 
     def pad(self, rows: list[dict[str, list]], options: TextOptions, padding_side: str) -> dict[str, torch.Tensor]:
-        """Cut and pad rows as `options` say; the mask, never the pad id, says what is padding: PAD may equal EOS."""
+        """
+        Cut and pad rows as `options` say.
+
+        What is padding is read from the mask and never from the token id, since PAD may be the same token as EOS.
+        """
         if options.truncation:
             self.truncate(rows, options)
         batch = self.tokenizer.pad(
@@ -197,7 +203,7 @@ class MacProcessor(ProcessorMixin):
         return padded
 
     def truncate(self, rows: list[dict[str, list]], options: TextOptions) -> None:
-        """Cut rows to `max_length` tokens, where that leaves the audio whole."""
+        """Cut rows to `max_length` tokens; a ValueError says where this would cut the audio."""
         left = self.tokenizer.truncation_side == "left"
         for number, row in enumerate(rows):
             cut = len(row["input_ids"]) - (options.max_length or 0)
@@ -213,18 +219,20 @@ class MacProcessor(ProcessorMixin):
                 row.update({name: values[kept] for name, values in row.items()})
 
     def decode(self, token_ids: Any, skip_special_tokens: bool = True, **kwargs: Any) -> str | list[str]:
-        """Generated ids -> clean caption: (length,) -> str, (clips, length) or a list of lists -> list of str."""
+        """Decode generated ids to clean text: (length,) to a string, (clips, length) or lists to a list of strings."""
         text = self.tokenizer.decode(token_ids, skip_special_tokens=skip_special_tokens, **kwargs)
         return clean(text) if isinstance(text, str) else [clean(caption) for caption in text]
 
     def batch_decode(self, token_ids: Any, **kwargs: Any) -> list[str]:
-        """`decode` for a batch."""
+        """Decode every row of a batch, (clips, length) or a list of lists, to a caption."""
         return [self.decode(row, **kwargs) for row in token_ids]
 
     def apply_chat_template(self, conversation: Any, *args: Any, tokenize: bool = False, **kwargs: Any) -> Any:
         """
-        See transformers. `tokenize=True` loads the audio that the conversation names and makes model inputs; an audio
-        part holds, as `audio`, `url` or `path`, what `MacFeatureExtractor.load` takes (bare arrays at its own rate).
+        Write a conversation as text, as transformers documents it, or with `tokenize=True` make model inputs of it.
+
+        In the second case the audio of the conversation is loaded. An audio part holds, as `audio`, `url` or `path`,
+        anything that `MacFeatureExtractor.load` takes; bare arrays must have the extractor's own rate.
         """
         if tokenize:
             kwargs.setdefault("return_dict", True)
@@ -232,7 +240,11 @@ class MacProcessor(ProcessorMixin):
         return super().apply_chat_template(conversation, *args, tokenize=tokenize, **kwargs)
 
     def load_conversation(self, part: Any) -> Any:
-        """A conversation, a batch or a part of one with its audio loaded: transformers' loader would name no file."""
+        """
+        Load the audio in a conversation, a batch of them or a part of one.
+
+        It is not left to transformers' loader, whose errors name no file.
+        """
         if isinstance(part, (list, tuple)):
             return [self.load_conversation(item) for item in part]
         if not isinstance(part, dict):
@@ -247,7 +259,7 @@ class MacProcessor(ProcessorMixin):
 
 
 def match_clips(texts: str | list[str], clips: int, name: str) -> list[str]:
-    """One text a clip; a single string serves all clips."""
+    """Return one text for each clip; a single string serves all clips."""
     texts = [texts] * clips if isinstance(texts, str) else list(texts)
     if len(texts) != clips:
         raise ValueError(f"`{name}` has {len(texts)} rows for {clips} clips of audio; expected one each.")
@@ -255,7 +267,7 @@ def match_clips(texts: str | list[str], clips: int, name: str) -> list[str]:
 
 
 def clean(text: str) -> str:
-    """Single spaces, none at the ends."""
+    """Replace each run of white space by one space, and remove it at both ends."""
     return " ".join(text.split())
 
 

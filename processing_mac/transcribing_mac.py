@@ -1,4 +1,4 @@
-"""Speech of any length as text: windows that overlap are transcribed one by one, and joined where they agree."""
+"""Transcribes speech of any length: overlapping windows are transcribed one by one and joined where they agree."""
 
 import math
 from collections.abc import Sequence
@@ -22,22 +22,23 @@ def transcribe(
     **kwargs: Any,
 ) -> str:
     """
-    What is said in one recording.
+    Write down what is said in one recording.
 
-    A captioner reads all windows of a clip and answers once; of an hour of speech that would be one sentence. So each
-    window is a clip of its own here, and begins before the last one ends: a word that a border cuts is whole in one.
+    A captioner reads all windows of a clip and answers once, which for an hour of speech would be one sentence.
+    Therefore each window is a clip of its own here. It begins before the last one ends, so that a word that is cut at
+    the border of one window is whole in the other.
 
     Args:
-        captioner: An `AudioCaptioningPipeline` of a model that was trained to transcribe.
-        audio: A clip, see `MacFeatureExtractor.load`.
+        captioner: Pipeline of a model that was trained to transcribe.
+        audio: One clip, in any form that `MacFeatureExtractor.load` takes.
         sampling_rate: Rate in Hz of a bare array.
-        overlap: Share of a window that the next one hears again.
-        batch_size: Windows at a time.
-        max_new_tokens: Most tokens of a window's text.
+        overlap: Share of a window that the next one hears again, from 0 to below 1.
+        batch_size: Number of windows in a batch.
+        max_new_tokens: Greatest number of tokens in a window's text.
         kwargs: Further arguments of the pipeline's call, such as `prompt` and `num_beams`.
 
     Raises:
-        ValueError: an overlap outside 0 to 1, or audio that cannot be read.
+        ValueError: The overlap is outside of its range, or the audio cannot be read.
     """
     if not 0 <= overlap < 1:
         raise ValueError(f"`overlap` is {overlap}; expected a share, from 0 to below 1.")
@@ -52,7 +53,14 @@ def transcribe(
 
 
 def cut(waveform: np.ndarray, length: int, overlap: float) -> list[np.ndarray]:
-    """Windows of `length` samples, the last one shorter, each beginning so much before the end of the last one."""
+    """
+    Cut a waveform, (samples,), into overlapping windows.
+
+    Args:
+        waveform: Samples of the clip.
+        length: Number of samples in a window; the last window may be shorter.
+        overlap: Share of a window that the next one holds again.
+    """
     step = max(1, round(length * (1 - overlap)))
     starts = range(0, max(len(waveform) - round(length * overlap), 1), step)
     windows = [waveform[start : start + length] for start in starts]
@@ -61,15 +69,16 @@ def cut(waveform: np.ndarray, length: int, overlap: float) -> list[np.ndarray]:
 
 def join_transcripts(texts: Sequence[str], overlap: float) -> str:
     """
-    One text of those of overlapping windows.
+    Join the texts of overlapping windows.
 
-    Looks in the words that the overlap can hold for the longest run that both texts have, and goes from one text to
-    the other in its middle: there both heard the words whole. Without such a run one text follows the other.
+    Among the words that the overlap can hold, the longest run that both texts share is found. The result goes from one
+    text to the other in the middle of this run, where both heard the words whole. Without such a run one text simply
+    follows the other.
     """
     joined: list[str] = []
     for text in texts:
         words = text.split()
-        reach = math.ceil(2 * overlap * len(words))  # twice: speech is not even
+        reach = math.ceil(2 * overlap * len(words))  # twice the even share, since speech is faster at some places
         tail = [bare(word) for word in joined[max(len(joined) - reach, 0) :]]
         head = [bare(word) for word in words[:reach]]
         match = SequenceMatcher(None, tail, head, autojunk=False).find_longest_match()
@@ -83,7 +92,7 @@ def join_transcripts(texts: Sequence[str], overlap: float) -> str:
 
 
 def bare(word: str) -> str:
-    """A word without what depends on its place in a sentence."""
+    """Return a word in lower case and without punctuation, which depend on its place in a sentence."""
     return word.strip(".,;:!?\"'").lower()
 
 

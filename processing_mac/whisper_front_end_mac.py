@@ -8,14 +8,14 @@ from transformers.audio_utils import mel_filter_bank
 
 
 FRAME_LENGTH, FRAME_SHIFT = 400, 160  # samples at 16 kHz: 25 ms, 10 ms
-FLOOR = 1e-10  # of a mel cell's energy
-RANGE = 8.0  # powers of ten below the loudest cell of a window at which its quiet cells end
-TAIL = 2  # frames that hold a clip's last samples, but whose centre lies behind its end
+FLOOR = 1e-10  # least energy of a mel cell, before the logarithm
+RANGE = 8.0  # powers of ten between the loudest cell of a window and its quietest ones, which are raised to this
+TAIL = 2  # most frames at the end that hold a clip's last samples but have their centre behind its end
 
 
 @lru_cache
 def mel_filters(num_mel_bins: int, sampling_rate: int) -> torch.Tensor:
-    """Slaney's triangles up to the Nyquist frequency, (FFT bins, mel bins)."""
+    """Build Slaney's triangular filters up to the Nyquist frequency, (FFT bins, mel bins)."""
     filters = mel_filter_bank(
         FRAME_LENGTH // 2 + 1, num_mel_bins, 0.0, sampling_rate / 2, sampling_rate, norm="slaney", mel_scale="slaney"
     )
@@ -24,18 +24,21 @@ def mel_filters(num_mel_bins: int, sampling_rate: int) -> torch.Tensor:
 
 def whisper_log_mel(waveform: torch.Tensor, num_mel_bins: int, sampling_rate: int, block: int) -> torch.Tensor:
     """
-    (samples,) -> (frames, mel bins) natural-log energies; frame i is centred at sample 160 i.
+    Compute a clip's natural-log mel energies, (samples,) -> (frames, mel bins); frame i is centred at sample 160 i.
 
-    Before the clip stands its mirror image, as in Whisper, behind it silence, as if it were padded to a window.
+    As in Whisper, the mirror image of the clip's start stands before it and silence after it.
 
     Args:
-        block: Frames to compute at a time.
+        waveform: Samples of the clip, (samples,) float32.
+        num_mel_bins: Number of mel bins.
+        sampling_rate: Rate of the waveform in Hz.
+        block: Number of frames that are computed at a time, which bounds the memory.
     """
     frames = math.ceil((len(waveform) + FRAME_LENGTH // 2) / FRAME_SHIFT)
     end = (frames - 1) * FRAME_SHIFT + FRAME_LENGTH // 2 - len(waveform)
     mirrored = waveform[1 : FRAME_LENGTH // 2 + 1].flip(0)
     padded = torch.cat([mirrored, waveform, waveform.new_zeros(end)])
-    cut = padded.unfold(0, FRAME_LENGTH, FRAME_SHIFT)  # a view
+    cut = padded.unfold(0, FRAME_LENGTH, FRAME_SHIFT)  # (frames, 400), a view that takes no memory
     window = torch.hann_window(FRAME_LENGTH)
     filters = mel_filters(num_mel_bins, sampling_rate)
     blocks = [torch.fft.rfft(part * window).abs().pow(2.0) @ filters for part in cut.split(block)]
@@ -43,7 +46,11 @@ def whisper_log_mel(waveform: torch.Tensor, num_mel_bins: int, sampling_rate: in
 
 
 def limit_range(windows: torch.Tensor) -> torch.Tensor:
-    """(windows, frames, mel bins) natural logarithms -> powers of ten, none more than 8 below the window's loudest."""
+    """
+    Convert natural logarithms, (windows, frames, mel bins), to powers of ten.
+
+    Cells that are more than `RANGE` below the loudest cell of their window are raised to that.
+    """
     powers = windows / math.log(10)
     return torch.maximum(powers, powers.amax(dim=(1, 2), keepdim=True) - RANGE)
 

@@ -1,4 +1,4 @@
-"""Files and folders that are whole or not there: written under another name, then renamed."""
+"""Writes files and folders under another name and then renames them, so that they are whole or not there at all."""
 
 import os
 import shutil
@@ -10,10 +10,10 @@ from pathlib import Path
 @contextmanager
 def write_file_whole(path: Path) -> Iterator[Path]:
     """
-    Around the writing of a file.
+    Give a temporary name to write a file under, and rename the file when the `with` block ends without an error.
 
     Args:
-        path: Name of the file once it is whole; what stands there until then stays readable.
+        path: Name of the file once it is whole; an older file of this name stays readable until then.
 
     Yields:
         The temporary name to write to, in the same folder, so that renaming never copies between disks.
@@ -27,7 +27,7 @@ def write_file_whole(path: Path) -> Iterator[Path]:
 
 
 def write_text_whole(path: Path, text: str) -> None:
-    """Write a text file; a recording's name in it may be any bytes, as the file system gave them."""
+    """Write a whole text file; names of recordings in it may hold any bytes that the file system gave."""
     with write_file_whole(path) as temporary:
         temporary.write_bytes(text.encode("utf-8", "surrogateescape"))
 
@@ -35,7 +35,7 @@ def write_text_whole(path: Path, text: str) -> None:
 @contextmanager
 def write_folder_whole(folder: Path) -> Iterator[Path]:
     """
-    Around the writing of a folder, which replaces one of the same name only once it is whole.
+    Give a temporary folder to write to, which replaces `folder` when the `with` block ends without an error.
 
     Yields:
         The temporary, empty folder to write to.
@@ -49,7 +49,7 @@ def write_folder_whole(folder: Path) -> Iterator[Path]:
 @contextmanager
 def write_files_into(folder: Path) -> Iterator[Path]:
     """
-    Around the writing of files that join others in a folder: each appears whole, once all are written.
+    Give a temporary folder to write files to, which are moved to `folder` when the `with` block ends without an error.
 
     Yields:
         The temporary, empty folder to write them to.
@@ -62,7 +62,7 @@ def write_files_into(folder: Path) -> Iterator[Path]:
 
 @contextmanager
 def temporary_folder(folder: Path) -> Iterator[Path]:
-    """An empty folder beside `folder`; what is left of it at the end, or after an error, is removed."""
+    """Make an empty folder beside `folder` and remove what is left of it at the end or after an error."""
     partial = partial_name(folder)
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
@@ -73,7 +73,7 @@ def temporary_folder(folder: Path) -> Iterator[Path]:
 
 
 def partial_name(path: Path) -> Path:
-    """The name beside a folder that it is written under until it is whole."""
+    """Return the name under which a folder is written until it is whole."""
     return path.with_name(f"{path.name}.partial")
 
 

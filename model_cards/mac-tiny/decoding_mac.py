@@ -1,8 +1,8 @@
 """
-Encoded sound -> blocks of samples, decoded until the data ends.
+Decodes encoded sound to blocks of samples until its data ends.
 
-The content alone chooses the decoder, never a name, and no length that a header states is believed: what a recorder,
-a pipe or a broken download wrote there is often wrong.
+The decoder is chosen by the content alone and never by a name. No length that a header states is believed, since
+what a recorder, a pipe or a broken download left there is often wrong.
 """
 
 import io
@@ -20,14 +20,15 @@ try:
 except ImportError:  # a folder's own code may run where PyAV is not installed
     av = None
 
-BLOCK = 2**16  # samples of a block, or a few more
-HEADER_BYTES = 2**16  # in which the length of the sound is stated, if at all
-# A list of addresses that calls itself sound must not make FFmpeg open them; and the search for DTS inside of PCM
-# would take ten times as long as the decoding of a short WAV.
+BLOCK = 2**16  # least number of samples in a block, but for the last: 4 s at 16 kHz
+HEADER_BYTES = 2**16  # bytes at the start of a file in which the length of its sound is stated, if it is at all
+# No protocol is allowed, since a playlist that calls itself sound must not make FFmpeg open its addresses. One probed
+# packet is enough, since the search for DTS inside of PCM takes ten times as long as decoding a short WAV.
 OPTIONS = {"protocol_whitelist": "none", "max_probe_packets": "1"}
-ESTIMATED = {"aac", "ac3", "eac3", "amr", "amrnb", "amrwb", "dts", "gsm", "mpeg", "mpegts", "voc"}  # state no length
-MANY_PLANES = 8  # from so many channels on, PyAV would read a frame whose channels lie apart beyond its memory
-STREAMED = 2**31 - 2**25  # so many bytes or more are stated where the length was not known
+# Formats that state no length, for which FFmpeg estimates one from the size.
+ESTIMATED = {"aac", "ac3", "eac3", "amr", "amrnb", "amrwb", "dts", "gsm", "mpeg", "mpegts", "voc"}
+MANY_PLANES = 8  # channels; from here on PyAV would read beyond the memory of a frame with separate channels
+STREAMED = 2**31 - 2**25  # bytes; a program that does not know the length states as many or more
 
 
 def decode_blocks(file: BinaryIO, name: str) -> Iterator[tuple[np.ndarray, int]]:
@@ -35,18 +36,18 @@ def decode_blocks(file: BinaryIO, name: str) -> Iterator[tuple[np.ndarray, int]]
     Decode a file block by block; memory does not grow with its length.
 
     Args:
-        file: Opened for reading, at its start. One that cannot seek will do for most formats.
-        name: What errors and warnings call it.
+        file: File that is open for reading, at its start. For most formats it need not be able to seek.
+        name: Name of the file in errors and warnings.
 
     Yields:
-        (channels, samples) float32 in [-1, 1], and their rate in Hz. Rate and channels may change where recordings
-        were joined to one file.
+        Blocks of (channels, samples) float32 in [-1, 1], each with its rate in Hz. Rate and channels may change where
+        several recordings were joined to one file.
 
     Raises:
-        ValueError: not sound, or none that can be decoded.
+        ValueError: The file holds no sound, or none that can be decoded.
 
     Warns:
-        UserWarning: some of the sound is missing or broken: what, and how much.
+        UserWarning: Some of the sound is missing or broken; the message says what and how much.
     """
     problems: list[str] = []
     content = None
@@ -54,7 +55,7 @@ def decode_blocks(file: BinaryIO, name: str) -> Iterator[tuple[np.ndarray, int]]
         content = Content(file, problems)
         frames = _decode_with_av(content, problems) if av else _decode_with_soundfile(content)
         yield from _join(frames)
-    except Exception as error:  # decoders and file objects raise whatever they like
+    except Exception as error:  # the errors of decoders and foreign file objects have no common class
         reason = _explain(error, content)
         hint = "" if av else "; PyAV reads more formats: pip install av"
         raise ValueError(f"{name}: cannot be read as audio ({reason}{hint}).") from error
@@ -63,7 +64,7 @@ def decode_blocks(file: BinaryIO, name: str) -> Iterator[tuple[np.ndarray, int]]
 
 
 def _explain(error: Exception, content: "Content | None") -> str:
-    """Why nothing could be decoded, in more words than the decoder's."""
+    """Say why nothing could be decoded, where possible in clearer words than the decoder's."""
     if av and content and isinstance(error, av.InvalidDataError):
         if content.start[4:8] in (b"ftyp", b"mdat", b"wide"):
             return "its index, which a recorder writes last, is missing or broken"
@@ -72,7 +73,12 @@ def _explain(error: Exception, content: "Content | None") -> str:
 
 
 def stated_seconds(path: str) -> float | None:
-    """The length that a file states, to plan with, not to rely on; None where it states none or is no sound."""
+    """
+    Read the length in seconds that a file states, which is good enough for plans but may be wrong.
+
+    Returns:
+        The length, or None if the file states none or holds no sound.
+    """
     try:
         with open(path, "rb") as file:
             if av is None:
@@ -80,7 +86,7 @@ def stated_seconds(path: str) -> float | None:
             content = Content(file, [])
             with av.open(content, options=OPTIONS, metadata_errors="replace") as container:
                 return _stated(container, _find_sound(container, []), content)
-    except Exception:  # as above
+    except Exception:  # the errors of decoders have no common class
         return None
 
 
@@ -108,7 +114,7 @@ def _decode_with_av(content: "Content", problems: list[str]) -> Iterator[tuple[n
 
 
 def _find_sound(container: Any, problems: list[str]) -> Any:
-    """The sound track that a player would take."""
+    """Choose the sound track that a player would take."""
     tracks = container.streams.audio
     if not tracks:
         kinds = ", ".join(sorted({stream.type for stream in container.streams})) or "nothing"
@@ -122,7 +128,7 @@ def _find_sound(container: Any, problems: list[str]) -> Any:
 
 
 def _next_packet(packets: Iterator[Any], problems: list[str]) -> Any:
-    """The next packet of sound; None at the end, or where the file is broken so that nothing more can be found."""
+    """Return the next packet of sound, or None at the end or where the file is too broken to find another."""
     try:
         return next(packets, None)
     except av.FFmpegError as error:
@@ -131,19 +137,19 @@ def _next_packet(packets: Iterator[Any], problems: list[str]) -> Any:
 
 
 def _stated(container: Any, stream: Any, content: "Content") -> float | None:
-    """Seconds that a header states; None where FFmpeg could only guess from the size or from another stream."""
+    """Return the seconds that a header states, or None where FFmpeg only estimates them or takes another stream's."""
     format_name, duration = container.format.name, stream.duration
     if format_name in ESTIMATED or (format_name == "mp3" and not content.has_count):
         return None
     if duration is not None:
         return float(duration * stream.time_base)
     if container.duration and len(container.streams) == 1:
-        return container.duration / 1e6
+        return container.duration / 1e6  # FFmpeg counts in microseconds
     return None
 
 
 def _to_floats(frame: Any) -> np.ndarray:
-    """A frame's (channels, samples) float32, PCM integers brought to [-1, 1]."""
+    """Convert a frame to (channels, samples) float32, with PCM integers scaled to [-1, 1]."""
     channels = frame.layout.nb_channels
     if frame.format.is_planar and channels >= MANY_PLANES:
         [frame] = av.AudioResampler(frame.format.packed, frame.layout, frame.sample_rate).resample(frame)
@@ -163,7 +169,7 @@ def _decode_with_soundfile(content: "Content") -> Iterator[tuple[np.ndarray, int
 
 
 def _join(frames: Iterator[tuple[np.ndarray, int]]) -> Iterator[tuple[np.ndarray, int]]:
-    """Frames, often of a few milliseconds, as blocks; each of one rate and number of channels."""
+    """Join frames, often of a few milliseconds, to blocks, each of one rate and one number of channels."""
     pending: list[np.ndarray] = []
     held, kind = 0, (0, 0)
     for samples, rate in frames:
@@ -177,18 +183,19 @@ def _join(frames: Iterator[tuple[np.ndarray, int]]) -> Iterator[tuple[np.ndarray
 
 
 class Length(NamedTuple):
-    """Where a header states how many bytes of sound there are, how, and where these begin."""
+    """The place and the form in which a header states how many bytes of sound there are."""
 
-    position: int
-    kind: str  # as `struct` calls it
-    unknown: int  # what says that the sound goes on to the end of the file
-    begin: int
-    counted: int  # bytes of a chunk's own head that are counted too
-    outer: int | None  # where the length of the whole is stated, if FFmpeg believes that
+    position: int  # byte at which the number stands
+    kind: str  # type of the number, as `struct` names it
+    unknown: int  # number that says that the sound goes on to the end of the file
+    begin: int  # byte at which the sound begins
+    counted: int  # bytes of the chunk's own head, if the number counts these, too
+    outer: int | None  # byte at which the length of the whole file is stated, if FFmpeg believes that
 
 
 W64_DATA = b"data\xf3\xac\xd3\x11\x8c\xd1\x00\xc0\x4f\x8e\xdb\x8a"
-# First bytes of a file: the mark before its length, bytes between the two, and then as in `Length` without `begin`.
+# By the first bytes of a file: the mark before the stated length, the number of bytes between the two, and then the
+# fields `kind`, `unknown`, `counted` and `outer` of `Length`.
 LENGTHS: dict[bytes, tuple[bytes, int, str, int, int, int | None]] = {
     b"RIFF": (b"data", 0, "<I", 2**32 - 1, 0, None),
     b"RF64": (b"ds64", 12, "<Q", 2**40, 0, None),
@@ -200,7 +207,7 @@ LENGTHS: dict[bytes, tuple[bytes, int, str, int, int, int | None]] = {
 
 
 def find_length(head: bytes) -> Length | None:
-    """Where uncompressed formats state the length of their sound; None in others."""
+    """Find where an uncompressed format states the length of its sound; None in other formats."""
     if head[:4] not in LENGTHS:
         return None
     mark, gap, kind, unknown, counted, outer = LENGTHS[head[:4]]
@@ -218,20 +225,20 @@ def find_length(head: bytes) -> Length | None:
 
 class Content:
     """
-    What a decoder reads of a file: its bytes without its name, and a stated length that is wrong put right.
+    A file as a decoder reads it, without a name and with a stated length that is wrong corrected.
 
     Args:
-        file: Opened for reading, at its start.
-        problems: Where a missing end is noted.
+        file: File that is open for reading, at its start.
+        problems: List to which a message is added if the end of the sound is missing.
     """
 
     def __init__(self, file: BinaryIO, problems: list[str]):
         self.file = file
         self.problems = problems
-        self.mended: dict[int, bytes] = {}  # what stands in for the file's own bytes, by position
+        self.mended: dict[int, bytes] = {}  # bytes that replace the file's own ones, by their position
         self.start = b""
-        self.is_whole = self.seekable()  # as far as its bytes tell; of a stream they do not
-        self.has_count = False  # an MP3's first frame tells how many follow
+        self.is_whole = self.seekable()  # as far as can be known; the size of a stream cannot
+        self.has_count = False  # whether an MP3's first frame tells how many frames follow
         if self.seekable():
             head = file.read(HEADER_BYTES)
             self.start = head[:8]
@@ -241,7 +248,7 @@ class Content:
             file.seek(0)
 
     def mend(self, length: Length, head: bytes) -> None:
-        """State no length where the file goes on behind it, or ends before it."""
+        """Replace the stated length by "unknown" if the file's sound goes on after it or ends before it."""
         [stated] = struct.unpack_from(length.kind, head, length.position)
         stated -= length.counted
         end, size = length.begin + stated, self.file.seek(0, io.SEEK_END)
@@ -257,7 +264,7 @@ class Content:
             self.problems.append(f"{there} of the {stated} bytes of sound that it states are there ({share:.0%})")
 
     def is_over(self, end: int, size: int, magic: bytes, kind: str) -> bool:
-        """Whether the sound ends where it is said to: there is nothing more, or a chunk of something else."""
+        """Tell whether the sound really ends at byte `end`, with nothing or a chunk of another kind after it."""
         self.file.seek(end + end % 2 if magic in (b"RIFF", b"RF64", b"FORM") else end)
         rest = self.file.read(32)
         if len(rest) < 8:
@@ -270,7 +277,7 @@ class Content:
         return end + 8 + chunk <= size + 8
 
     def read(self, size: int = -1) -> bytes:
-        """As a file's."""
+        """Read up to `size` bytes, as a file does."""
         if not self.mended:
             return self.file.read(size)
         start = self.file.tell()
@@ -282,24 +289,24 @@ class Content:
         return bytes(data)
 
     def readinto(self, buffer: Any) -> int:
-        """As a file's; libsndfile asks for it."""
+        """Read into a buffer, as a file does; libsndfile calls this."""
         data = self.read(len(buffer))
         buffer[: len(data)] = data
         return len(data)
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        """As a file's, but -1 for a place that does not exist, which FFmpeg asks for in broken files."""
+        """Go to a position; return -1 for one that does not exist, which FFmpeg asks for in broken files."""
         try:
             return self.file.seek(offset, whence)
         except (OSError, ValueError):
             return -1
 
     def tell(self) -> int:
-        """As a file's."""
+        """Return the position, as a file does."""
         return self.file.tell()
 
     def seekable(self) -> bool:
-        """As a file's."""
+        """Tell whether the file can go to a position."""
         return bool(getattr(self.file, "seekable", lambda: hasattr(self.file, "seek"))())
 
 

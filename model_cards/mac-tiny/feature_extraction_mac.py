@@ -1,4 +1,4 @@
-"""Waveform -> log-mel windows, as EAT was trained on them: Kaldi's filter bank in plain torch."""
+"""Turns waveforms into log-mel windows, for EAT with Kaldi's filter bank, which is written here in plain torch."""
 
 import math
 from functools import lru_cache
@@ -12,13 +12,15 @@ from .audio_mac import is_list_of_clips, load_waveform
 from .whisper_front_end_mac import TAIL, limit_range, whisper_log_mel
 
 
-SAMPLING_RATE = 16_000  # Hz: of EAT, and of all that counts samples below
+SAMPLING_RATE = 16_000  # Hz, at which EAT was trained; the numbers of samples below hold for this rate
 FRAME_LENGTH, FRAME_SHIFT, FFT_LENGTH = 400, 160, 512  # samples: 25 ms, 10 ms
-LOW_FREQUENCY = 20.0  # Hz
-PREEMPHASIS = 0.97
+LOW_FREQUENCY = 20.0  # Hz, where Kaldi's lowest triangle begins
+PREEMPHASIS = 0.97  # Kaldi's share of the previous sample that is subtracted from each
 ENERGY_FLOOR = 1.1920928955078125e-07  # float32 epsilon
 DECIBEL = math.log(10) / 10  # one dB in natural-log energy
-SAMPLES_PER_BLOCK = 60 * 16_000  # long recordings go minute by minute: bounded memory, and twice as fast in the cache
+# Long recordings are processed minute by minute. This bounds the memory, and it is twice as fast, since the tensors of
+# a minute stay in the processor's cache.
+SAMPLES_PER_BLOCK = 60 * 16_000
 
 FRONT_ENDS = ("kaldi", "whisper")
 
@@ -26,10 +28,14 @@ FRONT_ENDS = ("kaldi", "whisper")
 @lru_cache
 def mel_filters(num_mel_bins: int, sampling_rate: int) -> torch.Tensor:
     """
-    Kaldi's triangles in mel space, (FFT bins, mel bins), from 20 Hz to the Nyquist frequency.
+    Build Kaldi's triangular filters, (FFT bins, mel bins), from 20 Hz to the Nyquist frequency.
 
-    Built in float32 in the order of operations of torchaudio's `compliance.kaldi.get_mel_banks`, since the same in
-    float64 moves the log-mel by 1e-3.
+    They are computed in float32 and in the order of operations of torchaudio's `compliance.kaldi.get_mel_banks`; in
+    float64 the log-mel would differ by 1e-3.
+
+    Args:
+        num_mel_bins: Number of filters.
+        sampling_rate: Rate of the waveform in Hz.
     """
 
     def mel(hertz: float) -> float:
@@ -48,30 +54,32 @@ def mel_filters(num_mel_bins: int, sampling_rate: int) -> torch.Tensor:
 
 def fbank(waveform: torch.Tensor, num_mel_bins: int = 128, sampling_rate: int = 16_000) -> torch.Tensor:
     """
-    Log-mel filter bank of Kaldi with EAT's settings: bit-equal to torchaudio 2.11's `compliance.kaldi.fbank`.
+    Compute Kaldi's log-mel with EAT's settings, with the same bits as torchaudio 2.11's `compliance.kaldi.fbank`.
 
     Args:
-        waveform: (samples,) float32 in [-1, 1], at least 400 samples.
+        waveform: Samples, (samples,) float32 in [-1, 1], at least 400 of them.
+        num_mel_bins: Number of mel bins.
+        sampling_rate: Rate of the waveform in Hz.
 
     Returns:
-        (frames, mel bins) natural log of mel energies; frames = 1 + (samples - 400) // 160.
+        Natural logarithms of the mel energies, (frames, mel bins), where frames = 1 + (samples - 400) // 160.
     """
-    frames = waveform.unfold(0, FRAME_LENGTH, FRAME_SHIFT)
+    frames = waveform.unfold(0, FRAME_LENGTH, FRAME_SHIFT)  # (frames, 400)
     frames = frames - frames.mean(dim=1, keepdim=True)
     previous = torch.cat([frames[:, :1], frames[:, :-1]], dim=1)
     frames = frames - PREEMPHASIS * previous
     frames = frames * torch.hann_window(FRAME_LENGTH, periodic=False)
-    power = torch.fft.rfft(frames, n=FFT_LENGTH).abs().pow(2.0)
+    power = torch.fft.rfft(frames, n=FFT_LENGTH).abs().pow(2.0)  # (frames, FFT bins)
     energies = power @ mel_filters(num_mel_bins, sampling_rate)
     return energies.clamp(min=ENERGY_FLOOR).log()
 
 
 def clip_mean(waveform: torch.Tensor) -> torch.Tensor:
     """
-    Mean of (samples,) in float32, the same on any machine.
+    Compute the mean of a waveform, (samples,), in float32 with the same result on any machine.
 
-    `waveform.mean()` depends on the number of threads, enough to move the log-mel of quiet bins by 1e-3. The two sums
-    here are what it does on two threads, which the reference values were made with.
+    The result of `waveform.mean()` depends on the number of threads, which can move the log-mel of quiet bins by 1e-3.
+    The two sums here are what it computes on two threads, and the reference values were made with these.
     """
     halves = torch.nn.functional.pad(waveform, (0, len(waveform) % 2)).view(2, -1)
     return halves.sum(dim=1).sum() / len(waveform)
@@ -82,17 +90,18 @@ class MacFeatureExtractor(FeatureExtractionMixin):
     Turns clips of any length into windows of normalised log-mel.
 
     Args:
-        feature_size: Mel bins.
-        sampling_rate: Rate in Hz that clips are brought to: 16000, which frames and filters are made for.
-        padding_value: Log-mel that fills the last window of a clip, before it is normalised.
-        window_frames: Frames of one window (1024 x 10 ms).
-        mean, scale: A log-mel cell x becomes (x - mean) / scale: EAT's AudioSet statistics.
-        url_limits: Fields of `UrlLimits` that are to be others where audio is an address: `{"silent_seconds": 5}`.
-        front_end: "kaldi", EAT's filter bank, or "whisper", whose x are powers of ten. A tower's configuration says
-            as `front_end` all that an extractor has to be told to feed it.
+        feature_size: Number of mel bins.
+        sampling_rate: Rate in Hz to which clips are resampled; only 16000, for which frames and filters are made.
+        padding_value: Log-mel that fills up the last window of a clip, before it is normalised.
+        window_frames: Number of frames in a window, of 10 ms each.
+        mean: Log-mel that becomes 0: a cell x becomes (x - mean) / scale. The defaults are EAT's for AudioSet.
+        scale: Divisor of the normalisation; for EAT twice the standard deviation.
+        url_limits: Fields of `UrlLimits` that replace its defaults for addresses, such as `{"silent_seconds": 5}`.
+        front_end: Name of the front end: "kaldi" for EAT's filter bank, or "whisper", whose x are powers of ten. The
+            `front_end` of a tower's configuration holds all arguments that an extractor for it needs.
 
     Raises:
-        ValueError: another sampling rate.
+        ValueError: The sampling rate is another, or there is no front end of that name.
     """
 
     model_input_names = ["input_features", "audio_num_windows"]
@@ -125,16 +134,21 @@ class MacFeatureExtractor(FeatureExtractionMixin):
 
     @property
     def window_seconds(self) -> float:
-        """Seconds between the starts of two windows: 10.24."""
+        """Seconds from the start of a window to that of the next: 10.24 for EAT."""
         return self.window_frames * FRAME_SHIFT / self.sampling_rate
 
     def load(self, audio: Any, sampling_rate: Any = None, max_seconds: float | None = None) -> list[np.ndarray]:
         """
-        Load one clip or a list of clips as mono float32 waveforms at `self.sampling_rate`.
+        Load one clip or a list of clips as mono float32 waveforms, (samples,), at `self.sampling_rate`.
 
-        A list of numbers is one clip, as is a pair of an array and its rate; any other list or tuple is a list of
+        A list of numbers is one clip, and so is a pair of an array and its rate. Any other list or tuple is a list of
         clips, and so are a column and rows of `datasets`. See `load_waveform` for what a clip may be and for the
-        errors; a message names the row of a list.
+        errors; for a list the message names the row.
+
+        Args:
+            audio: One clip or many clips.
+            sampling_rate: Rate in Hz of bare arrays.
+            max_seconds: Length in seconds above which a clip is refused; None for any length.
         """
         options: dict[str, Any] = {"url_limits": self.url_limits, "max_seconds": max_seconds}
         if not is_list_of_clips(audio):
@@ -147,11 +161,11 @@ class MacFeatureExtractor(FeatureExtractionMixin):
         ]
 
     def fetch_audio(self, audio: Any, sampling_rate: int | None = None) -> list[dict[str, Any]]:
-        """What transformers' processors and pipelines call to load audio: clips that know their rate."""
+        """Load clips with their rate, in the form in which transformers' processors and pipelines ask for audio."""
         return [{"array": clip, "sampling_rate": self.sampling_rate} for clip in self.load(audio, sampling_rate)]
 
     def raw_log_mel(self, waveform: np.ndarray) -> torch.Tensor:
-        """One clip, (samples,) at `self.sampling_rate`, as (frames, mel bins) natural-log energies."""
+        """Compute the natural-log mel energies, (frames, mel bins), of (samples,) at `self.sampling_rate`."""
         clip = torch.from_numpy(waveform)
         if self.front_end == "whisper":
             return whisper_log_mel(clip, self.feature_size, self.sampling_rate, SAMPLES_PER_BLOCK // FRAME_SHIFT)
@@ -162,10 +176,10 @@ class MacFeatureExtractor(FeatureExtractionMixin):
         return torch.cat([fbank(clip[s : s + reach], self.feature_size, self.sampling_rate) for s in starts])
 
     def to_windows(self, log_mel: torch.Tensor) -> torch.Tensor:
-        """Pad with zeros, normalise and cut: (frames, mel bins) -> (windows, window_frames, mel bins)."""
+        """Pad with `padding_value`, cut and normalise: (frames, mel bins) -> (windows, window_frames, mel bins)."""
         whisper = self.front_end == "whisper"
         if whisper and len(log_mel) > self.window_frames and 0 < len(log_mel) % self.window_frames <= TAIL:
-            log_mel = log_mel[: -(len(log_mel) % self.window_frames)]  # no window for the tail alone
+            log_mel = log_mel[: -(len(log_mel) % self.window_frames)]  # these frames alone are not worth a window
         padding = -len(log_mel) % self.window_frames
         log_mel = torch.nn.functional.pad(log_mel, (0, 0, 0, padding), value=self.padding_value)
         windows = log_mel.view(-1, self.window_frames, self.feature_size)
@@ -176,15 +190,16 @@ class MacFeatureExtractor(FeatureExtractionMixin):
     ) -> BatchFeature:
         """
         Args:
-            audio: One clip or a list of clips, see `load`.
+            audio: One clip or a list of clips, in any form that `load` takes.
             sampling_rate: Rate in Hz of bare arrays.
+            return_tensors: Library of the results: "np" for numpy, else torch.
 
         Returns:
-            `input_features` (windows of all clips, window_frames, mel bins) float32, and
-            `audio_num_windows` (clips,) int64: how many of them belong to each clip.
+            `input_features`, (windows of all clips, window_frames, mel bins) float32, and `audio_num_windows`,
+            (clips,) int64, which tells how many of the windows belong to each clip.
 
         Raises:
-            ValueError: bad audio, naming the file or row.
+            ValueError: A clip is faulty; the message names its file or row.
         """
         windows = [self.to_windows(self.raw_log_mel(waveform)) for waveform in self.load(audio, sampling_rate)]
         data = {

@@ -1,7 +1,7 @@
 """
-Paths and addresses -> open files.
+Opens the files behind paths and addresses.
 
-Addresses are fetched within limits: a server that says nothing, or never ends, must not stop a batch.
+Addresses are fetched within limits, so that a server that is silent, or never ends, does not stop a batch.
 """
 
 import base64
@@ -30,11 +30,11 @@ class UrlLimits:
     How long and how much a server may send.
 
     Args:
-        connect_seconds: Until the connection stands.
-        silent_seconds: Without an answer, or in which fewer than `slowest` bytes a second arrive.
-        total_seconds: For one recording.
-        megabytes: Of one recording.
-        slowest: Bytes a second.
+        connect_seconds: Most seconds until the connection stands.
+        silent_seconds: Most seconds without an answer, or with fewer than `slowest` bytes per second.
+        total_seconds: Most seconds for one recording.
+        megabytes: Greatest size of one recording in megabytes.
+        slowest: Least number of bytes per second that a server must send.
     """
 
     connect_seconds: float = 10.0
@@ -52,14 +52,14 @@ def fetch(url: str, limits: UrlLimits) -> BinaryIO:
         A temporary file at its start, to be closed by the caller.
 
     Raises:
-        ValueError: why it cannot be had, in words that follow the address.
+        ValueError: It cannot be fetched; the message says why and is meant to follow the address.
     """
     request = urllib.request.Request(url, headers={"User-Agent": "mamba-audio-captioning"})
     file: Any = tempfile.SpooledTemporaryFile(max_size=IN_MEMORY)  # noqa: SIM115  the caller closes it
     try:
         with _opener(limits).open(request, timeout=limits.connect_seconds) as response:
             _copy(response, file, limits)
-    except Exception as error:  # HTTP clients raise whatever they like
+    except Exception as error:  # the errors of HTTP and of connections have no common class
         file.close()
         raise ValueError(f"cannot be fetched ({_explain(error, limits)})") from error
     file.seek(0)
@@ -79,7 +79,7 @@ def _explain(error: Exception, limits: UrlLimits) -> str:
 
 
 def _opener(limits: UrlLimits) -> urllib.request.OpenerDirector:
-    """An opener whose connections have another time limit once they stand."""
+    """Build an opener whose connections get `silent_seconds` as their time limit once they stand."""
 
     def connect(kind: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         connection = kind(*args, **kwargs)
@@ -104,7 +104,7 @@ def _opener(limits: UrlLimits) -> urllib.request.OpenerDirector:
 
 
 def _copy(response: Any, file: BinaryIO, limits: UrlLimits) -> None:
-    """Write the body to a file, and watch the clock."""
+    """Write the body of a response to a file and stop with a ValueError when a limit is passed."""
     stated = int(response.headers.get("Content-Length") or 0)
     most = limits.megabytes * 1e6
     if stated > most:
@@ -130,7 +130,17 @@ def _copy(response: Any, file: BinaryIO, limits: UrlLimits) -> None:
 
 @contextmanager
 def open_source(source: str, name: str, limits: UrlLimits) -> Iterator[BinaryIO]:
-    """The file behind a path or an address."""
+    """
+    Open the file behind a path or an address for the length of a `with` block.
+
+    Args:
+        source: Path, or address that begins with http://, https://, file:// or data:.
+        name: Name of the source in error messages.
+        limits: Limits for addresses.
+
+    Raises:
+        ValueError: The source cannot be opened.
+    """
     scheme = source.partition(":")[0].lower() if re.match(r"[A-Za-z0-9+]{2,10}://|data:", source) else ""
     try:
         if scheme in ("http", "https"):
@@ -151,7 +161,7 @@ def open_source(source: str, name: str, limits: UrlLimits) -> Iterator[BinaryIO]
 
 
 def _check_path(path: str) -> str:
-    """The path of something that can be read to its end."""
+    """Return a path unchanged if it leads to something that can be read to its end, a file or a pipe."""
     if not os.path.exists(path):
         if os.path.islink(path):
             raise ValueError(f"a link to {os.readlink(path)[:200]!a}, which is not there")
