@@ -79,9 +79,9 @@ def evaluate_classes(clips: Sequence[LabelledClip], labels: Sequence[str], simil
     Accuracy, F1 and mean average precision with intervals, and what is taken for what.
 
     Args:
-        clips: with their true labels.
-        labels: all labels, the columns of `similarity`.
-        similarity: (clips, labels), high is likely.
+        clips: Clips with their true labels.
+        labels: Names of all labels, in the order of the columns of `similarity`.
+        similarity: Score of each label for each clip, (clips, labels), higher where it is more likely.
     """
     truth = np.array([[label in clip.labels for label in labels] for clip in clips])
     predictions = [labels[column] for column in similarity.argmax(axis=1)]

@@ -40,11 +40,11 @@ def collect_records(
     Ask about every recording that the file does not hold yet. Call it on all processes.
 
     Args:
-        path: the file, of the main process; made if it does not exist.
-        fields: of a record.
-        recordings: what to ask about.
-        ask: given a few recordings, each with its record or with the error why it cannot be read.
-        batch_size: recordings that a process is given at a time.
+        path: Path of the file that the main process writes, and makes if it does not exist.
+        fields: Names of a record's fields beside `audio`.
+        recordings: Names of the recordings to ask about.
+        ask: Function that gives, for a few recordings, each with its record or the error why it cannot be read.
+        batch_size: Number of recordings that a process is given at a time.
 
     Returns:
         On the main process the records of the file and {recording: error} of those that could not be read, else empty.

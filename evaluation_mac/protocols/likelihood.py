@@ -31,12 +31,12 @@ def score_by_likelihood(
     Mean cross-entropy, in nats a token, of every caption for every clip.
 
     Args:
-        model: a MAC model, on any language model.
-        processor: its processor.
-        audio: one clip or a list of clips, as the processor takes them.
-        captions: the captions; each counts with the token that ends it.
-        prompt: what was asked; the processor's default if None.
-        batch_size: captions at a time.
+        model: MAC model with any language model.
+        processor: Processor of the model.
+        audio: One clip or a list of clips, as the processor takes them.
+        captions: Captions to score, each with the token that ends it.
+        prompt: Prompt that the captions answer; the processor's default if None.
+        batch_size: Number of captions in a batch.
 
     Returns:
         (clips, captions) float32 on the CPU; low is likely.
@@ -81,12 +81,12 @@ def batch_by_length(token_ids: list[list[int]], batch_size: int) -> Iterator[lis
 
 def score_batch(model: PreTrainedModel, first_logits: torch.Tensor, cache: Any, batch: Any) -> torch.Tensor:
     """
-    (captions,) losses on the CPU.
+    Compute the mean loss of each caption, (captions,) in nats per token, on the CPU.
 
     Args:
-        first_logits: (1, 1, vocabulary) what follows the prompt.
-        cache: the state after the prompt; left as it is.
-        batch: `input_ids` and `attention_mask` (captions, length), padded on the right.
+        first_logits: Logits of the token after the prompt, (1, 1, vocabulary).
+        cache: State after the prompt, which is left as it is.
+        batch: Captions' `input_ids` and `attention_mask`, (captions, length), padded on the right.
     """
     tokens, mask = batch["input_ids"], batch["attention_mask"]  # PAD may equal EOS: only the mask tells them apart
     fork = copy.deepcopy(cache)

@@ -44,9 +44,9 @@ def evaluate_retrieval(clips: Sequence[Clip], texts: Sequence[str], losses: np.n
     Recalls, mAP@10 and median rank, text to audio (`t2a_…`) and audio to text (`a2t_…`), with intervals over queries.
 
     Args:
-        clips: with their references.
-        texts: of `caption_texts`, maybe of more clips than these.
-        losses: (clips, texts).
+        clips: Clips with their references.
+        texts: Texts of `caption_texts`, possibly of more clips than these.
+        losses: Loss of each text for each clip, (clips, texts), in nats per token.
     """
     relevant: np.ndarray = np.array([[text in clip.captions for text in texts] for clip in clips])
     of_these_clips = np.asarray(relevant.any(axis=0))

@@ -36,12 +36,12 @@ def evaluate_transcripts(
     Word and character error rates with intervals.
 
     Args:
-        clips: Each with one caption, what is said.
-        transcripts: Of each clip.
-        spellings: See `word_errors`.
+        clips: Clips, each with one caption, which is what is said.
+        transcripts: Transcript of each clip.
+        spellings: File of spellings that `word_errors` takes as equal; None for none.
 
     Raises:
-        ValueError: a clip with several captions, or one that says nothing.
+        ValueError: A clip has several captions, or one that says nothing.
     """
     for clip in clips:
         if len(clip.captions) != 1:

@@ -1,10 +1,10 @@
-"""What every protocol hands back."""
+"""The result that every protocol returns."""
 
 from dataclasses import dataclass, field
 from typing import Any
 
 
-RESAMPLES = 1000  # of a bootstrap interval
+RESAMPLES = 1000  # number of samples that are drawn for a bootstrap interval
 
 
 @dataclass
@@ -13,14 +13,14 @@ class Evaluation:
     Scores of a model on a set of clips.
 
     Args:
-        scores: {name: value}, fractions of 1 except ranks and lengths.
-        intervals: {name: (low, high)}, 95 %, of most of them.
-        clips: a row for every clip, all with the same keys.
-        skipped: {metric: what it needs}, of metrics that cannot run here.
-        missed: {sound: how many of its clips went wrong}, the most missed first.
-        labels: the classes of `confusion`.
-        confusion: (labels, labels) counts, row the true label, column the prediction.
-        ranks: {direction: the rank of every query's first hit}.
+        scores: Value of each score by its name, as a fraction of 1 except for ranks and lengths.
+        intervals: Low and high end of the 95 % interval of most scores, by their names.
+        clips: Row of values for every clip, all with the same keys.
+        skipped: Reason why a metric cannot run here, by the metric's name.
+        missed: Number of clips that went wrong, by their sound, the most missed sound first.
+        labels: Names of the classes of `confusion`.
+        confusion: Counts of clips, (labels, labels), with the true labels as rows and the predictions as columns.
+        ranks: Rank of every query's first hit, by the direction of the search.
     """
 
     scores: dict[str, float]

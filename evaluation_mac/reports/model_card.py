@@ -47,12 +47,12 @@ def update_card(
     Write the scores of a task on a data set into the card; earlier ones of the same names give way.
 
     Args:
-        path: Of the card.
-        task: One of `TASKS`.
-        dataset: What the card calls the data.
-        evaluation: The scores.
-        dataset_id: Of the data on the Hub; made of its name if None.
-        dataset_split: Which part of it.
+        path: Path of the card.
+        task: Name of the task, one of `TASKS`.
+        dataset: Name of the data in the card.
+        evaluation: Scores to write.
+        dataset_id: Id of the data on the Hub; made of its name if None.
+        dataset_split: Name of the evaluated part of the data.
     """
     card = ModelCard.load(path)
     results = [

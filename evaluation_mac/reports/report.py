@@ -12,13 +12,13 @@ from processing_mac.whole_files_mac import write_text_whole
 
 def write_report(folder: Path, settings: dict[str, Any], evaluation: Evaluation, failed: dict[str, str]) -> None:
     """
-    Write all three.
+    Write `results.json`, `clips.csv` and `report.md`.
 
     Args:
-        folder: where to; it exists.
-        settings: what was evaluated and how.
-        evaluation: the figures.
-        failed: {recording: error} of those that could not be read.
+        folder: Existing folder to write to.
+        settings: Options of the evaluation, by their names.
+        evaluation: Scores to write.
+        failed: Error of each recording that could not be read, by its name.
     """
     results = {
         "settings": settings,
