@@ -16,7 +16,7 @@ from transformers import AutoModelForMultimodalLM, AutoProcessor
 import modeling_mac  # noqa: F401, names its classes to transformers
 import processing_mac
 from evaluation_mac import score_captions
-from evaluation_mac.likelihood import score_by_likelihood
+from evaluation_mac.protocols.likelihood import score_by_likelihood
 from processing_mac import MacFeatureExtractor
 
 

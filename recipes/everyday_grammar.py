@@ -24,7 +24,7 @@ class Kind:
     labels: tuple[str, ...]
     part_of: tuple[str, ...]
     wording: tuple[tuple[str, str], ...]
-    named: str  # the word for it in evaluation_mac.everyday_naming
+    named: str  # the word for it in evaluation_mac.metrics.everyday_naming
 
 
 class Grammar:

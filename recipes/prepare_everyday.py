@@ -11,7 +11,7 @@ Writes into `--output`:
     train.csv          recordings to learn from, each of a kind of `everyday_captions.yaml`
     attribution.csv    title, author, address and licence of each of them
 and, for `mac-eval captioning --naming everyday`, of the recordings that are not learnt from:
-    validation.csv     each of one kind of `evaluation_mac/everyday_naming.py`
+    validation.csv     each of one kind of `evaluation_mac/metrics/everyday_naming.py`
     voices.csv         one man, woman or child who speaks
     over.csv           somebody who speaks over something else
     left_out.csv       kinds that are never learnt: only what they are in general may be said

@@ -7,6 +7,8 @@ scan starts from the state. And it reads the weight of `dt_proj` directly, passi
 projection is called as a module.
 """
 
+from typing import Any
+
 import torch
 from torch import nn
 from transformers.cache_utils import Cache
@@ -137,8 +139,6 @@ class MambaMacModel(MambaModel):
     # lasts.
     _keep_in_fp32_modules_strict = {"A_log", "dt_proj"}
     _no_split_modules = ["SelectiveBlock"]
-    # This model has no attention, so it supports any implementation that the user names for the encoder beside it.
-    _supports_sdpa = _supports_flash_attn = _supports_flex_attn = _supports_attention_backend = True
 
     def __init__(self, config: MambaConfig):
         super().__init__(config)
@@ -151,6 +151,10 @@ class MambaMacModel(MambaModel):
     def is_custom_code(cls) -> bool:
         """Say no, so that transformers initialises modules without weights of their own, as in its own models."""
         return False
+
+    def get_correct_attn_implementation(self, *args: Any, **kwargs: Any) -> str:
+        """This model has no attention: whatever the encoder beside it takes may be named."""
+        return "eager"
 
     def forward(
         self,
