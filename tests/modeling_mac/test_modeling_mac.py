@@ -60,7 +60,7 @@ def test_audio_embeddings_stand_where_the_placeholders_are(make_mac, make_inputs
     assert torch.equal(outputs.logits, expected.logits)
     assert torch.equal(outputs.audio_hidden_states, features.pooler_output)
     assert outputs.audio_hidden_states.ndim == 3
-    assert "audio_hidden_states: (windows, audio tokens a window, width)" in (MacModelOutput.__doc__ or "")
+    assert "Output of the connector, (windows, audio tokens per window, width)" in (MacModelOutput.__doc__ or "")
 
 
 def test_a_wrong_count_of_audio_tokens_names_both_numbers(mac, make_inputs):

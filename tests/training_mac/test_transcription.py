@@ -30,5 +30,5 @@ def test_a_new_model_learns_on_whispers_front_end(write_recipe, train, tmp_path)
     assert processor.audio_tokens_per_window == 10
     assert processor.default_prompt == "Transcribe the speech."
     assert json.loads((folder / "config.json").read_text())["audio_config"]["model_type"] == "mac_whisper"
-    assert [path.name for path in (tmp_path / "cache").iterdir()] == ["whisper-log-mel-v1-80-bins-16000-hz"]
+    assert [path.name for path in (tmp_path / "cache").iterdir()] == ["whisper-log-mel-v2-80-bins-16000-hz"]
     assert losses(folder)[-1] < 0.7 * losses(folder)[0]
