@@ -41,6 +41,7 @@ class Grammar:
         sources = {**borrowed["sources"], **borrowed["no_source"]}
         self.relations: dict[str, list[str]] = rules["relations"]
         self.left_out: dict[str, str] = rules["left_out"]
+        self.general = set(self.left_out.values())
         self.kinds: dict[str, Kind] = {}
         for name, rule in rules["kinds"].items():
             if "like" in rule:
@@ -78,6 +79,10 @@ class Grammar:
                 found.add(tag)
                 waiting += self.kinds[tag].part_of if tag in self.kinds else ()
         return found
+
+    def general_of(self, name: str) -> str | None:
+        """Find the broader kind that can be told of a kind of which nothing particular is known; None if none can."""
+        return next((tag for tag in self.kinds[name].part_of if tag in self.general), None)
 
     def tell(self, names: Sequence[str], relation: str, rng: np.random.Generator) -> str:
         """

@@ -38,11 +38,12 @@ from training_mac.objectives.embeddings import TeacherTargets
 
 
 RATE = 16_000  # Hz
-SHORT = {"single": 0.4, "followed_by": 0.25, "while": 0.17, "behind": 0.13, "sequence": 0.05}
+SHORT = {"single": 0.48, "followed_by": 0.21, "while": 0.16, "behind": 0.11, "sequence": 0.04}
 LONG = {"single": 0.15, "followed_by": 0.25, "sequence": 0.6}  # shares in scenes longer than a window of 10 s
 VOICES = ("voice", "music")  # kinds whose pitch tells something, so that only their level changes
 EMBEDDING, WIDTH = 121, 1024  # YAMNet's tensor before its classes, and the size of that
 FRAME, STEP = 15_600, 15_360  # samples at 16 kHz: YAMNet's frame, and its step from one frame to the next
+STRANGE = 0.12  # share of the recordings of a kind with a broader one that are made so strange that only that is told
 MOST_DRAWS = 10_000  # draws of another recording before the search is given up
 PART = 100  # scenes that are written at a time, so that a stopped run goes on after them
 CUT_OFF = 3_000  # Hz; a lossy source of some recordings ends there, which must not tell one collection from another
@@ -141,7 +142,21 @@ class Mixer:
         if rows[0]["source"] in ("silence", "noise"):
             relation, rows = "single", rows[:1]
         longest = self.longest // (len(rows) if relation in ("followed_by", "sequence") else 1)
-        return relation, [Event(row["source"], self.vary(row, longest, rng)) for row in rows]
+        return relation, [self.make_event(row, longest, rng) for row in rows]
+
+    def make_event(self, row: dict[str, str], longest: int, rng: np.random.Generator) -> Event:
+        """
+        Vary a recording, some so much that they could be of any kind of the same family.
+
+        A captioner that only ever meets what it knows comes to name one of these whatever it hears. So at times a dog
+        barks an octave lower or higher, at times backwards, and all that may be said is that an animal calls.
+        """
+        wave, general = self.vary(row, longest, rng), self.grammar.general_of(row["source"])
+        if general is None or rng.random() >= STRANGE:
+            return Event(row["source"], wave)
+        speed = float(rng.choice([rng.uniform(0.4, 0.6), rng.uniform(1.8, 2.6)]))
+        wave = soxr.resample(wave, RATE * speed, RATE, quality="QQ")[:longest]
+        return Event(general, wave[::-1] if rng.random() < 0.5 else wave)
 
     def draw_other(self, rows: Sequence[dict[str, str]], rng: np.random.Generator) -> dict[str, str]:
         """Draw a recording; after others, one of another kind, not silence or noise, that says something new."""
@@ -159,7 +174,7 @@ class Mixer:
         wave = trim(load_waveform(row["audio"]))
         tags = self.grammar.tags_of(row["source"])
         if row["source"] == "silence":
-            return wave[:longest]
+            return wave[: int(longest * rng.uniform(0.05, 1))]
         if not any(tag in tags for tag in VOICES) and rng.random() < 0.6:
             wave = soxr.resample(wave, RATE, RATE * float(rng.uniform(0.85, 1.18)), quality="QQ")
         if rng.random() < 0.25:

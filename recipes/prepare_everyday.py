@@ -41,6 +41,8 @@ MIXED = ("speech+noise", "speech+music", "two sounds")  # values of `kind` where
 VOICES = ("man", "woman", "child")
 RATE = 16_000  # Hz
 MINUTES = 100  # recordings of a minute each
+PLAIN_SECONDS = (0.5, 2, 5, 10, 30)  # lengths of silence, noise and tones
+PLAIN_TRAIN = 40  # how many of each there are to learn from
 
 Heard = list[tuple[Path, str]]  # recordings to measure a model by, and their kinds
 
@@ -88,6 +90,9 @@ def write_manifests(esc50: Path, audio: list[str], everyday: Path, output: Path)
             train.append(make_row(folder / recording["file"], name, grammar))
             credits.append(recording)
     write_manifest(output / "attribution.csv", [{name: one[name] for name in ("file", *CREDITS)} for one in credits])
+    made = write_plain(output.resolve() / "plain-train", PLAIN_TRAIN, seed=1)
+    train += [make_row(path, name, grammar) for path, name in made]
+    plain = write_plain(output.resolve() / "plain", len(PLAIN_SECONDS), seed=0)
     ours = [(path, name) for path, name in heard if folder in path.parents]
     tables = {
         "train": train,
@@ -96,7 +101,7 @@ def write_manifests(esc50: Path, audio: list[str], everyday: Path, output: Path)
         "over": speech_over(sounds, folder, grammar),
         "left_out": left_out(sounds, folder, grammar),
         "minutes": write_minutes(output.resolve() / "minutes", heard, grammar),
-        "plain": write_plain(output.resolve() / "plain", grammar),
+        "plain": [measured(path, kind_of(grammar.kinds[name].named), name, grammar) for path, name in plain],
     }
     for table, rows in tables.items():
         write_manifest(output / f"{table}.csv", rows)
@@ -190,19 +195,19 @@ def write_minutes(folder: Path, heard: Heard, grammar: Grammar) -> list[dict[str
     return rows
 
 
-def write_plain(folder: Path, grammar: Grammar) -> list[dict[str, str]]:
-    """Write recordings of silence, of white noise and of tones, of several lengths and levels."""
+def write_plain(folder: Path, count: int, seed: int) -> Heard:
+    """Write recordings of silence, of white noise and of tones, `count` of each, of several lengths and levels."""
     folder.mkdir(exist_ok=True)
-    rng, rows = np.random.default_rng(0), []
-    for number, seconds in enumerate((0.5, 2, 5, 10, 30)):
-        length, level = round(seconds * RATE), 10 ** (-rng.uniform(5, 40) / 20)
+    rng, written = np.random.default_rng(seed), []
+    for number in range(count):
+        length, level = round(PLAIN_SECONDS[number % len(PLAIN_SECONDS)] * RATE), 10 ** (-rng.uniform(5, 40) / 20)
         tone = np.sin(2 * np.pi * rng.uniform(200, 4000) / RATE * np.arange(length))
         noise = np.clip(rng.standard_normal(length) / 4, -1, 1)
         for name, wave in {"silence": 0 * tone, "noise": noise * level, "tone": tone * level}.items():
             audio = folder / f"{name}-{number}.flac"
             soundfile.write(audio, wave, RATE)
-            rows.append(measured(audio, kind_of(grammar.kinds[name].named), name, grammar))
-    return rows
+            written.append((audio, name))
+    return written
 
 
 if __name__ == "__main__":

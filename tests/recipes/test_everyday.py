@@ -37,6 +37,7 @@ SOUNDS = [  # file, fold, labels, kind, synthetic, teacher_agree
 def folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Path]:
     """ESC-50 with a table of its own, and the everyday sounds."""
     monkeypatch.setattr(prepare_everyday, "MINUTES", 2)
+    monkeypatch.setattr(prepare_everyday, "PLAIN_TRAIN", 1)
     esc50, everyday = tmp_path / "esc50", tmp_path / "everyday"
     (esc50 / "audio").mkdir(parents=True)
     everyday.mkdir()
@@ -77,7 +78,8 @@ def sources(path: Path) -> dict[str, str]:
 
 
 def test_every_recording_goes_where_it_belongs(prepared: Path) -> None:
-    assert sources(prepared / "train.csv") == {"dog.flac": "dog", "man.flac": "man", "piano.flac": "piano"}
+    made = {"silence-0.flac": "silence", "noise-0.flac": "noise", "tone-0.flac": "tone"}
+    assert sources(prepared / "train.csv") == {"dog.flac": "dog", "man.flac": "man", "piano.flac": "piano", **made}
     assert [row["file"] for row in read(prepared / "attribution.csv")] == ["dog.flac", "man.flac", "piano.flac"]
     validation = {"woman.flac": "speech", "drum.flac": "music", "bells.flac": "bell"}
     assert sources(prepared / "validation.csv") == validation
@@ -112,7 +114,7 @@ def test_scenes_carry_what_is_heard_when(prepared: Path, tmp_path: Path, monkeyp
     targets, grammar = TeacherTargets.load(tmp_path / "scenes" / "targets.safetensors"), Grammar()
     rows = read(tmp_path / "scenes" / "scenes.csv")
     assert targets.tags == grammar.tags and targets.files == [row["audio"] for row in rows]
-    told = {"dog": "animal", "man": "speech", "piano": "music"}
+    told = {"animal": "animal", "man": "speech", "piano": "music"}
     for row, stretches, embeddings in zip(rows, targets.stretches, targets.embeddings, strict=True):
         seconds = soundfile.info(tmp_path / "scenes" / row["audio"]).duration
         assert seconds <= 10 and len(embeddings) == -(-round(seconds * RATE) // 15_360)
@@ -123,6 +125,18 @@ def test_scenes_carry_what_is_heard_when(prepared: Path, tmp_path: Path, monkeyp
     (tmp_path / "scenes" / "part-10.csv").unlink()  # stopped after the first part
     mix_everyday.main([*arguments, str(tmp_path / "scenes")])
     assert before == {path.name: path.read_bytes() for path in (tmp_path / "scenes").glob("*.flac")}
+
+
+def test_what_is_made_strange_is_told_in_general(prepared: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mix_everyday, "STRANGE", 1.0)
+    mixer = mix_everyday.Mixer(read(prepared / "train.csv"), Grammar(), seconds=10)
+    told = {"dog": "animal", "man": "man", "piano": "piano", "silence": "silence"}
+    for row in mixer.recordings:
+        if row["source"] in told:
+            event = mixer.make_event(row, 3 * RATE, np.random.default_rng(0))
+            assert event.name == told[row["source"]] and 0 < len(event.wave) <= 3 * RATE
+    monkeypatch.setattr(mix_everyday, "STRANGE", 0.0)
+    assert mixer.make_event(mixer.recordings[0], RATE, np.random.default_rng(0)).name == "dog"
 
 
 def test_long_scenes_go_through_many_windows(prepared: Path, tmp_path: Path) -> None:
