@@ -274,3 +274,15 @@ def test_without_pyav_libsndfile_reads_what_it_can(tone, encode, tmp_path, monke
     assert np.array_equal(load_waveform(tmp_path / "sound.flac"), expected)
     with pytest.raises(ValueError, match="PyAV reads more formats: pip install av"):
         load_waveform(memo)
+
+
+def test_opus_is_decoded_as_its_authors_do():
+    """FFmpeg's own decoder makes samples of five times full scale of this noise."""
+    rng = np.random.default_rng(30)
+    time = np.arange(3 * 16_000) / 16_000
+    bursts = np.sin(2 * np.pi * time * rng.uniform(0.5, 4)) > rng.uniform(-0.5, 0.8)
+    noise = np.clip(rng.standard_normal(len(time)) * 1.2 * bursts, -0.99, 0.99)
+    file = io.BytesIO()
+    soundfile.write(file, noise, 16_000, format="OGG", subtype="OPUS", compression_level=0.9)
+    decoded = np.concatenate([samples for samples, _ in decode_blocks(io.BytesIO(file.getvalue()), "noise")], axis=1)
+    assert decoded.shape == (1, 3 * 48_000) and 0.5 < np.abs(decoded).max() <= 1
