@@ -54,7 +54,7 @@ def build_page(captioner: AudioCaptioningPipeline, examples: list[str]) -> gr.Bl
                     gr.Examples(examples, sound, label="Sounds to try")
                 prompt = gr.Textbox(
                     label="Prompt", placeholder=captioner.processor.default_prompt, max_length=MAX_CHARACTERS,
-                    info="Left empty, it asks what the model was trained with. mac-tiny, the small model that ships, "
+                    info="Left empty, it asks what the model was trained with. mac-small, the model that ships, "
                     "knows that one prompt; others mislead it.", elem_id="prompt",
                 )  # fmt: skip
                 ask = gr.Button("Describe the sound", variant="primary", elem_id="describe")

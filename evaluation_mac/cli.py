@@ -1,8 +1,8 @@
 """
 `mac-eval`: how good a captioner is, in figures.
 
-    mac-eval captioning --model model_cards/mac-tiny --data validation.csv --output results/captioning
-    mac-eval classification --model model_cards/mac-tiny --data validation.csv --output results/classes --by likelihood
+    mac-eval captioning --model model_cards/mac-small --data validation.csv --output results/captioning
+    mac-eval classification --model model_cards/mac-small --data check.csv --output results/classes --by likelihood
     accelerate launch -m evaluation_mac.cli retrieval --model mac-130m --data clotho.csv --output results/retrieval
 
 The same command again continues where it stopped.

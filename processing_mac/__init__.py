@@ -15,9 +15,11 @@ from .pipeline_mac import TASK, AudioCaptioningPipeline
 from .processing_mac import MacProcessor
 
 
-# In a wheel the checkpoint lies in this folder, in a clone (and an editable install) beside it.
-_PACKAGED = Path(__file__).with_name("mac-tiny")
-DEFAULT_MODEL = str(_PACKAGED if _PACKAGED.is_dir() else Path(__file__).parents[1] / "model_cards" / "mac-tiny")
+# The checkpoints that ship: in a wheel they lie in this folder, in a clone (and an editable install) beside it.
+_HERE = Path(__file__).parent
+_CARDS = _HERE if (_HERE / "mac-small").is_dir() else _HERE.parent / "model_cards"
+SHIPPED_MODELS = {name: str(_CARDS / name) for name in ("mac-small", "mac-tiny")}
+DEFAULT_MODEL = SHIPPED_MODELS["mac-small"]
 
 # Registered by the model type and not by the config class, which is in `modeling_mac`: this package does not need it.
 AutoFeatureExtractor.register("mac", MacFeatureExtractor)
@@ -33,4 +35,11 @@ PIPELINE_REGISTRY.register_pipeline(
     type="multimodal",
 )
 
-__all__ = ["DEFAULT_MODEL", "AudioCaptioningPipeline", "MacFeatureExtractor", "MacProcessor", "load_captioner"]
+__all__ = [
+    "DEFAULT_MODEL",
+    "SHIPPED_MODELS",
+    "AudioCaptioningPipeline",
+    "MacFeatureExtractor",
+    "MacProcessor",
+    "load_captioner",
+]

@@ -88,7 +88,7 @@ def build_parser() -> argparse.ArgumentParser:
         epilog="Exit code: 0 all captioned, 1 some recordings could not be read, 2 nothing could be done.",
     )
     parser.add_argument("inputs", nargs="+", metavar="FILE_OR_FOLDER", help="folders are searched through and through")
-    parser.add_argument("--model", default=DEFAULT_MODEL, help="folder or Hub id (default: the packaged mac-tiny)")
+    parser.add_argument("--model", default=DEFAULT_MODEL, help="folder or Hub id (default: the packaged mac-small)")
     parser.add_argument("--revision", help="branch, tag or commit of a model on the Hub (default: main)")
     parser.add_argument(
         "--output", type=Path, metavar="FILE", help=".jsonl or .csv; what it already holds is not captioned again"

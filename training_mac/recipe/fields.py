@@ -6,7 +6,7 @@ from typing import Literal
 
 from transformers import TrainingArguments
 
-from processing_mac import DEFAULT_MODEL
+from processing_mac import SHIPPED_MODELS
 from training_mac.recipe.data_fields import DataRecipe, Help
 
 
@@ -23,9 +23,7 @@ class Recipe:
     # Where the model comes from
     base_model: str | None = field(
         default=None,
-        metadata={
-            "help": Help("MAC folder or Hub id to start from; 'mac-tiny' is the checkpoint that ships.", "base")
-        },
+        metadata={"help": Help("MAC folder or Hub id to start from; 'mac-small' and 'mac-tiny' ship.", "base")},
     )
     base_audio_tower: str | None = field(
         default=None,
@@ -207,8 +205,7 @@ class Recipe:
 
 def shipped_model(name: str) -> str:
     """Give where a model is: for the name of a shipped checkpoint its folder, else the folder or Hub id itself."""
-    is_shipped = name == Path(DEFAULT_MODEL).name and not Path(name).is_dir()
-    return DEFAULT_MODEL if is_shipped else name
+    return name if Path(name).is_dir() else SHIPPED_MODELS.get(name, name)
 
 
 @dataclass

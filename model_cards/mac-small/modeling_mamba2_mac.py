@@ -1,0 +1,316 @@
+"""
+The Mamba-2 backbone: transformers' `Mamba2Model` (same config, cache and state dict) with a mixer on our own scan.
+
+CUDA tensors go to the kernels of mamba-ssm and causal-conv1d where both are installed, all others to `ssd_scan`. The
+fused training kernel of mamba-ssm is not used: it reads the weight of `out_proj` directly and so passes over any LoRA
+on it. Here `out_proj` is always called as a module.
+"""
+
+import math
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import torch
+from torch import nn
+from transformers.cache_utils import Cache
+from transformers.integrations.accelerate import force_accelerate_hooks
+from transformers.models.mamba2.configuration_mamba2 import Mamba2Config
+from transformers.models.mamba2.modeling_mamba2 import (
+    Mamba2Mixer,
+    Mamba2Model,
+    Mamba2Output,
+    Mamba2RMSNorm,
+    MambaRMSNormGated,
+)
+
+from .cache_mac import StateCache
+from .causal_conv_mac import causal_conv
+from .linear_mac import project
+from .ssd_mac import ssd_scan, ssd_step, step_size
+
+
+# Tokens that go through a layer at a time on a CPU where nothing is kept for training. Tensors of this length stay in
+# the caches of the processor.
+PIECE = 1024
+EXPONENTS = ("A_log", "dt_bias")  # half precision would change how long the state lasts
+
+
+class CudaKernels(NamedTuple):
+    """The functions of mamba-ssm and causal-conv1d that serve CUDA tensors."""
+
+    chunk_scan: Callable
+    state_update: Callable
+    conv: Callable
+    conv_update: Callable
+    selective_scan: Callable
+
+
+@lru_cache
+def cuda_kernels() -> CudaKernels | None:
+    """Look up the functions of mamba-ssm and causal-conv1d; None unless both packages are installed."""
+    try:
+        from causal_conv1d import causal_conv1d_fn, causal_conv1d_update
+        from mamba_ssm.ops.selective_scan_interface import selective_scan_fn
+        from mamba_ssm.ops.triton.selective_state_update import selective_state_update
+        from mamba_ssm.ops.triton.ssd_combined import mamba_chunk_scan_combined
+    except ImportError:
+        return None
+    return CudaKernels(
+        chunk_scan=mamba_chunk_scan_combined,
+        state_update=selective_state_update,
+        conv=causal_conv1d_fn,
+        conv_update=causal_conv1d_update,
+        selective_scan=selective_scan_fn,
+    )
+
+
+def kernels_for(tensor: torch.Tensor) -> CudaKernels | None:
+    """Return the kernels that can run on this tensor's device, if there are any."""
+    return cuda_kernels() if tensor.is_cuda else None
+
+
+def mask_padding(hidden_states: torch.Tensor, attention_mask: torch.Tensor | None) -> torch.Tensor:
+    """Zero the padded tokens of (batch, length, width) by a mask (batch, length), so that no state takes them in."""
+    return hidden_states if attention_mask is None else hidden_states * attention_mask.unsqueeze(-1).to(hidden_states)
+
+
+def inverse_rms(tensor: torch.Tensor, epsilon: float) -> torch.Tensor:
+    """Return 1 / root mean square over the last axis, (..., width) -> (..., 1)."""
+    norm = torch.linalg.vector_norm(tensor, dim=-1, keepdim=True)
+    return (norm.square() / tensor.shape[-1] + epsilon).rsqrt()
+
+
+class RMSNorm(Mamba2RMSNorm):
+    """The RMSNorm of transformers, computed in fewer passes over memory."""
+
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        normed = hidden_states.float()
+        normed = normed * inverse_rms(normed, self.variance_epsilon)
+        return self.weight * normed.to(hidden_states.dtype)
+
+
+class GatedRMSNorm(MambaRMSNormGated):
+    """A SiLU gate and then an RMSNorm over each group of channels, computed in fewer passes over memory."""
+
+    def forward(self, hidden_states: torch.Tensor, gate: torch.Tensor) -> torch.Tensor:
+        gated = hidden_states.float() * nn.functional.silu(gate.float())
+        groups = gated.unflatten(-1, (-1, self.group_size))  # (batch, length, groups, group size)
+        normed = (groups * inverse_rms(groups, self.variance_epsilon)).flatten(-2)
+        return self.weight * normed.to(hidden_states.dtype)
+
+
+class StateSpaceMixer:
+    """The shared part of the mixers of Mamba-1 and Mamba-2: long inputs in pieces, and the convolution."""
+
+    layer_idx: int
+    conv_kernel_size: int
+    conv1d: nn.Conv1d
+    activation: str
+    act: Callable[[torch.Tensor], torch.Tensor]
+
+    @force_accelerate_hooks("conv1d")
+    def forward(
+        self,
+        hidden_states: torch.Tensor,
+        cache: Cache | None = None,
+        attention_mask: torch.Tensor | None = None,
+        seq_idx: torch.Tensor | None = None,
+        **kwargs,
+    ) -> torch.Tensor:
+        """
+        Args:
+            hidden_states: Normalised tokens, (batch, length, hidden_size).
+            cache: Cache with the convolution's and the scan's states of all layers, which is read and updated.
+            attention_mask: Mask of these tokens, (batch, length), 0 at padding.
+            seq_idx: Number of the packed sequence that each token belongs to, (batch, length) int32.
+
+        Returns:
+            Mixed tokens, (batch, length, hidden_size).
+        """
+        length = hidden_states.shape[1]
+        in_pieces = cache is not None and seq_idx is None and not torch.is_grad_enabled()
+        if not (in_pieces and length > PIECE and hidden_states.device.type == "cpu"):
+            return self.mix(hidden_states, cache, attention_mask, seq_idx)
+        number = math.ceil(length / PIECE)
+        pieces = hidden_states.tensor_split(number, dim=1)
+        masks = [None] * number if attention_mask is None else attention_mask.tensor_split(number, dim=1)
+        mixed = [self.mix(piece, cache, mask, None) for piece, mask in zip(pieces, masks, strict=True)]
+        return torch.cat(mixed, dim=1)
+
+    def mix(
+        self,
+        hidden_states: torch.Tensor,
+        cache: Cache | None,
+        attention_mask: torch.Tensor | None,
+        seq_idx: torch.Tensor | None,
+    ) -> torch.Tensor:
+        """`forward` on tokens that follow those in the cache."""
+        raise NotImplementedError  # the subclasses define it
+
+    def convolve(self, conv_input: torch.Tensor, cache: Cache | None, seq_idx: torch.Tensor | None) -> torch.Tensor:
+        """Apply the depthwise causal convolution over time and SiLU: (batch, length, channels) -> the same shape."""
+        length, kernel = conv_input.shape[1], self.conv_kernel_size
+        kernels, weight, bias = kernels_for(conv_input), self.conv1d.weight.squeeze(1), self.conv1d.bias
+        decoding = (
+            cache is not None
+            and length == 1
+            and cache.has_previous_state(self.layer_idx)
+            and not cache.is_recording_past(self.layer_idx)
+        )
+        if cache is not None and decoding:
+            conv_state = cache.get_conv_state(self.layer_idx, state_idx=0)
+            if kernels is not None:
+                return kernels.conv_update(conv_input.mT, conv_state, weight, bias, self.activation).mT
+            window = torch.cat([conv_state.mT[:, 1:], conv_input], dim=1)  # (batch, kernel, channels)
+            conv_state.copy_(window.mT)
+            output = (window * weight.t()).sum(1, keepdim=True)
+            return self.act(output if bias is None else output + bias)
+        if cache is not None:
+            conv_input = cache.update_conv_state(
+                conv_input.mT, self.layer_idx, conv_kernel_size=kernel
+            ).mT  # the tokens that the cache holds, if there are any, now stand in front of those of this call
+        if seq_idx is not None:  # the tokens from the cache belong to the first sequence
+            context = seq_idx[:, :1].expand(-1, conv_input.shape[1] - length)
+            seq_idx = torch.cat([context, seq_idx], dim=1)
+        if kernels is not None:
+            output = kernels.conv(conv_input.mT, weight, bias, activation=self.activation, seq_idx=seq_idx)
+            return output[..., -length:].mT
+        missing = max(length + kernel - 1 - conv_input.shape[1], 0)
+        # (batch, kernel - 1 + length, channels)
+        padded = nn.functional.pad(conv_input[:, 1 - kernel - length :], (0, 0, missing, 0))
+        if seq_idx is not None:
+            seq_idx = nn.functional.pad(seq_idx[:, 1 - kernel - length :], (missing, 0))
+        return self.act(causal_conv(padded.to(weight.dtype), weight, bias, seq_idx))
+
+
+class Mamba2MacMixer(StateSpaceMixer, Mamba2Mixer):
+    """The token mixer of Mamba-2: in_proj, causal convolution, state-space scan, gated norm, out_proj."""
+
+    def __init__(self, config: Mamba2Config, layer_idx: int, initialize_mixer_weights: bool = True):
+        super().__init__(config, layer_idx, initialize_mixer_weights)
+        for name in EXPONENTS:  # in float32 also where the model is made in half precision
+            setattr(self, name, nn.Parameter(getattr(self, name).to(torch.float32)))
+        self.norm = GatedRMSNorm(
+            self.intermediate_size, self.intermediate_size // self.n_groups, self.layer_norm_epsilon
+        )
+
+    def mix(
+        self,
+        hidden_states: torch.Tensor,
+        cache: Cache | None,
+        attention_mask: torch.Tensor | None,
+        seq_idx: torch.Tensor | None,
+    ) -> torch.Tensor:
+        """`forward` on tokens that follow those in the cache."""
+        state = cache.get_recurrent_state(self.layer_idx, state_idx=0) if cache is not None else None
+        projected = project(self.in_proj, mask_padding(hidden_states, attention_mask))
+        gate, conv_input, dt = projected.split([self.intermediate_size, self.conv_dim, self.num_heads], dim=-1)
+        conv_output = self.convolve(conv_input, cache, seq_idx)
+        conv_output = mask_padding(conv_output, attention_mask)
+        state_width = self.n_groups * self.ssm_state_size
+        x, B, C = conv_output.split([self.intermediate_size, state_width, state_width], dim=-1)
+        x = x.unflatten(-1, (self.num_heads, self.head_dim))  # (batch, length, heads, head_dim)
+        # B and C: (batch, length, groups, state)
+        B, C = (projection.unflatten(-1, (self.n_groups, self.ssm_state_size)) for projection in (B, C))
+        learns = x.requires_grad or (state is not None and state.requires_grad)
+        # The step writes into the cached state through a view, which an exported graph would lose.
+        in_place = not (learns or torch.compiler.is_exporting())
+        if state is not None and x.shape[1] == 1 and in_place:
+            y = self.step(state, x[:, 0], dt[:, 0], B[:, 0], C[:, 0]).unsqueeze(1)
+        else:
+            y, final_state = self.scan(x, dt, B, C, state, seq_idx)
+            if cache is not None:
+                cache.update_recurrent_state(final_state, layer_idx=self.layer_idx)
+        y = self.norm(y.flatten(2), gate)
+        return project(self.out_proj, y.to(hidden_states.dtype))
+
+    def scan(
+        self,
+        x: torch.Tensor,
+        dt: torch.Tensor,
+        B: torch.Tensor,
+        C: torch.Tensor,
+        state: torch.Tensor | None,
+        seq_idx: torch.Tensor | None,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """
+        Read any number of tokens.
+
+        Returns:
+            The outputs, (batch, length, heads, head_dim), and the final state, (batch, heads, head_dim, state).
+        """
+        A = -torch.exp(self.A_log.float())
+        kernels = kernels_for(x)
+        if kernels is None:
+            return ssd_scan(
+                x, dt, A, B, C, D=self.D, dt_bias=self.dt_bias, dt_limit=self.time_step_limit,
+                initial_state=state, seq_idx=seq_idx,
+            )  # fmt: skip
+        return kernels.chunk_scan(
+            x, dt, A, B, C, chunk_size=self.chunk_size, D=self.D, dt_bias=self.dt_bias, initial_states=state,
+            seq_idx=seq_idx, dt_softplus=True, dt_limit=tuple(self.time_step_limit), return_final_states=True,
+        )  # fmt: skip
+
+    def step(
+        self, state: torch.Tensor, x: torch.Tensor, dt: torch.Tensor, B: torch.Tensor, C: torch.Tensor
+    ) -> torch.Tensor:
+        """Read one token, (batch, heads, head_dim) -> the same shape, and change the cached state in place."""
+        A = -torch.exp(self.A_log.float())
+        kernels = kernels_for(x)
+        if kernels is None:
+            return ssd_step(state, x, dt, A, B, C, D=self.D, dt_bias=self.dt_bias, dt_limit=self.time_step_limit)
+        head_dim, state_size = self.head_dim, self.ssm_state_size
+        limited = tuple(self.time_step_limit) != (0.0, math.inf)  # the kernel has no limits: they are applied before
+        dt = step_size(dt, self.dt_bias, self.time_step_limit) if limited else dt
+        return kernels.state_update(
+            state,
+            x,
+            dt.unsqueeze(-1).expand(-1, -1, head_dim),
+            A[:, None, None].expand(-1, head_dim, state_size),
+            B,
+            C,
+            D=self.D[:, None].expand(-1, head_dim),
+            dt_bias=None if limited else self.dt_bias[:, None].expand(-1, head_dim),
+            dt_softplus=not limited,
+        )
+
+
+class Mamba2MacModel(Mamba2Model):
+    """`Mamba2Model` whose blocks hold `Mamba2MacMixer`; weights, config and cache are interchangeable."""
+
+    _keep_in_fp32_modules_strict = set(EXPONENTS)
+
+    def __init__(self, config: Mamba2Config):
+        super().__init__(config)
+        for index, block in enumerate(self.layers):
+            block.norm = RMSNorm(config.hidden_size, eps=config.layer_norm_epsilon)
+            block.mixer = Mamba2MacMixer(config, layer_idx=index, initialize_mixer_weights=False)
+        self.norm_f = RMSNorm(config.hidden_size, eps=config.layer_norm_epsilon)
+        self.post_init()
+
+    @classmethod
+    def is_custom_code(cls) -> bool:
+        """Say no, so that transformers initialises modules without weights of their own, as in its own models."""
+        return False
+
+    def get_correct_attn_implementation(self, *args: Any, **kwargs: Any) -> str:
+        """It has no attention: whatever the encoder beside it takes may be named."""
+        return "eager"
+
+    def forward(
+        self,
+        input_ids: torch.Tensor | None = None,
+        inputs_embeds: torch.Tensor | None = None,
+        cache: Cache | None = None,
+        use_cache: bool | None = None,
+        **kwargs,
+    ) -> tuple | Mamba2Output:
+        """Run `Mamba2Model.forward`, but with a `StateCache` where a new cache is made."""
+        use_cache = use_cache if use_cache is not None else self.config.use_cache and not self.training
+        if use_cache and cache is None and not (self.gradient_checkpointing and self.training):
+            cache = StateCache(self.config)
+        return super().forward(input_ids, inputs_embeds, cache, use_cache, **kwargs)
+
+
+__all__ = ["Mamba2MacModel"]
