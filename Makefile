@@ -13,13 +13,19 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c c
 COMMON_TESTS = $(BIN)/python -m pip download --quiet --disable-pip-version-check --no-deps --no-binary :all: \
 	--dest $(VENV)/sources $$(grep '^transformers==' constraints.txt) && tar -xzf $(VENV)/sources/transformers-*.tar.gz -C $(VENV)
 
-.PHONY: caption test test-newest test-lowest lint cards clean
+.PHONY: caption test test-kernels test-newest test-lowest lint cards clean
 
 caption: $(VENV)/installed
 	$(BIN)/mac-caption examples
 
 test: $(VENV)/installed-dev lint
 	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS)
+
+# mamba-ssm's kernels on a CPU, in Triton's interpreter: our calls of them, checked without a GPU. On a machine with a GPU
+# and the extra [cuda]: pytest -m gpu
+test-kernels: $(VENV)/installed-kernels
+	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 TRITON_INTERPRET=1 PYTHONPATH=$(VENV)/kernels \
+		$(BIN)/python -m pytest -n $(WORKERS) tests/kernels
 
 lint: $(VENV)/installed-dev
 	$(BIN)/ruff check .
@@ -55,6 +61,14 @@ $(VENV)/bin/python:
 $(VENV)/installed: pyproject.toml constraints.txt | $(VENV)/bin/python
 	$(INSTALL) $$(grep '^torch==' constraints.txt)
 	$(INSTALL) -e .
+	touch $@
+
+# Apart from the rest, so that nothing else finds them. Their Python alone is built: the CUDA modules need nvcc.
+KERNELS = triton einops mamba-ssm causal-conv1d
+$(VENV)/installed-kernels: $(VENV)/installed-dev
+	rm -rf $(VENV)/kernels
+	MAMBA_SKIP_CUDA_BUILD=TRUE MAMBA_FORCE_BUILD=TRUE CAUSAL_CONV1D_SKIP_CUDA_BUILD=TRUE CAUSAL_CONV1D_FORCE_BUILD=TRUE \
+		$(INSTALL) --no-deps --no-build-isolation --target $(VENV)/kernels $(KERNELS)
 	touch $@
 
 $(VENV)/installed-dev: $(VENV)/installed

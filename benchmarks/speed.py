@@ -1,9 +1,11 @@
 """
 The speed table: ours, ours compiled, the same model on transformers' stock mixer, a GPT-NeoX of equal size, and the
-matrix products.
+matrix products. On CUDA "ours" takes mamba-ssm's kernels, and beside it stand our portable scan, a decoding step in a
+CUDA graph, and the time in which the card moves as many bytes as a token reads weights.
 
     python benchmarks/speed.py --sizes 130m --threads 2                    # everything; minutes to hours
     python benchmarks/speed.py --columns "prefill 96" decode --variants ours floor
+    python benchmarks/speed.py --device cuda --dtype bfloat16 --variants ours portable graph stock gpt_neox floor bytes
 
 Variants run in turn in one process, after a warm-up each; medians. A run replaces what it measured in
 `benchmarks/results/speed-DEVICE-DTYPE.json` and draws the plot beside it again; the screen shows the whole table.
@@ -18,6 +20,8 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +32,10 @@ from speed_models import SHAPES, build
 from speed_plot import draw
 
 
-VARIANTS = ("ours", "compiled", "stock", "gpt_neox", "floor")
-RATIOS = (("ours", "floor"), ("compiled", "floor"), ("ours", "stock"), ("ours", "gpt_neox"))
+VARIANTS = ("ours", "compiled", "portable", "graph", "stock", "gpt_neox", "floor", "bytes")
+DEFAULT = ("ours", "compiled", "stock", "gpt_neox", "floor")
+BUILT = ("ours", "compiled", "portable", "stock", "gpt_neox")  # models of their own; the others run on that of "ours"
+RATIOS = (("ours", "floor"), ("compiled", "floor"), ("ours", "stock"), ("ours", "gpt_neox"), ("graph", "gpt_neox"))
 RESULTS = Path(__file__).parent / "results"
 
 
@@ -58,8 +64,17 @@ def provenance(device: str) -> dict[str, Any]:
         "commit": commit(),
         "versions": {
             "python": platform.python_version(), "torch": torch.__version__, "transformers": transformers.__version__,
-        },
+        } | installed("triton", "mamba-ssm", "causal-conv1d"),
     }  # fmt: skip
+
+
+def installed(*packages: str) -> dict[str, str]:
+    """Version of each of these packages that is there."""
+    versions = {}
+    for package in packages:
+        with suppress(PackageNotFoundError):
+            versions[package] = version(package)
+    return versions
 
 
 def median_seconds(runs: dict[str, Callable[[], object]], repeats: int, device: str) -> dict[str, float]:
@@ -146,7 +161,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sizes", nargs="+", choices=SHAPES, default=["130m"], help="language models")
     parser.add_argument("--columns", nargs="+", choices=COLUMNS, default=list(COLUMNS), metavar="COLUMN")
-    parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=list(VARIANTS))
+    parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=list(DEFAULT))
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32", help="of the weights")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="CPU threads")
@@ -163,11 +178,9 @@ def main(arguments: list[str] | None = None) -> None:
     path = options.results / f"speed-{options.device}-{options.dtype}.json"
     results: dict[str, dict[str, Any]] = json.loads(path.read_text()) if path.exists() else {}
     for size in options.sizes:
-        needed = {"ours"} | set(options.variants) - {"floor"}
+        dtype = getattr(torch, options.dtype)
         models = {
-            name: build(size, name, options.device, getattr(torch, options.dtype))
-            for name in VARIANTS
-            if name in needed
+            name: build(size, name, options.device, dtype) for name in BUILT if name in {"ours", *options.variants}
         }
         for column in options.columns:
             print(f"{size}: {column}", file=sys.stderr, flush=True)

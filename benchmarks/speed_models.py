@@ -1,6 +1,8 @@
 """The models of the speed table, of one size and with random weights, and the floor: the matrix products alone."""
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import peft
 import torch
@@ -8,7 +10,7 @@ from torch import nn
 from torch._inductor import config as inductor_config
 from transformers import GPTNeoXConfig, Mamba2Model
 
-from modeling_mac import EatConfig, MacConfig, MacForConditionalGeneration
+from modeling_mac import EatConfig, MacConfig, MacForConditionalGeneration, modeling_mamba2_mac
 
 
 # hidden size and layers of state-spaces/mamba2-NAME; "toy" is for tests.
@@ -17,6 +19,33 @@ SHAPES = {"toy": (64, 2), "130m": (768, 24), "370m": (1024, 48), "780m": (1536, 
 VOCABULARY, AUDIO_TOKEN = 50288, 50277
 LORA_TARGETS = {"mamba2": ["in_proj", "out_proj"], "gpt_neox": ["query_key_value", "dense", "dense_h_to_4h",
                 "dense_4h_to_h"]}  # fmt: skip
+
+
+@contextlib.contextmanager
+def without_kernels() -> Iterator[None]:
+    """Run on our own scan where mamba-ssm's kernels are installed, too."""
+    chosen = modeling_mamba2_mac.kernels_for
+    modeling_mamba2_mac.kernels_for = lambda tensor: None
+    try:
+        yield
+    finally:
+        modeling_mamba2_mac.kernels_for = chosen
+
+
+def add_lora(model: MacForConditionalGeneration, rank: int) -> MacForConditionalGeneration:
+    """LoRA on every projection of the language model, all else frozen."""
+    targets = LORA_TARGETS[model.config.text_config.model_type]
+    config = peft.LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=targets)
+    peft.inject_adapter_in_model(config, model.model)
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_("lora_" in name)
+    return model
+
+
+class PortableMac(MacForConditionalGeneration):
+    """The same model, which never takes the CUDA kernels."""
+
+    forward = without_kernels()(MacForConditionalGeneration.forward)
 
 
 def make_config(size: str, model_type: str) -> MacConfig:
@@ -42,11 +71,12 @@ def build(size: str, variant: str, device: str, dtype: torch.dtype) -> MacForCon
     One model of the table.
 
     Args:
-        variant: "ours", "compiled" (the same, its weights packed once), "stock" (the same on transformers' own
-            Mamba-2) or "gpt_neox".
+        variant: "ours", "compiled" (the same, its weights packed once), "portable" (without the CUDA kernels),
+            "stock" (the same on transformers' own Mamba-2) or "gpt_neox".
     """
     torch.manual_seed(0)
-    model = MacForConditionalGeneration(make_config(size, "gpt_neox" if variant == "gpt_neox" else "mamba2"))
+    model_class = PortableMac if variant == "portable" else MacForConditionalGeneration
+    model = model_class(make_config(size, "gpt_neox" if variant == "gpt_neox" else "mamba2"))
     if variant == "stock":
         language_model = Mamba2Model(model.config.text_config)
         language_model.load_state_dict(model.model.language_model.state_dict(), assign=True)
@@ -65,14 +95,45 @@ def build(size: str, variant: str, device: str, dtype: torch.dtype) -> MacForCon
     return model
 
 
-def add_lora(model: MacForConditionalGeneration, rank: int) -> MacForConditionalGeneration:
-    """LoRA on every projection of the language model, all else frozen."""
-    targets = LORA_TARGETS[model.config.text_config.model_type]
-    config = peft.LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=targets)
-    peft.inject_adapter_in_model(config, model.model)
-    for name, parameter in model.named_parameters():
-        parameter.requires_grad_("lora_" in name)
-    return model
+class GraphStep:
+    """
+    A greedy step on a cache, captured in a CUDA graph: it reads `token`, (batch, 1), and writes the next one there.
+
+    A replay launches all of its kernels at once, where Python would launch them one by one.
+    """
+
+    def __init__(self, model: MacForConditionalGeneration, token: torch.Tensor, cache: Any):
+        self.model, self.token, self.cache = model, token.clone(), cache
+        stream = torch.cuda.Stream()
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):  # libraries and kernels are loaded before the capture
+            self.step()
+        torch.cuda.current_stream().wait_stream(stream)
+        self.graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(self.graph):
+            self.step()
+
+    def step(self) -> None:
+        logits = self.model(input_ids=self.token, cache=self.cache, use_cache=True).logits
+        self.token.copy_(logits[:, -1].argmax(-1, keepdim=True))
+
+    def write(self, ids: torch.Tensor, number: int) -> None:
+        """Read the prompts, (batch, length), into the captured cache and write so many greedy tokens."""
+        read = self.model(input_ids=ids, use_cache=True, logits_to_keep=1)
+        for layer, new in zip(self.cache.layers, read.cache.layers, strict=True):
+            layer.conv_states[0].copy_(new.conv_states[0])
+            layer.recurrent_states[0].copy_(new.recurrent_states[0])
+        self.token.copy_(read.logits[:, -1].argmax(-1, keepdim=True))
+        for _ in range(number - 1):
+            self.graph.replay()
+
+
+def moved_bytes(model: MacForConditionalGeneration) -> Callable[[], object]:
+    """A copy that reads and writes, together, as many bytes as the weights have that a token reads."""
+    weights = [model.lm_head.weight, *model.model.language_model.layers.parameters()]
+    half = sum(weight.nbytes for weight in weights) // 2
+    source, target = (torch.empty(half, dtype=torch.uint8, device=model.device) for _ in range(2))
+    return lambda: target.copy_(source)
 
 
 def floor(model: MacForConditionalGeneration, batch: int, length: int) -> Callable[[], None]:

@@ -33,6 +33,7 @@ from .ssd_mac import ssd_scan, ssd_step, step_size
 # Tokens that go through a layer at a time on a CPU where nothing is kept for training. Tensors of this length stay in
 # the caches of the processor.
 PIECE = 1024
+CONV_STRIDE = 8  # causal-conv1d takes tokens side by side if their distance in memory is a multiple of this
 EXPONENTS = ("A_log", "dt_bias")  # half precision would change how long the state lasts
 
 
@@ -73,6 +74,17 @@ def kernels_for(tensor: torch.Tensor) -> CudaKernels | None:
 def mask_padding(hidden_states: torch.Tensor, attention_mask: torch.Tensor | None) -> torch.Tensor:
     """Zero the padded tokens of (batch, length, width) by a mask (batch, length), so that no state takes them in."""
     return hidden_states if attention_mask is None else hidden_states * attention_mask.unsqueeze(-1).to(hidden_states)
+
+
+def as_conv_kernel_takes(tokens: torch.Tensor) -> torch.Tensor:
+    """
+    Return tokens, (batch, length, channels), in a layout that causal-conv1d reads, copied only if it is needed.
+
+    A cache that is read on hands over its tokens with the time contiguous, for which the kernel keeps no packed
+    sequences apart; and the other outputs of `in_proj` lie between the tokens.
+    """
+    fits = tokens.stride(2) == 1 and tokens.stride(0) % CONV_STRIDE == 0 and tokens.stride(1) % CONV_STRIDE == 0
+    return tokens if fits else tokens.clone(memory_format=torch.contiguous_format)
 
 
 def inverse_rms(tensor: torch.Tensor, epsilon: float) -> torch.Tensor:
@@ -160,7 +172,7 @@ class StateSpaceMixer:
         )
         if cache is not None and decoding:
             conv_state = cache.get_conv_state(self.layer_idx, state_idx=0)
-            if kernels is not None:
+            if kernels is not None and not conv_input.requires_grad:  # the kernel has no backward pass
                 return kernels.conv_update(conv_input.mT, conv_state, weight, bias, self.activation).mT
             window = torch.cat([conv_state.mT[:, 1:], conv_input], dim=1)  # (batch, kernel, channels)
             conv_state.copy_(window.mT)
@@ -173,8 +185,9 @@ class StateSpaceMixer:
         if seq_idx is not None:  # the tokens from the cache belong to the first sequence
             context = seq_idx[:, :1].expand(-1, conv_input.shape[1] - length)
             seq_idx = torch.cat([context, seq_idx], dim=1)
-        if kernels is not None:
-            output = kernels.conv(conv_input.mT, weight, bias, activation=self.activation, seq_idx=seq_idx)
+        if kernels is not None and conv_input.shape[-1] % CONV_STRIDE == 0:
+            tokens = as_conv_kernel_takes(conv_input)
+            output = kernels.conv(tokens.mT, weight, bias, activation=self.activation, seq_idx=seq_idx)
             return output[..., -length:].mT
         missing = max(length + kernel - 1 - conv_input.shape[1], 0)
         # (batch, kernel - 1 + length, channels)
@@ -247,6 +260,8 @@ class Mamba2MacMixer(StateSpaceMixer, Mamba2Mixer):
                 x, dt, A, B, C, D=self.D, dt_bias=self.dt_bias, dt_limit=self.time_step_limit,
                 initial_state=state, seq_idx=seq_idx,
             )  # fmt: skip
+        if seq_idx is not None and state is not None:  # to the kernel, the state belongs to the sequence of number 0
+            seq_idx = seq_idx - seq_idx[:, :1]
         return kernels.chunk_scan(
             x, dt, A, B, C, chunk_size=self.chunk_size, D=self.D, dt_bias=self.dt_bias, initial_states=state,
             seq_idx=seq_idx, dt_softplus=True, dt_limit=tuple(self.time_step_limit), return_final_states=True,
@@ -263,6 +278,8 @@ class Mamba2MacMixer(StateSpaceMixer, Mamba2Mixer):
         head_dim, state_size = self.head_dim, self.ssm_state_size
         limited = tuple(self.time_step_limit) != (0.0, math.inf)  # the kernel has no limits: they are applied before
         dt = step_size(dt, self.dt_bias, self.time_step_limit) if limited else dt
+        # mamba-ssm 2.3.2 fails without a bias.
+        dt_bias = torch.zeros_like(self.dt_bias) if limited else self.dt_bias
         return kernels.state_update(
             state,
             x,
@@ -271,7 +288,7 @@ class Mamba2MacMixer(StateSpaceMixer, Mamba2Mixer):
             B,
             C,
             D=self.D[:, None].expand(-1, head_dim),
-            dt_bias=None if limited else self.dt_bias[:, None].expand(-1, head_dim),
+            dt_bias=dt_bias[:, None].expand(-1, head_dim),
             dt_softplus=not limited,
         )
 

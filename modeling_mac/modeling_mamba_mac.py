@@ -51,7 +51,7 @@ class MambaMacMixer(StateSpaceMixer, MambaMixer):
         if state is not None and u.shape[1] == 1 and in_place:
             y = self.step(state, u[:, 0], dt[:, 0], B[:, 0], C[:, 0]).unsqueeze(1)
         else:
-            y, final_state = self.scan(u, dt, B, C, state, seq_idx)
+            y, final_state = self.scan(u, dt, B, C, state, seq_idx, state_learns=learns and cache is not None)
             if cache is not None:
                 cache.update_recurrent_state(final_state, layer_idx=self.layer_idx)
         return project(self.out_proj, (y * self.act(gate)).to(hidden_states.dtype))
@@ -70,16 +70,21 @@ class MambaMacMixer(StateSpaceMixer, MambaMixer):
         C: torch.Tensor,
         state: torch.Tensor | None,
         seq_idx: torch.Tensor | None,
+        state_learns: bool = False,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """
         Read any number of tokens.
+
+        Args:
+            state_learns: Whether the final state is to carry a gradient, which the kernel's does not.
 
         Returns:
             The outputs, (batch, length, channels), and the final state, (batch, channels, state).
         """
         A = -torch.exp(self.A_log.float())
         kernels = kernels_for(u)
-        if kernels is None or state is not None or seq_idx is not None:  # the kernel takes neither of the latter
+        # The kernel takes neither a state nor packed sequences.
+        if kernels is None or state is not None or seq_idx is not None or state_learns:
             return selective_scan(u, dt, A, B, C, D=self.D, initial_state=state, seq_idx=seq_idx)
         # The kernel takes the step size in the dtype of `u`, and adds a bias to it in float32.
         bias = self.dt_proj.bias.float()
@@ -97,7 +102,8 @@ class MambaMacMixer(StateSpaceMixer, MambaMixer):
         kernels = kernels_for(u)
         if kernels is None:
             return selective_step(state, u, dt, A, B, C, D=self.D)
-        return kernels.state_update(state, u, dt, A, B, C, D=self.D, dt_softplus=True)
+        no_bias = torch.zeros_like(self.dt_proj.bias)  # `dt` has it already; mamba-ssm 2.3.2 fails without one
+        return kernels.state_update(state, u, dt, A, B, C, D=self.D, dt_bias=no_bias, dt_softplus=True)
 
 
 class FalconMambaMacMixer(MambaMacMixer):

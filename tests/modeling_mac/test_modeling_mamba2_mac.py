@@ -356,9 +356,8 @@ def emulated_kernels(monkeypatch) -> None:
 
     def state_update(state, x, dt, A, B, C, D, dt_bias, dt_softplus):
         assert state.shape[:3] == x.shape == dt.shape and A.shape == state.shape[1:]
-        assert D.shape == x.shape[1:] and dt_softplus == (dt_bias is not None)
+        assert D.shape == x.shape[1:] == dt_bias.shape and dt_softplus == bool(dt_bias.any())
         if dt_softplus:
-            assert dt_bias.shape == D.shape
             dt = torch.nn.functional.softplus(dt + dt_bias)
         before_softplus = dt[..., 0].expm1().log()
         return ssd_step(state, x, before_softplus, A[:, 0, 0], B, C, D=D[:, 0])

@@ -235,8 +235,8 @@ def emulated_kernels(monkeypatch) -> list[str]:
         y, state = selective_scan(u.mT, delta.mT, A, B.mT, C.mT, D=D, dt_bias=delta_bias)
         return y.mT, state
 
-    def update(state, u, dt, A, B, C, D, dt_softplus):
-        assert state.shape == (*u.shape, A.shape[1]) and dt_softplus
+    def update(state, u, dt, A, B, C, D, dt_bias, dt_softplus):
+        assert state.shape == (*u.shape, A.shape[1]) and dt_softplus and not dt_bias.any()
         calls.append("update")
         return selective_step(state, u, dt, A, B, C, D=D)
 
