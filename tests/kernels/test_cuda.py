@@ -1,4 +1,4 @@
-"""The whole captioner on a CUDA device, with and without the compiled kernels: captions, training, steps in a graph."""
+"""The whole captioner on a CUDA device, with and without the compiled kernels: captions, training, graphs."""
 
 import copy
 from pathlib import Path
