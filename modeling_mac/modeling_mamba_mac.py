@@ -18,7 +18,7 @@ from transformers.models.mamba.configuration_mamba import MambaConfig
 from transformers.models.mamba.modeling_mamba import MambaMixer, MambaModel, MambaOutput
 
 from .cache_mac import StateCache
-from .linear_mac import project
+from .linear_mac import as_weight, project
 from .modeling_mamba2_mac import RMSNorm, StateSpaceMixer, inverse_rms, kernels_for, mask_padding
 from .selective_scan_mac import selective_scan, selective_step
 from .ssd_mac import no_autocast
@@ -44,7 +44,7 @@ class MambaMacMixer(StateSpaceMixer, MambaMixer):
         sizes = [self.time_step_rank, self.ssm_state_size, self.ssm_state_size]
         dt, B, C = self.norm_selection(*project(self.x_proj, u).split(sizes, dim=-1))
         with no_autocast(u):
-            dt = self.dt_proj(dt.to(self.dt_proj.weight.dtype))  # (batch, length, channels), in float32
+            dt = self.dt_proj(as_weight(dt, self.dt_proj))  # (batch, length, channels), in float32
         learns = u.requires_grad or (state is not None and state.requires_grad)
         # The step writes into the cached state through a view, which an exported graph would lose.
         in_place = not (learns or torch.compiler.is_exporting())

@@ -59,6 +59,9 @@ def test_label_smoothing_shifts_the_labels(make_mac, rows, tmp_path, training):
         {"average_tokens_across_devices": False},
         {"gradient_accumulation_steps": 2},
         {"gradient_checkpointing": True},
+        {"train_sampling_strategy": "group_by_length"},
+        {"auto_find_batch_size": True},
+        {"torch_compile_backend": "aot_eager"},
     ],
     ids=lambda options: next(iter(options)),
 )
@@ -71,7 +74,8 @@ def test_a_plain_trainer_takes_its_options(make_mac, rows, tmp_path, options):
 
 
 @pytest.mark.parametrize("options", [{}, {"prediction_loss_only": True}, {"eval_do_concat_batches": False},
-                                     {"batch_eval_metrics": True}, {"include_for_metrics": ["inputs", "loss"]}],
+                                     {"batch_eval_metrics": True},
+                                     {"include_for_metrics": ["inputs", "loss"]}],
                          ids=lambda options: next(iter(options), "plain"))  # fmt: skip
 def test_every_way_of_evaluating_gives_the_same_loss(make_mac, rows, tmp_path, options):
     seen = []

@@ -72,7 +72,7 @@ class MacTrainer(Trainer):
             return super().get_train_dataloader()
         return DataLoader(
             self.train_dataset,
-            self.args.per_device_train_batch_size,
+            self._train_batch_size,  # which `auto_find_batch_size` makes smaller
             collate_fn=self.data_collator,
             num_workers=self.args.dataloader_num_workers,
             pin_memory=self.args.dataloader_pin_memory,

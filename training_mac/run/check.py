@@ -22,6 +22,7 @@ from training_mac.recipe.fields import MacTrainingArguments, Recipe
 from training_mac.recipe.file import Stage
 from training_mac.run.building import find_model, load_front
 from training_mac.run.model_fields import check_model, read_config
+from training_mac.run.options import check_options
 
 
 # Sentence similarity needs an encoder of its own, so it is left out.
@@ -49,6 +50,7 @@ def check_stages(stages: Sequence[Stage], tables: ClipTables) -> None:
     for stage in stages:
         with naming(stage, stages):
             check_fields(stage)
+            check_options(stage)
             check_teachers(stage, stages)
             check_streams(stage)
     read_and_check([stage.data for stage in stages], tables, *load_front(recipes[0].base_model))
