@@ -15,6 +15,8 @@ from typing import Any
 
 import torch
 from torch import nn
+from transformers.configuration_utils import PreTrainedConfig
+from transformers.modeling_utils import PreTrainedModel
 
 from modeling_mac import EatModel
 from modeling_mac.connector_mac import Connector, MeanPoolConnector
@@ -41,16 +43,17 @@ class SpanTagger(nn.Module):
     `hand_over` uses `doubt`, which is added to the scores, and `usual`, the scores where nothing is heard.
 
     Args:
-        audio_tower: Encoder, an `EatModel`, which is trained in place.
+        audio_tower: Encoder of any kind, which is trained in place.
         num_sources: Number of sources to tell apart.
-        kept_patches: Number of patches of a window that enter the encoder in training; in evaluation all do.
+        kept_patches: Number of patches of a window that enter an `EatModel` in training; in evaluation, and in towers
+            of other kinds, which scan or convolve what is side by side, all do.
         teachers: Trained taggers to imitate, if any, in their scores of each span and their features at each row.
     """
 
     doubt, usual = DOUBT, 0.0
 
     def __init__(
-        self, audio_tower: EatModel, num_sources: int, kept_patches: int, teachers: Sequence[ConvTagger] = ()
+        self, audio_tower: PreTrainedModel, num_sources: int, kept_patches: int, teachers: Sequence[ConvTagger] = ()
     ):
         super().__init__()
         self.audio_tower = audio_tower
@@ -82,9 +85,10 @@ class SpanTagger(nn.Module):
         """
         rows, columns = self.audio_tower.config.grid
         patches = torch.arange(rows * columns, device=input_features.device).expand(len(input_features), -1)
-        if self.training:
+        if self.training and isinstance(self.audio_tower, EatModel):
             patches = torch.rand(patches.shape, device=patches.device).argsort(dim=1)[:, : self.kept_patches]
-        tokens = self.audio_tower(input_features, kept_patches=patches).last_hidden_state[:, 1:]
+        kept = {"kept_patches": patches} if isinstance(self.audio_tower, EatModel) else {}
+        tokens = self.audio_tower(input_features, **kept).last_hidden_state[:, 1:]
         row = patches // columns  # (windows, kept)
         whole = spans
         if self.training:
@@ -218,6 +222,11 @@ class SpanCollator:
                 yield window, row, max(stop // self.patch_size, row + 1)
 
 
+def frames_per_row(config: PreTrainedConfig) -> int:
+    """Give the frames of log-mel from one row of a tower's grid to the next."""
+    return getattr(config, "stride", None) or config.window_frames // config.grid[0]
+
+
 def whiten_encoder(tower: EatModel, scenes: Any) -> None:
     """Start the patch embedding from the first 4.8 s of some 500 recordings, which are enough for its statistics."""
     extractor = scenes.extractor
@@ -238,5 +247,5 @@ def make_tag_trainer(stage: Stage, materials: Materials) -> MacTrainer:
         stage.training,
         recipe=stage.recipe,
         train_dataset=scenes,
-        data_collator=SpanCollator(sources, tower.config.patch_size),
+        data_collator=SpanCollator(sources, frames_per_row(tower.config)),
     )

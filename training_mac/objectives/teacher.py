@@ -28,6 +28,7 @@ from training_mac.objectives.materials import Materials
 from training_mac.recipe.file import Stage
 
 
+ROW_FRAMES = 16  # frames from one of its rows of features to the next
 EXCERPT = 512  # frames of a mixture, which are 5.12 s
 
 
@@ -84,7 +85,7 @@ class ConvTagger(nn.Module):
         return {"loss": self.loss(logits, labels), "logits": logits}
 
     def features(self, input_features: torch.Tensor) -> torch.Tensor:
-        """Compute (windows, frames / 16, 4 * width) from (windows, frames, mel bins): the encoder's rows."""
+        """Compute (windows, frames / `ROW_FRAMES`, 4 * width) from (windows, frames, mel bins): the encoder's rows."""
         images = input_features.unsqueeze(1).to(memory_format=torch.channels_last)  # this layout is quicker on CPUs
         return self.blocks(images).mean(dim=3).transpose(1, 2)
 

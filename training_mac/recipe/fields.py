@@ -66,12 +66,12 @@ class Recipe:
     )
 
     # What a stage teaches
-    objective: Literal["captions", "tags", "teacher", "embeddings"] = field(
+    objective: Literal["captions", "tags", "teacher", "embeddings", "masked_patches"] = field(
         default="captions",
         metadata={
             "help": "'captions': the whole model; 'tags': its encoder alone, on the `source` column; 'teacher': on "
             "that column, too, a convolutional network for the encoder to imitate; 'embeddings': the encoder alone, "
-            "on `teacher_targets`."
+            "on `teacher_targets`; 'masked_patches': a SSAMBA alone, on nothing but recordings."
         },
     )
     teacher_width: int = field(
@@ -98,6 +98,10 @@ class Recipe:
     )
     kept_patches: int = field(
         default=128, metadata={"help": "Patches of a window that enter the encoder while it learns alone."}
+    )
+    masked_patches: int = field(
+        default=400,
+        metadata={"help": "Patches of a full window that `objective: masked_patches` masks, of 512 in 10.24 s."},
     )
     keep_rate: float | None = field(
         default=None,

@@ -15,7 +15,7 @@ from processing_mac.dataset_mac import Clip
 from training_mac.data.check import read_and_check
 from training_mac.data.tables import ClipTables
 from training_mac.loop.adapters import MODULES, check_lora, check_lora_targets
-from training_mac.loop.pruning import check_keep_rates
+from training_mac.loop.pruning import check_encoder, check_keep_rates
 from training_mac.loop.validation import ERROR_RATES, score
 from training_mac.recipe.data_fields import TWO, parse_sources
 from training_mac.recipe.fields import MacTrainingArguments, Recipe
@@ -23,6 +23,7 @@ from training_mac.recipe.file import Stage
 from training_mac.run.building import find_model, load_front
 from training_mac.run.model_fields import check_model, read_config
 from training_mac.run.options import check_options
+from training_mac.run.towers import check_tower
 
 
 # Sentence similarity needs an encoder of its own, so it is left out.
@@ -139,7 +140,7 @@ def check_sharding(recipe: Recipe, training: MacTrainingArguments) -> None:
 
 def check_averaging(recipe: Recipe, training: MacTrainingArguments) -> None:
     """Refuse to average checkpoints that are not written or not kept."""
-    if recipe.objective not in ("tags", "embeddings"):
+    if recipe.objective not in ("tags", "embeddings", "masked_patches"):
         raise ValueError(f"`average_checkpoints` is for an encoder alone, not for `objective: {recipe.objective}`.")
     kept = 0 if training.save_strategy == "no" else training.save_total_limit or math.inf
     if kept < recipe.average_checkpoints:
@@ -205,12 +206,17 @@ def check_streams(stage: Stage) -> None:
 
 def check_base(stages: Sequence[Stage], base: str) -> None:
     """
-    Refuse layers to adapt, or packing, that the base model, which exists by now, cannot have.
+    Refuse layers to adapt, objectives, pruning or packing that the base model, which exists by now, cannot have.
 
     Raises:
-        ValueError: `check_lora_targets` or `check_packing` refuses a stage.
+        ValueError: `check_lora_targets`, `check_encoder`, `check_tower` or `check_packing` refuses a stage.
     """
-    check_lora_targets([stage.recipe for stage in stages], read_config(base))
+    config, recipes = read_config(base), [stage.recipe for stage in stages]
+    check_lora_targets(recipes, config)
+    check_encoder(config.audio_config, recipes)
+    for stage in stages:
+        with naming(stage, stages):
+            check_tower(stage, config.audio_config)
     check_packing(stages, base)
 
 

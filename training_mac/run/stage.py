@@ -7,9 +7,10 @@ from training_mac.data.tables import ClipTables
 from training_mac.loop.adapters import learns_whole, module_to_train
 from training_mac.loop.averaging import mean_weights
 from training_mac.loop.checkpoints import whole_checkpoints
-from training_mac.loop.pruning import KeepRateSchedule, check_encoder
+from training_mac.loop.pruning import KeepRateSchedule
 from training_mac.objectives.captions import make_caption_trainer
 from training_mac.objectives.embeddings import make_embedding_trainer
+from training_mac.objectives.masked_patches import make_masked_patch_trainer
 from training_mac.objectives.materials import Materials
 from training_mac.objectives.tags import make_tag_trainer
 from training_mac.objectives.teacher import make_teacher_trainer
@@ -21,6 +22,7 @@ OBJECTIVES = {
     "teacher": make_teacher_trainer,
     "tags": make_tag_trainer,
     "embeddings": make_embedding_trainer,
+    "masked_patches": make_masked_patch_trainer,
     "captions": make_caption_trainer,
 }
 
@@ -36,7 +38,6 @@ def train_stage(run: Run, stage: Stage, tables: ClipTables) -> None:
     trainer = OBJECTIVES[stage.recipe.objective](stage, materials)
     if stage.recipe.keep_rate is not None:
         config = model.config.audio_config
-        check_encoder(config, [stage.recipe])
         trainer.add_callback(KeepRateSchedule(config, stage.recipe.keep_rate, stage.recipe.keep_rate_span))
     trainer.train(resume_from_checkpoint=stage.training.resume_from_checkpoint or run.last_checkpoint(stage))
     trainer.save_state()
