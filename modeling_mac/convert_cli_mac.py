@@ -1,13 +1,16 @@
-"""
-The command `mac-convert`, which joins a pretrained EAT and a pretrained language model to a MAC in a folder.
+r"""
+The command `mac-convert`, which joins a pretrained audio tower and a pretrained language model to a MAC in a folder.
 
     mac-convert --audio worstchan/EAT-base_epoch30_pretrain --language-model state-spaces/mamba2-130m --output mac-130m
+    mac-convert --audio openai/whisper-base --language-model state-spaces/mamba2-130m --output mac-speech \
+        --connector-type stack --stack-size 8
 """
 
 import argparse
 from pathlib import Path
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from transformers import set_seed
 
@@ -25,7 +28,11 @@ def main(arguments: list[str] | None = None) -> None:
     output = options.output
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         parser.error(f"--output {output} exists already and is not an empty folder; nothing was written.")
+    if options.stack_size is not None and options.connector_type != "stack":
+        parser.error(f"--stack-size is for --connector-type stack, not for {options.connector_type}.")
     config = {"connector_type": options.connector_type}
+    if options.stack_size is not None:
+        config["stack_size"] = options.stack_size
     if options.audio_token_id is not None:
         config["audio_token_id"] = options.audio_token_id
     set_seed(options.seed)
@@ -37,6 +44,8 @@ def main(arguments: list[str] | None = None) -> None:
             model.save_pretrained(partial)
     except (OSError, ValueError, SafetensorError) as error:  # safetensors raises its own error when the disk is full
         parser.exit(1, f"mac-convert: {error}\n")
+    except StrictDataclassError as error:  # the connector does not fit the tower; the cause names both
+        parser.exit(1, f"mac-convert: {error.__cause__ or error}\n")
     print(f"{output}: {model.num_parameters():,} parameters; the connector is untrained.")
 
 
@@ -44,14 +53,15 @@ def build_parser() -> argparse.ArgumentParser:
     """Build the parser of the command's options."""
     parser = argparse.ArgumentParser(
         prog="mac-convert",
-        description="Join a pretrained EAT encoder and a pretrained language model into a MAC model with a new, "
-        "untrained connector. A tower is a local file, a folder or a Hugging Face Hub id.",
+        description="Join a pretrained audio tower and a pretrained language model into a MAC model with a "
+        "new, untrained connector. A tower is a local file, a folder or a Hugging Face Hub id.",
     )
     parser.add_argument(
         "--audio",
         required=True,
-        metavar="EAT",
-        help="EAT: fairseq's .pt, the released safetensors, or a folder of ours",
+        metavar="TOWER",
+        help="told by its weights: EAT (fairseq's .pt or the released safetensors), SSAMBA (the authors' .pth), "
+        "Whisper (its encoder is taken), or a folder of ours, of a tower or of a whole MAC",
     )
     parser.add_argument(
         "--language-model",
@@ -64,7 +74,10 @@ def build_parser() -> argparse.ArgumentParser:
         "--connector-type",
         choices=list(CONNECTORS),
         default="concat",
-        help="how audio tokens reach the language model",
+        help="how audio tokens reach the language model (default: concat; for Whisper's long rows: stack)",
+    )
+    parser.add_argument(
+        "--stack-size", type=int, metavar="K", help="time steps that the connector `stack` makes one token of (4)"
     )
     parser.add_argument(
         "--dtype", choices=("float32", "bfloat16"), default="float32", help="of the saved weights (default: float32)"

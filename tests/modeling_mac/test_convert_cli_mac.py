@@ -1,6 +1,7 @@
 import pytest
 import torch
 from safetensors import SafetensorError
+from transformers import WhisperConfig, WhisperForConditionalGeneration
 
 from modeling_mac import MacForConditionalGeneration
 from modeling_mac.convert_cli_mac import main
@@ -63,3 +64,45 @@ def test_a_vocabulary_without_known_padding_needs_the_id(sources, mamba2, tmp_pa
     assert "audio_token_id" in capsys.readouterr().err
     main([*command, "--audio-token-id", "63"])
     assert MacForConditionalGeneration.from_pretrained(tmp_path / "mac").config.audio_token_id == 63
+
+
+@pytest.fixture
+def whisper_folder(tmp_path):
+    """A tiny Whisper in transformers' form."""
+    config = WhisperConfig(
+        d_model=32, encoder_layers=1, decoder_layers=1, encoder_attention_heads=2, decoder_attention_heads=2,
+        encoder_ffn_dim=64, decoder_ffn_dim=64, max_source_positions=48, vocab_size=64, pad_token_id=0,
+        bos_token_id=1, eos_token_id=2, decoder_start_token_id=1,
+    )  # fmt: skip
+    WhisperForConditionalGeneration(config).save_pretrained(tmp_path / "whisper")
+    return tmp_path / "whisper"
+
+
+def test_a_stack_has_the_size_that_is_asked_for(whisper_folder, mamba2_folder, tmp_path):
+    towers = ["--audio", str(whisper_folder), "--language-model", str(mamba2_folder)]
+    main([*towers, "--output", str(tmp_path / "mac"), "--connector-type", "stack", "--stack-size", "8"])
+    config = MacForConditionalGeneration.from_pretrained(tmp_path / "mac").config
+    assert config.audio_config.model_type == "mac_whisper" and config.stack_size == 8
+    assert config.audio_tokens_per_window == 6
+
+
+def test_stacks_that_cannot_be_are_told_in_a_line(whisper_folder, sources, mamba2_folder, tmp_path, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        main([*sources, "--output", str(tmp_path / "mac"), "--stack-size", "8"])
+    assert "--stack-size is for --connector-type stack, not for concat" in capsys.readouterr().err
+    towers = ["--audio", str(whisper_folder), "--language-model", str(mamba2_folder)]
+    for connector in (["--connector-type", "stack", "--stack-size", "7"], ["--connector-type", "stack",
+                                                                          "--stack-size", "0"]):  # fmt: skip
+        with pytest.raises(SystemExit, match="1"):
+            main([*towers, "--output", str(tmp_path / "mac"), *connector])
+        assert "Traceback" not in (told := capsys.readouterr().err) and "stack" in told
+    assert not (tmp_path / "mac").exists()
+
+
+def test_a_macs_tower_may_be_taken(sources, mamba2_folder, tmp_path):
+    main([*sources, "--output", str(tmp_path / "first")])
+    main(["--audio", str(tmp_path / "first"), "--language-model", str(mamba2_folder), "--output",
+          str(tmp_path / "second")])  # fmt: skip
+    towers = [MacForConditionalGeneration.from_pretrained(tmp_path / name).model.audio_tower.state_dict()
+              for name in ("first", "second")]  # fmt: skip
+    assert all(torch.equal(towers[0][name], towers[1][name]) for name in towers[0])

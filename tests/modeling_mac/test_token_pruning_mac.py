@@ -38,12 +38,17 @@ def embed(weights: dict[str, torch.Tensor], fbank: torch.Tensor) -> torch.Tensor
     return tokens + weights[f"{prefix}pos_embed"]
 
 
-def run_published(golden: dict[str, torch.Tensor], name: str, keep_rate: float):
-    """The published pre-norm ViT on our scores and choices: tokens, scores and kept patches of each pruning."""
+def run_published(golden: dict[str, torch.Tensor], name: str, keep_rate: float, loudest: float | None = None):
+    """
+    The published pre-norm ViT on our scores and choices: all tokens, scores and kept patches of each pruning.
+
+    With `loudest`, for one window, the patches of at most this intensity are dropped after block 2.
+    """
     start = f"sd.{name}."
     weights = {key.removeprefix(start): value for key, value in golden.items() if key.startswith(start)}
     blocks, extra = ("v.blocks", 2) if name == "ast" else ("blocks", 1)
-    tokens, scores = embed(weights, golden["in.fbank"]), {}
+    fbank = golden["in.fbank"] if loudest is None else golden["in.fbank"][:1]
+    tokens, scores = embed(weights, fbank), {}
     kept = torch.arange(tokens.shape[1] - extra).expand(len(tokens), -1)
     for index in range(12):
 
@@ -61,7 +66,24 @@ def run_published(golden: dict[str, torch.Tensor], name: str, keep_rate: float):
             kept = kept.gather(1, chosen)
         hidden = F.gelu(F.linear(F.layer_norm(tokens, (24,), *part("norm2"), 1e-6), *part("mlp.fc1")))
         tokens = tokens + F.linear(hidden, *part("mlp.fc2"))
-    return tokens[:, extra:], scores, kept
+        if loudest is not None and index == 2:
+            intensity = patch_statistics(fbank, 16)[0]  # time after time; an AST has frequency after frequency
+            if name == "ast":
+                intensity = intensity.unflatten(1, (-1, 8)).mT.flatten(1)
+            tokens = torch.cat([tokens[:, :extra], tokens[:, extra:][intensity > loudest][None]], dim=1)
+    return tokens, scores, kept
+
+
+def classify(golden: dict[str, torch.Tensor], name: str, tokens: torch.Tensor) -> torch.Tensor:
+    """The published head on the tokens after the last block."""
+
+    def part(module: str) -> list[torch.Tensor]:
+        return [golden[f"sd.{name}.{module}.{kind}"] for kind in ("weight", "bias")]
+
+    if name == "audiomae":
+        return F.linear(F.layer_norm(tokens[:, 1:].mean(1), (24,), *part("fc_norm"), 1e-6), *part("head"))
+    summary = F.layer_norm(tokens, (24,), *part("v.norm"), 1e-6)[:, :2].mean(1)
+    return F.linear(F.layer_norm(summary, (24,), *part("mlp_head.0"), 1e-5), *part("mlp_head.1"))
 
 
 @pytest.mark.parametrize("name", SCORES)
@@ -78,7 +100,19 @@ def test_scores_choices_and_tokens_are_the_published_ones(published, name, keep_
     assert torch.equal(kept, expected_kept.to(kept))
     extra = published[f"{start}.tokens"].shape[1] - kept.shape[1]
     expected = gather_tokens(published[f"{start}.tokens"][:, extra:], order)
-    torch.testing.assert_close(tokens, expected, rtol=0, atol=1e-4)
+    torch.testing.assert_close(tokens[:, extra:], expected, rtol=0, atol=1e-4)
+    torch.testing.assert_close(classify(published, name, tokens), published[f"{start}.logits"], rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", SCORES)
+def test_a_list_of_rates_and_a_threshold_give_the_published_logits(published, name):
+    """A rate for every pruning overrides the model's own; a threshold keeps what is louder, and the grid's order."""
+    tokens, _, _ = run_published(published, name, 0.8)
+    torch.testing.assert_close(classify(published, name, tokens), published[f"out.{name}.list0.8.logits"],
+                               rtol=0, atol=1e-5)  # fmt: skip
+    tokens, _, _ = run_published(published, name, 1.0, loudest=-0.3)
+    expected = published[f"out.{name}.retain_above_-0.3_after_block2.logits"]
+    torch.testing.assert_close(classify(published, name, tokens), expected, rtol=0, atol=1e-5)
 
 
 def test_statistics_of_patches_are_the_published_ones(published):

@@ -101,7 +101,6 @@ class MacCase(Case):
     {
         **NO_GENERATION_TESTS,
         "test_can_capture_specific_layers_hidden_states": "transformers' Mamba-2 keeps all layers or none",
-        "test_tied_weights_are_sharded_together": "transformers has no tensor-parallel plan for Mamba-2's embedding",
     }
 )
 class TestMamba2(MacCase, unittest.TestCase):

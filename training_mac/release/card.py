@@ -17,7 +17,7 @@ from typing import Any
 
 import psutil
 import yaml
-from huggingface_hub import EvalResult, ModelCard, ModelCardData
+from huggingface_hub import EvalResult, ModelCard, ModelCardData, try_to_load_from_cache
 from safetensors import safe_open
 
 from evaluation_mac.reports.model_card import NOT_MEASURED, tabulate
@@ -29,7 +29,13 @@ from training_mac.release.emissions import WORLD_GRID, Hardware, estimate_emissi
 
 CARDS = recipes_folder() / "cards"
 ABSOLUTE_PATH = re.compile(r"(?<![\w.:/~-])(?:~/|/[^\s/,]+/)[^,'\"{}\[\]]*")
-TAGS = ("audio", "audio-captioning", "mamba-2", "state-space-model", "eat")
+TAGS = ("audio", "audio-captioning", "mamba-2", "state-space-model")
+# For each kind of audio tower: its tag, and what a card calls it.
+TOWERS = {
+    "mac_eat": ("eat", "An [EAT](https://arxiv.org/abs/2401.03497) encoder"),
+    "mac_ssamba": ("ssamba", "A [SSAMBA](https://arxiv.org/abs/2405.11831) encoder"),
+    "mac_whisper": ("whisper", "The encoder of a [Whisper](https://arxiv.org/abs/2212.04356)"),
+}
 SOFTWARE = ("torch", "transformers", "peft", "accelerate")
 # These values of the Trainer's evaluation say how fast it was, not how good the model is.
 NOT_SCORES = ("runtime", "samples_per_second", "steps_per_second", "model_preparation_time")
@@ -65,12 +71,14 @@ def write_card(
     grams = grams and float(f"{grams:.2g}")  # an estimate has no more than two digits
     name = (model_id or folder.resolve().name).split("/")[-1]
     attribution, uncredited = write_attribution(folder, stages)
+    tags, tower = tower_of(folder)
     card = ModelCard.from_template(
-        metadata(facts, bases, results, name, folder, grams, hardware),
+        metadata({**facts, "tags": [*tags, *facts.get("tags", [])]}, bases, results, name, folder, grams, hardware),
         template_path=str(CARDS / "card.md"),
         **{field: facts[field] for field in ("summary", "use", "data", "limits")},
         name=name,
         model_id=model_id or "PATH_OR_HUB_ID",
+        tower=tower,
         adapter=without_machine(adapter_base(folder) or ""),
         base_models=[link(base) for base in bases],
         parameters=count_parameters(folder),
@@ -222,6 +230,24 @@ def evaluation_command(facts: Mapping[str, Any]) -> str:
         if option in facts:
             command += [f"--{option.replace('_', '-')}", facts[option]]
     return shlex.join([*command, "--update-card"])
+
+
+def tower_of(folder: Path) -> tuple[list[str], str]:
+    """
+    Give the tags of the model's audio tower and what the card calls it; no network is asked.
+
+    For an adapter it is that of the model below, in a folder or, from the Hub, in the cache that it was loaded into.
+    """
+    base = adapter_base(folder)
+    files = [folder / "config.json", Path(base or folder) / "config.json"]
+    if base is not None and is_hub_id(base):
+        files.append(Path(try_to_load_from_cache(base, "config.json") or files[0]))
+    file = next((file for file in files if file.is_file()), None)
+    if file is None:
+        return [], "An audio encoder"
+    kind = json.loads(file.read_text(encoding="utf-8")).get("audio_config", {}).get("model_type", "mac_eat")
+    tag, name = TOWERS[kind]
+    return [tag], name
 
 
 def training_hours(states: Sequence[Mapping[str, Any]]) -> float | None:

@@ -265,3 +265,19 @@ def test_the_launchers_configuration_is_told(folder: Path) -> None:
     assert shlex.split(line)[:7] == [
         "accelerate", "launch", "--config-file", "fsdp.yaml", "--num_processes", "2", "train.py",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(("kind", "tag"), [("mac_eat", "eat"), ("mac_ssamba", "ssamba"), ("mac_whisper", "whisper")])
+def test_a_card_names_its_audio_tower(folder: Path, kind: str, tag: str, tmp_path) -> None:
+    config = json.dumps({"audio_config": {"model_type": kind}})
+    (folder / "config.json").write_text(config)
+    write_card(folder, RECIPES[0], [{}], ARGUMENTS, HARDWARE)
+    card, text = read(folder)
+    assert tag in card.data.tags and f"[{tag.upper() if tag != 'whisper' else 'Whisper'}](https://arxiv.org" in text
+    # An adapter's tower is that of the model below it.
+    (folder / "config.json").unlink()
+    (tmp_path / "base").mkdir()
+    (tmp_path / "base" / "config.json").write_text(config)
+    (folder / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": str(tmp_path / "base")}))
+    write_card(folder, RECIPES[0], [{}], ARGUMENTS, HARDWARE)
+    assert tag in read(folder)[0].data.tags
