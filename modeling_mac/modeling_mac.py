@@ -251,10 +251,11 @@ class MacForConditionalGeneration(MacPreTrainedModel, MacGenerationMixin):
         name = next(name for name, module in self.model.named_modules() if module is embedding)
         self._tied_weights_keys = {"lm_head.weight": f"model.{name}.weight"}
         self.post_init()
-        if f"model.{name}" not in self.tp_plan:
+        plan = self._tp_plan or {}
+        if f"model.{name}" not in plan:
             # A tied head is the embedding's weight, so tensor parallelism must split both or neither. transformers has
             # no plan for the embedding of Mamba, for one.
-            self.tp_plan = {part: way for part, way in self.tp_plan.items() if part != "lm_head"}
+            self._tp_plan = {part: way for part, way in plan.items() if part != "lm_head"}
 
     @classmethod
     def from_towers(
