@@ -3,6 +3,7 @@
 import contextlib
 import io
 import os
+import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -342,3 +343,14 @@ def test_a_server_cannot_stop_a_batch(kind, message, odd_server):
 def test_bytes_of_a_row_are_named_by_their_path():
     with pytest.raises(ValueError, match=r"^cat\.wav: cannot be read"):
         load_waveform({"path": "cat.wav", "bytes": b"no sound at all"})
+
+
+def test_a_name_that_nobody_looks_up_ends_in_time(monkeypatch):
+    """The system's look-up of a name has no time limit of its own."""
+    asked = threading.Event()
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *args, **kwargs: asked.wait(20) and [])
+    start = time.monotonic()
+    with pytest.raises(ValueError, match=r"invalid/dog.wav: .*no answer within the limits of 0.3 s to connect"):
+        MacFeatureExtractor(url_limits={"connect_seconds": 0.3})("http://nowhere.invalid/dog.wav")
+    assert time.monotonic() - start < 5
+    asked.set()

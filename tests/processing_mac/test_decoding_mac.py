@@ -2,6 +2,7 @@
 
 import io
 import struct
+import warnings
 import wave
 from collections.abc import Callable
 from pathlib import Path
@@ -163,6 +164,24 @@ def test_recordings_joined_to_one_file(tone, tmp_path):
     assert len(twice["a.wav"]) == pytest.approx(2 * len(whole["a.wav"]), abs=100)
     assert len(load_waveform((tmp_path / "a.mp3").read_bytes() * 2)) == pytest.approx(64_000, abs=2_000)
     assert len(load_waveform(FIELD / "chained.ogg")) == pytest.approx(11 * 16_000, abs=1_000)
+
+
+@pytest.mark.parametrize("rates", [(48_000, 16_000), (16_000, 44_100)])
+def test_joined_flacs_of_different_rates(rates, sound, tmp_path):
+    for rate in rates:
+        soundfile.write(tmp_path / f"{rate}.flac", sound(SECONDS, rate=rate), rate)
+    joined = b"".join((tmp_path / f"{rate}.flac").read_bytes() for rate in rates)
+    assert len(load_waveform(joined)) == pytest.approx(2 * SECONDS * 16_000, abs=100)
+
+
+@pytest.mark.parametrize("container", ["ipod", "mp4", "mov"])
+def test_of_joined_memos_it_is_said_that_one_is_heard(container, encode):
+    memo = encode(container, "aac")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        alone = load_waveform(memo)
+    with pytest.warns(UserWarning, match="holds 3 recordings one after another, of which the first is heard"):
+        assert len(load_waveform(memo * 3)) == len(alone)
 
 
 def test_mp3_with_wrong_or_missing_counts():
