@@ -14,6 +14,7 @@ ALLOWED = {
     "processing_mac": "",
     "evaluation_mac": "modeling_mac processing_mac",
     "training_mac": "modeling_mac processing_mac evaluation_mac",
+    "serving_mac": "modeling_mac processing_mac evaluation_mac training_mac",
     "demo_mac": "modeling_mac processing_mac evaluation_mac training_mac",
     "evaluation_mac.metrics": "",
     "evaluation_mac.reports": "metrics",

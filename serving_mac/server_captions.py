@@ -1,0 +1,163 @@
+"""The model's side of a server: what one request wants, and a batch of them in one call of `generate`."""
+
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from transformers import StoppingCriteria, StoppingCriteriaList
+from transformers.generation.streamers import BaseStreamer
+
+from processing_mac import AudioCaptioningPipeline
+from processing_mac.pipeline_mac import segment_times
+
+
+@dataclass(eq=False)
+class Job:
+    """
+    One recording that waits for its caption.
+
+    Args:
+        windows: Log-mel windows, (windows, frames, mel bins).
+        seconds: Length of the recording.
+        prompt: What to ask; None for the model's own prompt.
+        with_segments: Whether every window is captioned, too.
+        temperature: Randomness of the caption; at 0 it is the most probable one.
+        on_text: Called from the model's thread with the caption so far, after every token; None for nobody.
+        gone: Set when nobody waits for the caption any more, so that the model stops writing it.
+    """
+
+    windows: torch.Tensor
+    seconds: float
+    prompt: str | None = None
+    with_segments: bool = False
+    temperature: float = 0.0
+    on_text: Callable[[str], None] | None = None
+    gone: threading.Event = field(default_factory=threading.Event)
+
+    @property
+    def rows(self) -> int:
+        """Number of captions that the model writes: of the whole and, if asked for, of each of several windows."""
+        return 1 + (len(self.windows) if self.with_segments and len(self.windows) > 1 else 0)
+
+    @property
+    def cost(self) -> int:
+        """Number of windows that the model reads."""
+        return len(self.windows) * (1 if self.rows == 1 else 2)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """
+    What the model says of one recording.
+
+    Args:
+        caption: Caption of the whole.
+        segments: Captions of its windows with `start` and `end` in seconds; empty unless asked for.
+        seconds: Length of the recording.
+    """
+
+    caption: str
+    segments: list[dict[str, Any]]
+    seconds: float
+
+
+def caption_jobs(captioner: AudioCaptioningPipeline, jobs: Sequence[Job], num_beams: int | None) -> list[Answer]:
+    """
+    Caption a batch of recordings, each of which gets the caption that it would get alone.
+
+    Prompts may differ within a call of `generate`, temperatures may not.
+
+    Args:
+        captioner: Pipeline of the model.
+        jobs: Recordings with what is asked of them.
+        num_beams: Beams of the search; None for what the model ships with.
+    """
+    answers: dict[Job, Answer] = {}
+    for temperature in dict.fromkeys(job.temperature for job in jobs):
+        group = [job for job in jobs if job.temperature == temperature]
+        options: dict[str, Any] = {"num_beams": num_beams} if num_beams else {}
+        if temperature:
+            options |= {"do_sample": True, "temperature": temperature}
+        answers |= zip(group, caption_group(captioner, group, options), strict=True)
+    return [answers[job] for job in jobs]
+
+
+def caption_group(
+    captioner: AudioCaptioningPipeline, jobs: Sequence[Job], generate_kwargs: dict[str, Any]
+) -> list[Answer]:
+    """Caption recordings of one temperature in one call of `generate`; segments are rows of the same batch."""
+    processor = captioner.processor
+    default = processor.default_prompt
+    blocks, counts, prompts, owners = [], [], [], []
+    for job in jobs:
+        parts = [job.windows, *(job.windows.split(1) if job.rows > 1 else ())]
+        blocks += parts
+        counts += [len(part) for part in parts]
+        prompts += [job.prompt or default] * len(parts)
+        owners += [job] * len(parts)
+    options = {**generate_kwargs, "stopping_criteria": StoppingCriteriaList([NobodyWaits(owners)])}
+    beams = generate_kwargs.get("num_beams") or captioner.model.generation_config.num_beams or 1
+    if beams == 1 and any(job.on_text for job in jobs):
+        options["streamer"] = TextSoFar(owners, processor)
+    texts = captioner.generate(torch.cat(blocks), counts, prompts, options)
+    answers, start = [], 0
+    for job in jobs:
+        answers.append(make_answer(job, texts[start : start + job.rows], processor.feature_extractor.window_seconds))
+        start += job.rows
+    return answers
+
+
+def make_answer(job: Job, texts: list[str], window_seconds: float) -> Answer:
+    """Make the answer of a recording from the caption of the whole and, if it has several, those of its windows."""
+    caption, *captions = texts
+    segments = []
+    if job.with_segments:
+        times = segment_times(job.seconds, len(job.windows), window_seconds)
+        captions = (captions or [caption])[: len(times)]
+        segments = [
+            {"start": start, "end": end, "caption": text} for (start, end), text in zip(times, captions, strict=True)
+        ]
+    return Answer(caption, segments, job.seconds)
+
+
+class NobodyWaits(StoppingCriteria):
+    """Ends the rows of recordings for which nobody waits any more; a batch of such rows ends at once."""
+
+    def __init__(self, owners: Sequence[Job]):
+        self.owners = owners
+
+    def __call__(self, input_ids: torch.Tensor, scores: Any, **kwargs: Any) -> torch.Tensor:
+        """Tell for every row of `input_ids`, (clips * beams, length), whether it is to end: (clips * beams,) bool."""
+        gone = torch.tensor([job.gone.is_set() for job in self.owners], device=input_ids.device)
+        return gone.repeat_interleave(len(input_ids) // len(gone))
+
+
+class TextSoFar(BaseStreamer):
+    """
+    Gives each recording the text of its caption as it grows.
+
+    Args:
+        owners: The recording of every row; the first row of each is the caption of the whole.
+        processor: Processor that decodes the tokens.
+    """
+
+    def __init__(self, owners: Sequence[Job], processor: Any):
+        first = {job: row for row, job in reversed(list(enumerate(owners)))}
+        self.rows = {row: job.on_text for job, row in first.items() if job.on_text}
+        self.tokens: dict[int, list[int]] = {row: [] for row in self.rows}
+        self.processor = processor
+        self.prompt_seen = False
+
+    def put(self, value: torch.Tensor) -> None:
+        """Take the prompts, (clips, length), at the first call, and the newest tokens, (clips,), at the others."""
+        if not self.prompt_seen:
+            self.prompt_seen = True
+            return
+        for row, tell in self.rows.items():
+            self.tokens[row].append(int(value[row]))
+            tell(self.processor.decode(self.tokens[row]))
+
+    def end(self) -> None:
+        """Nothing is left to give: whoever waits gets the whole caption as its answer."""

@@ -1,0 +1,153 @@
+"""
+The command `mac-serve`: captions for programs, over HTTP, in the interface of OpenAI's transcriptions.
+
+    mac-serve                                          # the checkpoint that ships, at http://127.0.0.1:8000
+    mac-serve --model user/name --host 0.0.0.0 --token-file token.txt
+    curl -F file=@dog.wav -F model=mac-tiny http://127.0.0.1:8000/v1/audio/transcriptions
+"""
+
+import argparse
+import math
+import os
+import signal
+import socket
+import sys
+from contextlib import suppress
+from importlib.util import find_spec
+from pathlib import Path
+
+from processing_mac import DEFAULT_MODEL, load_captioner
+from processing_mac.cli_mac import positive
+
+from .server_options import ServerOptions
+
+
+NEEDED = ("fastapi", "uvicorn", "prometheus_client", "python_multipart")
+TOKEN_VARIABLE = "MAC_SERVE_TOKEN"
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Serve until interrupted, with exit status 0; exit with 2 if nothing can be served."""
+    parser = build_parser()
+    options = parser.parse_args(arguments)
+    if missing := [name for name in NEEDED if find_spec(name) is None]:
+        parser.error(
+            f"needs {' and '.join(missing)}: pip install 'mamba-audio-captioning[serve]', in a clone '.[serve]'"
+        )
+    try:
+        limits = read_options(options)
+        captioner = load_captioner(options.model, revision=options.revision, device=options.device)
+        listener = socket.create_server((options.host, options.port), backlog=2048)
+    except ValueError as error:
+        parser.error(str(error))
+    except (OSError, OverflowError) as error:
+        parser.error(f"cannot listen at {options.host}:{options.port} ({error}); try another --port or --host")
+
+    import uvicorn
+
+    from .server_app import CaptionService, make_app
+
+    config = uvicorn.Config(
+        make_app(CaptionService(captioner, limits)),
+        log_level="warning",
+        server_header=False,
+        timeout_graceful_shutdown=math.ceil(limits.timeout_seconds),  # what was begun is finished
+    )
+    host, port = listener.getsockname()[:2]
+    print(f"mac-serve: {limits.name} at http://{host}:{port} (Ctrl-C ends it)", flush=True)
+    # uvicorn raises a signal again after it has finished what was begun and shut down.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    with suppress(KeyboardInterrupt):
+        uvicorn.Server(config).run(sockets=[listener])
+    return 0
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Build the parser of the options and their help."""
+    parser = argparse.ArgumentParser(
+        prog="mac-serve",
+        description="Serve captions over HTTP, as OpenAI's POST /v1/audio/transcriptions does transcripts.",
+        epilog=f"A token may stand in {TOKEN_VARIABLE}, too. Exit code: 0 ended, 2 nothing could be served.",
+    )
+    parser.add_argument("--model", default=DEFAULT_MODEL, help="folder or Hub id (default: the packaged mac-tiny)")
+    parser.add_argument("--revision", help="branch, tag or commit of a model on the Hub (default: main)")
+    parser.add_argument("--device", help="such as cpu or cuda:1 (default: the first accelerator, else the CPU)")
+    parser.add_argument("--num-beams", type=positive, help="beams of the search (default: what the model ships with)")
+    parser.add_argument("--name", help="what clients send as `model` (default: the last part of --model)")
+    parser.add_argument("--language", default="en", help="language of the captions (default: en)")
+    parser.add_argument("--host", default="127.0.0.1", help="0.0.0.0 lets other machines in (default: 127.0.0.1)")
+    parser.add_argument("--port", type=int, default=8000, help="0 takes any free one (default: 8000)")
+    parser.add_argument("--token-file", type=Path, help="file with the token that clients must send (default: none)")
+    limits = parser.add_argument_group("limits")
+    limits.add_argument("--max-batch", type=positive, default=8, help="recordings in a batch (default: 8)")
+    limits.add_argument(
+        "--batch-wait", type=not_negative, default=20.0, metavar="MS",
+        help="how long the first of a batch waits for others, in milliseconds (default: 20)",
+    )  # fmt: skip
+    limits.add_argument(
+        "--max-megabytes", type=above_zero, default=25.0, metavar="MB", help="size of a request (default: 25)"
+    )
+    limits.add_argument(
+        "--max-seconds", type=above_zero, default=600.0, metavar="S", help="length of a recording (default: 600)"
+    )
+    limits.add_argument(
+        "--max-requests", type=positive, default=64, help="requests inside at a time; others get 429 (default: 64)"
+    )
+    limits.add_argument(
+        "--timeout", type=above_zero, default=60.0, metavar="S", help="from head to answer (default: 60)"
+    )
+    return parser
+
+
+def read_options(options: argparse.Namespace) -> ServerOptions:
+    """
+    Make the server's options of the command's.
+
+    Raises:
+        ValueError: The token's file cannot be read or is empty.
+    """
+    return ServerOptions(
+        name=options.name or Path(options.model).name,
+        language=options.language,
+        num_beams=options.num_beams,
+        max_batch=options.max_batch,
+        batch_wait_ms=options.batch_wait,
+        max_megabytes=options.max_megabytes,
+        max_seconds=options.max_seconds,
+        max_requests=options.max_requests,
+        timeout_seconds=options.timeout,
+        token=read_token(options.token_file),
+    )
+
+
+def read_token(file: Path | None) -> str | None:
+    """Read the token from its file or, without one, from the environment; it never stands in a list of processes."""
+    if file is None:
+        return os.environ.get(TOKEN_VARIABLE, "").strip() or None
+    try:
+        token = file.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"--token-file {file}: cannot be read ({error})") from error
+    if not token:
+        raise ValueError(f"--token-file {file}: is empty; expected a token")
+    return token
+
+
+def above_zero(text: str) -> float:
+    """Read a number above 0; argparse turns the ValueError into a message."""
+    number = float(text)
+    if not 0 < number < math.inf:
+        raise ValueError
+    return number
+
+
+def not_negative(text: str) -> float:
+    """Read a number of at least 0; argparse turns the ValueError into a message."""
+    number = float(text)
+    if not 0 <= number < math.inf:
+        raise ValueError
+    return number
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,68 @@
+"""The command `mac-serve`: starting, stopping, and what it refuses."""
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+
+import pytest
+from openai import OpenAI
+
+from processing_mac import DEFAULT_MODEL
+from serving_mac.server_cli import main
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["--token-file", "missing"], "--token-file missing: cannot be read"),
+        (["--token-file", "empty"], "--token-file empty: is empty"),
+        (["--model", "nowhere"], "nowhere is no folder"),
+        (["--port", "99999"], "cannot listen at 127.0.0.1:99999"),
+        (["--max-seconds", "nan"], "--max-seconds"),
+        (["--max-batch", "0"], "--max-batch"),
+    ],
+)
+def test_refuses(arguments, told, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty").write_text("\n")
+    with pytest.raises(SystemExit, match="2"):
+        main(arguments)
+    assert told in capsys.readouterr().err
+
+
+def test_a_taken_port(capsys):
+    with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(SystemExit, match="2"):
+        main(["--port", str(taken.getsockname()[1])])
+    assert "cannot listen" in capsys.readouterr().err
+
+
+def test_a_signal_ends_it_after_what_was_begun(sounds):
+    """Eight requests are inside when the signal comes; all are answered, and the program ends with 0."""
+    limits = ["--port", "0", "--batch-wait", "1500", "--max-batch", "9"]
+    command = [sys.executable, "-m", "serving_mac.server_cli", *limits]
+    quiet = {**os.environ, "OMP_NUM_THREADS": "1", "MAC_SERVE_TOKEN": "secret"}
+    with subprocess.Popen(command, env=quiet, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as server:
+        [address] = re.findall(r"http://\S+", server.stdout.readline())
+        client = OpenAI(api_key="secret", base_url=f"{address}/v1", max_retries=0)
+        [model] = client.models.list()
+        assert DEFAULT_MODEL.endswith(model.id)
+        answers = []
+
+        def ask() -> None:
+            answers.append(client.audio.transcriptions.create(model=model.id, file=sounds[0]).text)
+
+        asking = [threading.Thread(target=ask) for _ in range(8)]
+        for thread in asking:
+            thread.start()
+        health = client.with_options(base_url=address)
+        while health.get("/health", cast_to=dict)["requests_inside"] < 8:
+            pass
+        server.send_signal(signal.SIGTERM)
+        for thread in asking:
+            thread.join(20)
+        assert server.wait(20) == 0 and len(answers) == 8 and all(answers)
+        assert "Traceback" not in server.stderr.read()
