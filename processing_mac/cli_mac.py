@@ -9,7 +9,6 @@ The command `mac-caption`, which writes captions for recordings and folders of r
 import argparse
 import os
 import sys
-import warnings
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,6 +21,7 @@ from processing_mac import DEFAULT_MODEL, AudioCaptioningPipeline, load_captione
 from .audio_mac import AUDIO_SUFFIXES
 from .caption_file_mac import CaptionFile
 from .processing_mac import AUDIO_TOKEN
+from .reading_ahead_mac import in_order, read_in_batches, warnings_of_decoding_printed
 
 
 NOTHING_SAID = "the model said nothing to this prompt"
@@ -182,9 +182,7 @@ def caption_files(
     captioner: AudioCaptioningPipeline, files: list[str], batch_size: int
 ) -> Iterator[tuple[str, dict[str, Any] | ValueError]]:
     """
-    Caption files in batches.
-
-    The files of a batch are decoded one by one before, so that a bad file does not stop the others.
+    Caption files in batches of like length, while the next ones are decoded in threads.
 
     Args:
         captioner: Pipeline that writes the captions.
@@ -192,31 +190,27 @@ def caption_files(
         batch_size: Number of recordings in a batch.
 
     Yields:
-        Each file with its `caption` and, if they were asked for, `segments`, or with the error why it cannot be read.
+        Each file, in the order of `files`, with its `caption` and, if they were asked for, `segments`, or with the
+        error why it cannot be read.
     """
+    with warnings_of_decoding_printed(sys.stderr):
+        yield from in_order(caption_batches(captioner, files, batch_size))
+
+
+def caption_batches(
+    captioner: AudioCaptioningPipeline, files: list[str], batch_size: int
+) -> Iterator[tuple[int, tuple[str, dict[str, Any] | ValueError]]]:
+    """Yield what `caption_files` does as soon as it is known, with the place of each file among `files`."""
     extractor = captioner.feature_extractor
-    for start in range(0, len(files), batch_size):
-        clips = {}
-        for file in files[start : start + batch_size]:
-            try:
-                waveform = load_and_warn(extractor, file)
-            except ValueError as error:
-                yield file, error
-            else:
-                clips[file] = {"array": waveform, "sampling_rate": extractor.sampling_rate}
-        results = captioner(list(clips.values()), batch_size=len(clips)) if clips else []
-        for file, [result] in zip(clips, results, strict=True):
-            yield file, result
-
-
-def load_and_warn(extractor: Any, file: str) -> Any:
-    """Load the waveform of a file, (samples,), and print a line for each warning about lost sound."""
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always", UserWarning)
-        [waveform] = extractor.load(file)
-    for warning in caught:
-        tqdm.write(f"{warning.message}", file=sys.stderr)
-    return waveform
+    rate = extractor.sampling_rate
+    for batch in read_in_batches(lambda file: extractor.load(file)[0], files, batch_size, rate):
+        if isinstance(batch, tuple):
+            place, error = batch
+            yield place, (files[place], error)
+            continue
+        clips = [{"array": clip.waveform, "sampling_rate": rate} for clip in batch]
+        for clip, [result] in zip(batch, captioner(clips, batch_size=len(clips)), strict=True):
+            yield clip.place, (clip.file, result)
 
 
 def format_caption(file: str, record: dict[str, Any]) -> str:

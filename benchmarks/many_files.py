@@ -1,0 +1,73 @@
+"""
+Recordings a second of `mac-caption`'s way through many files: one after the other, decoded ahead, and with Ray.
+
+    python benchmarks/many_files.py path/to/folder-of-sounds --files 1000
+    python benchmarks/many_files.py path/to/folder-of-sounds --files 200 --copies 50 --only ahead    # memory
+
+The ways take turns, a part of the files each, so that all meet the same machine; torch has one thread in each process.
+"""
+
+import argparse
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import psutil
+import torch
+
+import modeling_mac  # noqa: F401 (registers the checkpoint's classes)
+from processing_mac import DEFAULT_MODEL, load_captioner
+from processing_mac.cli_mac import caption_files, find_audio
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", help="of sounds")
+    parser.add_argument("--files", type=int, default=1000)
+    parser.add_argument("--copies", type=int, default=1, help="how often each file is captioned")
+    parser.add_argument("--parts", type=int, default=5, help="turns of every way")
+    parser.add_argument("--batch-size", type=int, default=8)
+    parser.add_argument("--model", default=DEFAULT_MODEL)
+    parser.add_argument("--only", choices=("one by one", "ahead"), help="one way instead of all")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    files = find_audio([options.folder])
+    files = (files * (options.files // len(files) + 1))[: options.files] * options.copies
+    captioner = load_captioner(options.model, device="cpu")
+    ways: dict[str, Callable[[list[str]], Iterator[tuple[str, Any]]]] = {
+        "one by one": lambda part: one_by_one(captioner, part, options.batch_size),
+        "ahead": lambda part: caption_files(captioner, part, options.batch_size),
+    }
+    if options.only:
+        ways = {options.only: ways[options.only]}
+    rates: dict[str, list[float]] = {name: [] for name in ways}
+    captions: dict[str, list[Any]] = {name: [] for name in ways}
+    memory = []
+    for part in (files[turn :: options.parts] for turn in range(options.parts)):
+        for name, way in ways.items():
+            start = time.perf_counter()
+            captions[name] += list(way(part))
+            rates[name].append(len(part) / (time.perf_counter() - start))
+        memory.append(psutil.Process().memory_info().rss / 1e6)
+    for name, found in rates.items():
+        ratio = statistics.median(now / first for now, first in zip(found, next(iter(rates.values())), strict=True))
+        print(f"{name:12} {statistics.median(found):6.1f} recordings/s, {ratio:.2f} times the first way")
+    first = next(iter(captions.values()))
+    print(f"captions that differ: {sum(one != other for way in captions.values() for one, other in zip(first, way))}")
+    print("resident after each turn:", *(f"{megabytes:.0f}" for megabytes in memory), "MB")
+    return 0
+
+
+def one_by_one(captioner: Any, files: list[str], batch_size: int) -> Iterator[tuple[str, Any]]:
+    """Decode a batch, caption it, decode the next."""
+    for start in range(0, len(files), batch_size):
+        batch = files[start : start + batch_size]
+        clips = [{"array": captioner.feature_extractor.load(file)[0], "sampling_rate": 16_000} for file in batch]
+        for file, [result] in zip(batch, captioner(clips, batch_size=len(clips)), strict=True):
+            yield file, result
+
+
+if __name__ == "__main__":
+    sys.exit(main())
