@@ -55,7 +55,8 @@ def main() -> int:
         ratio = statistics.median(now / first for now, first in zip(found, next(iter(rates.values())), strict=True))
         print(f"{name:12} {statistics.median(found):6.1f} recordings/s, {ratio:.2f} times the first way")
     first = next(iter(captions.values()))
-    print(f"captions that differ: {sum(one != other for way in captions.values() for one, other in zip(first, way))}")
+    pairs = [pair for way in captions.values() for pair in zip(first, way, strict=True)]
+    print(f"captions that differ: {sum(one != other for one, other in pairs)}")
     print("resident after each turn:", *(f"{megabytes:.0f}" for megabytes in memory), "MB")
     return 0
 

@@ -7,10 +7,11 @@ The command `mac-caption`, which writes captions for recordings and folders of r
 """
 
 import argparse
+import importlib
 import os
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser = build_parser()
     options = parser.parse_args(arguments)
     show_any_name(sys.stdout)
+    if options.ray is not None:
+        return importlib.import_module("serving_mac.bulk_cli").caption_in_bulk(parser, options)
     files = find_audio(options.inputs)
     if not files:
         parser.error(f"no audio in {', '.join(options.inputs)}: looked for {' '.join(AUDIO_SUFFIXES)}")
@@ -104,6 +107,16 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--url-megabytes", type=positive, metavar="MB", help="give up on a longer file from a server (default: 1000)"
+    )
+    ray = parser.add_argument_group("on a cluster", "these need the extra [ray]; see docs/serving.md")
+    ray.add_argument(
+        "--ray", nargs="?", const="", metavar="ADDRESS", help="caption on this Ray cluster; on all cores without one"
+    )
+    ray.add_argument(
+        "--ray-actors", type=positive, help="models at a time (default: one a GPU or, without any, a core)"
+    )
+    ray.add_argument(
+        "--shards", choices=("parquet", "jsonl"), default="parquet", help="format of an --output that is a folder"
     )
     parser.add_argument("--device", help="such as cpu or cuda:1 (default: the first accelerator, else the CPU)")
     return parser
@@ -179,7 +192,10 @@ def search_folder(folder: str) -> list[str]:
 
 
 def caption_files(
-    captioner: AudioCaptioningPipeline, files: list[str], batch_size: int
+    captioner: AudioCaptioningPipeline,
+    files: list[str],
+    batch_size: int,
+    load: Callable[[str], Any] | None = None,
 ) -> Iterator[tuple[str, dict[str, Any] | ValueError]]:
     """
     Caption files in batches of like length, while the next ones are decoded in threads.
@@ -188,22 +204,25 @@ def caption_files(
         captioner: Pipeline that writes the captions.
         files: Paths or addresses of the recordings.
         batch_size: Number of recordings in a batch.
+        load: Loads the waveform, (samples,), of a file, in threads; the captioner's feature extractor if None.
 
     Yields:
         Each file, in the order of `files`, with its `caption` and, if they were asked for, `segments`, or with the
         error why it cannot be read.
     """
+    extractor = captioner.feature_extractor
     with warnings_of_decoding_printed(sys.stderr):
-        yield from in_order(caption_batches(captioner, files, batch_size))
+        yield from in_order(
+            caption_batches(captioner, files, batch_size, load or (lambda file: extractor.load(file)[0]))
+        )
 
 
 def caption_batches(
-    captioner: AudioCaptioningPipeline, files: list[str], batch_size: int
+    captioner: AudioCaptioningPipeline, files: list[str], batch_size: int, load: Callable[[str], Any]
 ) -> Iterator[tuple[int, tuple[str, dict[str, Any] | ValueError]]]:
     """Yield what `caption_files` does as soon as it is known, with the place of each file among `files`."""
-    extractor = captioner.feature_extractor
-    rate = extractor.sampling_rate
-    for batch in read_in_batches(lambda file: extractor.load(file)[0], files, batch_size, rate):
+    rate = captioner.feature_extractor.sampling_rate
+    for batch in read_in_batches(load, files, batch_size, rate):
         if isinstance(batch, tuple):
             place, error = batch
             yield place, (files[place], error)

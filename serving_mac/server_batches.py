@@ -72,23 +72,29 @@ class Batcher:
         return batch
 
     async def answer(self, batch: list[tuple[Job, asyncio.Future[Answer]]]) -> None:
-        """Caption a batch; after a fault, such as too little memory, each of its jobs is tried alone."""
-        loop, start = asyncio.get_running_loop(), time.perf_counter()
+        """Caption a batch and give those who still wait their answers."""
+        answers = await self.caption_batch([job for job, _ in batch])
+        for (_, future), answer in zip(batch, answers, strict=True):
+            if future.done():
+                continue
+            if isinstance(answer, Exception):
+                future.set_exception(answer)
+            else:
+                future.set_result(answer)
+
+    async def caption_batch(self, jobs: list[Job]) -> list[Answer | Exception]:
+        """Caption jobs together; after a fault, such as too little memory, each of them is tried alone."""
+        start = time.perf_counter()
         try:
-            answers = await loop.run_in_executor(self.thread, self.caption, [job for job, _ in batch])
+            answers = await asyncio.get_running_loop().run_in_executor(self.thread, self.caption, jobs)
         except Exception as error:
-            if len(batch) > 1:
-                for item in batch:
-                    await self.answer([item])
-            elif not batch[0][1].done():
-                batch[0][1].set_exception(error)
-            return
+            if len(jobs) == 1:
+                return [error]
+            return [answer for job in jobs for answer in await self.caption_batch([job])]
         seconds = time.perf_counter() - start
         self.batch_seconds += 0.2 * (seconds - self.batch_seconds)
-        self.on_batch(len(batch), seconds)
-        for (_, future), answer in zip(batch, answers, strict=True):
-            if not future.done():
-                future.set_result(answer)
+        self.on_batch(len(jobs), seconds)
+        return list(answers)
 
     def seconds_until_free(self, requests: int) -> int:
         """Estimate in how many whole seconds so many requests will be answered; at least one."""

@@ -15,6 +15,7 @@ import sys
 from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 from processing_mac import DEFAULT_MODEL, load_captioner
 from processing_mac.cli_mac import positive
@@ -36,12 +37,12 @@ def main(arguments: list[str] | None = None) -> int:
         )
     try:
         limits = read_options(options)
-        captioner = load_captioner(options.model, revision=options.revision, device=options.device)
-        listener = socket.create_server((options.host, options.port), backlog=2048)
+        if options.ray is not None:
+            return serve_replicas(options, limits)
+        captioner = load_captioner(options.model, **loading_options(options))
+        listener = listen(options.host, options.port)
     except ValueError as error:
         parser.error(str(error))
-    except (OSError, OverflowError) as error:
-        parser.error(f"cannot listen at {options.host}:{options.port} ({error}); try another --port or --host")
 
     import uvicorn
 
@@ -62,6 +63,32 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
+def listen(host: str, port: int) -> socket.socket:
+    """
+    Open the socket of the server.
+
+    Raises:
+        ValueError: It is taken, or no address of this machine.
+    """
+    try:
+        return socket.create_server((host, port), backlog=2048)
+    except (OSError, OverflowError) as error:
+        raise ValueError(f"cannot listen at {host}:{port} ({error}); try another --port or --host") from error
+
+
+def serve_replicas(options: argparse.Namespace, limits: ServerOptions) -> int:
+    """Serve on Ray until a signal comes, and return the exit status."""
+    if find_spec("ray") is None:
+        raise ValueError("--ray needs Ray: pip install 'mamba-audio-captioning[ray]', in a clone '.[ray]'")
+    with listen(options.host, options.port) as probe:  # Ray's own words for a taken port are few
+        place = probe.getsockname()[:2]
+    from .server_ray import serve_on_ray
+
+    loading = loading_options(options)
+    serve_on_ray(options.ray or None, place, options.model, loading, limits, options.replicas)
+    return 0
+
+
 def build_parser() -> argparse.ArgumentParser:
     """Build the parser of the options and their help."""
     parser = argparse.ArgumentParser(
@@ -78,6 +105,11 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--host", default="127.0.0.1", help="0.0.0.0 lets other machines in (default: 127.0.0.1)")
     parser.add_argument("--port", type=int, default=8000, help="0 takes any free one (default: 8000)")
     parser.add_argument("--token-file", type=Path, help="file with the token that clients must send (default: none)")
+    ray = parser.add_argument_group("on a cluster", "these need the extra [ray], too; see docs/serving.md")
+    ray.add_argument(
+        "--ray", nargs="?", const="", metavar="ADDRESS", help="serve on this Ray cluster; on this machine without one"
+    )
+    ray.add_argument("--replicas", type=positive, default=1, help="models on Ray, each with the limits (default: 1)")
     limits = parser.add_argument_group("limits")
     limits.add_argument("--max-batch", type=positive, default=8, help="recordings in a batch (default: 8)")
     limits.add_argument(
@@ -118,6 +150,11 @@ def read_options(options: argparse.Namespace) -> ServerOptions:
         timeout_seconds=options.timeout,
         token=read_token(options.token_file),
     )
+
+
+def loading_options(options: argparse.Namespace) -> dict[str, Any]:
+    """Take the arguments of `load_captioner` beside the model out of the command's options."""
+    return {"revision": options.revision, "device": options.device}
 
 
 def read_token(file: Path | None) -> str | None:

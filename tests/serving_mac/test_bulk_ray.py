@@ -1,0 +1,105 @@
+"""`mac-caption --ray` on a Ray of two cores: the output of the command without it, also after a worker was killed."""
+
+import json
+import os
+import signal
+from pathlib import Path
+
+import psutil
+import pyarrow.parquet as pq
+import pytest
+import soundfile
+
+from processing_mac.cli_mac import main
+from serving_mac import bulk_cli
+from serving_mac.bulk_ray import BulkOptions, caption_on_ray, start_ray
+
+
+@pytest.fixture(scope="module")
+def ray():
+    """A Ray of this test, with two cores whatever the machine has."""
+    patch = pytest.MonkeyPatch()
+    patch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
+    patch.setenv("OMP_NUM_THREADS", "1")
+    ray = start_ray(None, num_cpus=2)
+    yield ray
+    ray.shutdown()
+    patch.undo()
+
+
+@pytest.fixture
+def command(ray, captioner, tmp_path, monkeypatch):
+    """Runs `mac-caption` with that model in a folder of recordings, two of which are broken."""
+    captioner.save_pretrained(tmp_path / "mac")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(bulk_cli, "start_ray", lambda address: ray)
+    monkeypatch.setattr(ray, "shutdown", lambda: None)  # the Ray of the module stays
+    return lambda *arguments: main([*map(str, arguments), "--model", "mac", "--device", "cpu"])
+
+
+@pytest.fixture
+def folder(tmp_path, sound) -> Path:
+    (tmp_path / "sounds").mkdir()
+    for seed in range(12):
+        soundfile.write(tmp_path / "sounds" / f"{seed:02}.wav", sound(1 + seed % 3, seed), 16_000)
+    (tmp_path / "sounds" / "03.wav").write_text("no sound")
+    return tmp_path / "sounds"
+
+
+def test_the_same_output(command, folder, tmp_path, capsys):
+    assert command("sounds", "--output", "one.jsonl", "--segments", "--batch-size", 2) == 1
+    assert command("sounds", "--output", "ray.jsonl", "--segments", "--batch-size", 2, "--ray") == 1
+    assert (tmp_path / "ray.jsonl").read_text() == (tmp_path / "one.jsonl").read_text()
+    assert capsys.readouterr().err.count("sounds/03.wav: cannot be read as audio") == 2
+
+
+def test_shards_are_continued(command, folder, tmp_path, capsys):
+    assert command("sounds/00.wav", "sounds/03.wav", "--output", "shards", "--ray") == 1
+    [failed] = map(json.loads, (tmp_path / "shards" / "failed.jsonl").read_text().splitlines())
+    assert failed["audio"] == "sounds/03.wav" and "cannot be read as audio" in failed["error"]
+    soundfile.write(folder / "03.wav", soundfile.read(folder / "04.wav")[0], 16_000)
+    assert command("sounds", "--output", "shards", "--ray") == 0
+    assert (tmp_path / "shards" / "failed.jsonl").read_text() == ""
+    tables = [pq.read_table(path) for path in sorted((tmp_path / "shards").glob("*.parquet"))]
+    assert [len(table) for table in tables] == [1, 11]
+    assert command("sounds", "--output", "shards", "--ray") == 0
+    assert command("sounds", "--output", "one.jsonl") == 0
+    one = [json.loads(line) for line in (tmp_path / "one.jsonl").read_text().splitlines()]
+    assert [row for table in tables for row in table.to_pylist()] == one
+
+
+def test_a_killed_worker_loses_nothing(ray, captioner, folder, tmp_path):
+    captioner.save_pretrained(tmp_path / "mac")
+    files = [str(folder) + "/" + "./" * turn + name for turn in range(8) for name in sorted(os.listdir(folder))]
+    options = BulkOptions(str(tmp_path / "mac"), 1, {"device": "cpu"})
+    results, killed = [], []
+    for result in caption_on_ray(ray, files, options, actors=2):
+        results.append(result)
+        if not killed:
+            children = psutil.Process().children(recursive=True)
+            workers = [child for child in children if "MapWorker" in " ".join(child.cmdline())]
+            killed = workers[:1]
+            killed[0].send_signal(signal.SIGKILL)
+    assert killed and [file for file, _ in results] == files
+    for file, result in results:
+        if file.endswith("03.wav"):
+            assert isinstance(result, ValueError)
+        else:
+            assert [result] == captioner(file)
+
+
+def test_what_cannot_be_done(command, folder, capsys):
+    for arguments, told in [
+        (["nowhere://x", "--ray"], "nowhere://x: cannot be listed"),
+        (["sounds", "--ray", "--output", "sounds/00.wav"], "sounds/00.wav: cannot be used as a folder"),
+        (["sounds", "--ray", "--ray-actors", "0"], "--ray-actors"),
+    ]:
+        with pytest.raises(SystemExit, match="2"):
+            command(*arguments)
+        assert told in capsys.readouterr().err
+
+
+def test_no_cluster(monkeypatch):
+    monkeypatch.setenv("RAY_raylet_start_wait_time_s", "1")
+    with pytest.raises(ValueError, match=r"no Ray cluster at 127\.0\.0\.1:1 "):
+        start_ray("127.0.0.1:1")
