@@ -3,15 +3,19 @@ Recordings a second of `mac-caption`'s way through many files: one after the oth
 
     python benchmarks/many_files.py path/to/folder-of-sounds --files 1000
     python benchmarks/many_files.py path/to/folder-of-sounds --files 200 --copies 50 --only ahead    # memory
+    python benchmarks/many_files.py path/to/folder-of-sounds --files 1000 --parts 3 --ray 2          # actors
 
-The ways take turns, a part of the files each, so that all meet the same machine; torch has one thread in each process.
+With `--ray N` each turn goes through one actor of Ray and through N, counted from when each has done its first task.
+The ways take turns, a part of the files each, so that all meet the same machine; torch has one thread a process.
 """
 
 import argparse
+import importlib
 import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator
+from itertools import islice
 from typing import Any
 
 import psutil
@@ -20,6 +24,7 @@ import torch
 import modeling_mac  # noqa: F401 (registers the checkpoint's classes)
 from processing_mac import DEFAULT_MODEL, load_captioner
 from processing_mac.cli_mac import caption_files, find_audio
+from serving_mac.bulk_ray import TASK_BATCHES, BulkOptions, caption_on_ray, start_ray
 
 
 def main() -> int:
@@ -30,6 +35,7 @@ def main() -> int:
     parser.add_argument("--parts", type=int, default=5, help="turns of every way")
     parser.add_argument("--batch-size", type=int, default=8)
     parser.add_argument("--model", default=DEFAULT_MODEL)
+    parser.add_argument("--ray", type=int, metavar="ACTORS", help="compare so many actors of Ray with one")
     parser.add_argument("--only", choices=("one by one", "ahead"), help="one way instead of all")
     options = parser.parse_args()
     torch.set_num_threads(1)
@@ -40,6 +46,11 @@ def main() -> int:
         "one by one": lambda part: one_by_one(captioner, part, options.batch_size),
         "ahead": lambda part: caption_files(captioner, part, options.batch_size),
     }
+    if options.ray:
+        start_ray(None, options.ray)
+        ways = {
+            f"{count} on Ray": lambda part, count=count: on_ray(part, options, count) for count in (1, options.ray)
+        }
     if options.only:
         ways = {options.only: ways[options.only]}
     rates: dict[str, list[float]] = {name: [] for name in ways}
@@ -47,9 +58,13 @@ def main() -> int:
     memory = []
     for part in (files[turn :: options.parts] for turn in range(options.parts)):
         for name, way in ways.items():
-            start = time.perf_counter()
-            captions[name] += list(way(part))
-            rates[name].append(len(part) / (time.perf_counter() - start))
+            start, results = time.perf_counter(), iter(way(part))
+            if options.ray:  # the actors start, and each does its first task
+                captions[name] += islice(results, int(name.split()[0]) * TASK_BATCHES * options.batch_size)
+                start = time.perf_counter()
+            found = list(results)
+            rates[name].append(len(found) / (time.perf_counter() - start))
+            captions[name] += found
         memory.append(psutil.Process().memory_info().rss / 1e6)
     for name, found in rates.items():
         ratio = statistics.median(now / first for now, first in zip(found, next(iter(rates.values())), strict=True))
@@ -68,6 +83,12 @@ def one_by_one(captioner: Any, files: list[str], batch_size: int) -> Iterator[tu
         clips = [{"array": captioner.feature_extractor.load(file)[0], "sampling_rate": 16_000} for file in batch]
         for file, [result] in zip(batch, captioner(clips, batch_size=len(clips)), strict=True):
             yield file, result
+
+
+def on_ray(files: list[str], options: argparse.Namespace, actors: int) -> Iterator[tuple[str, Any]]:
+    """Caption with so many actors."""
+    worker = BulkOptions(options.model, options.batch_size, {"device": "cpu"})
+    return caption_on_ray(importlib.import_module("ray"), files, worker, actors)
 
 
 if __name__ == "__main__":

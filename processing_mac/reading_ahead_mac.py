@@ -1,5 +1,6 @@
 """Decodes recordings in threads while the model works, and groups those of like length into batches."""
 
+import threading
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -24,6 +25,50 @@ class Clip(NamedTuple):
     waveform: np.ndarray
 
 
+class Room:
+    """
+    Lets threads decode only while there is room for more sound; what is needed next always has room.
+
+    Args:
+        samples: Number of samples that may be decoded and waiting.
+    """
+
+    def __init__(self, samples: float):
+        self.free = samples
+        self.needed = -1
+        self.closed = False
+        self.change = threading.Condition()
+
+    def load(self, load: Callable[[str], np.ndarray], place: int, file: str) -> np.ndarray:
+        """Decode a file once there is room for it; called in threads."""
+        with self.change:
+            self.change.wait_for(lambda: self.free > 0 or place == self.needed or self.closed)
+        if self.closed:
+            return np.zeros(0, dtype=np.float32)  # nobody reads it
+        waveform = load(file)
+        with self.change:
+            self.free -= len(waveform)
+        return waveform
+
+    def need(self, place: int) -> None:
+        """Make room for a file that is needed next."""
+        with self.change:
+            self.needed = place
+            self.change.notify_all()
+
+    def give_back(self, samples: int) -> None:
+        """Make room where sound is not kept any more."""
+        with self.change:
+            self.free += samples
+            self.change.notify_all()
+
+    def close(self) -> None:
+        """Let the threads end without decoding."""
+        with self.change:
+            self.closed = True
+            self.change.notify_all()
+
+
 def read_in_batches(
     load: Callable[[str], np.ndarray], files: Sequence[str], batch_size: int, rate: int
 ) -> Iterator[list[Clip] | tuple[int, ValueError]]:
@@ -43,6 +88,7 @@ def read_in_batches(
         Batches, and for each file that cannot be read its place among `files` and why.
     """
     pool: list[Clip] = []
+    room = Room(POOL_SECONDS * rate)
     with ThreadPoolExecutor(DECODERS, "decode") as threads:
         waiting: deque[tuple[int, Future[np.ndarray]]] = deque()
         coming = iter(enumerate(files))
@@ -50,25 +96,29 @@ def read_in_batches(
             while True:
                 # Twice a batch, so that more than the model takes may come, and the choice of like lengths grow.
                 while len(waiting) < 2 * batch_size and (item := next(coming, None)):
-                    waiting.append((item[0], threads.submit(load, item[1])))
-                if waiting and wants_more(pool, batch_size, rate, waiting[0][1].done()):
+                    waiting.append((item[0], threads.submit(room.load, load, *item)))
+                if waiting and wants_more(pool, batch_size, room.free > 0, waiting[0][1].done()):
                     place, future = waiting.popleft()
+                    room.need(place)
                     try:
                         pool.append(Clip(place, files[place], future.result()))
                     except ValueError as error:
                         yield place, error
                 elif pool:
-                    yield take_batch(pool, batch_size)
+                    batch = take_batch(pool, batch_size)
+                    yield batch
+                    room.give_back(sum(len(clip.waveform) for clip in batch))
                 else:
                     return
         finally:
             for _, future in waiting:
                 future.cancel()
+            room.close()
 
 
-def wants_more(pool: list[Clip], batch_size: int, rate: int, is_ready: bool) -> bool:
+def wants_more(pool: list[Clip], batch_size: int, has_room: bool, is_ready: bool) -> bool:
     """Tell whether the next recording is to join the pool: to fill a batch in any case, beyond that if it is ready."""
-    if sum(len(clip.waveform) for clip in pool) > POOL_SECONDS * rate:
+    if pool and not has_room and not is_ready:
         return False
     return len(pool) < batch_size or (is_ready and len(pool) < POOL_BATCHES * batch_size)
 

@@ -8,6 +8,8 @@ from typing import Any
 
 from fastapi.responses import JSONResponse, PlainTextResponse, Response
 
+from processing_mac.segment_formats_mac import format_segments
+
 from .server_captions import Answer
 from .server_errors import ApiError
 from .server_uploads import Question
@@ -23,8 +25,6 @@ def format_answer(answer: Answer, question: Question, language: str) -> Response
     if kind == "text":
         return PlainTextResponse(answer.caption + "\n")
     if kind in SUBTITLE_TYPES:
-        from processing_mac.segment_formats_mac import format_segments
-
         return Response(format_segments(answer.segments, kind), media_type=f"{SUBTITLE_TYPES[kind]}; charset=utf-8")
     body: dict[str, Any] = {"text": answer.caption, "usage": usage(answer)}
     if kind == "verbose_json":

@@ -23,7 +23,7 @@ from processing_mac.cli_mac import positive
 from .server_options import ServerOptions
 
 
-NEEDED = ("fastapi", "uvicorn", "prometheus_client", "python_multipart")
+NEEDED = ("fastapi", "uvicorn", "prometheus_client", "pysubs2", "python_multipart")
 TOKEN_VARIABLE = "MAC_SERVE_TOKEN"
 
 

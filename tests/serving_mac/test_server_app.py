@@ -50,7 +50,6 @@ def test_beams_stream_the_caption_at_once(serve, sounds, captioner):
 
 
 def test_subtitles(serve, sounds, captioner):
-    pytest.importorskip("processing_mac.segment_formats_mac")
     [first, _] = captioner(str(sounds[-1]), return_segments=True)[0]["segments"]
     with serve() as served:
         srt, vtt = (served.ask(sounds[-1], response_format=kind) for kind in ("srt", "vtt"))
