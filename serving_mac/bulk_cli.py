@@ -9,6 +9,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from processing_mac import load_captioner
 from processing_mac.caption_file_mac import CaptionFile
 from processing_mac.cli_mac import NOTHING_SAID, find_audio, format_caption
 
@@ -32,6 +33,8 @@ def caption_in_bulk(parser: argparse.ArgumentParser, options: argparse.Namespace
             raise ValueError(f"no audio in {', '.join(options.inputs)}")
         output = open_output(options)
         todo = [file for file in files if output is None or file not in output.done]
+        if todo:  # a model that cannot be loaded is told here, and not by every worker
+            load_captioner(options.model, revision=options.revision, device="cpu")
         ray = start_ray(options.ray or None) if todo else None
     except (OSError, ValueError) as error:
         parser.error(str(error))
@@ -46,6 +49,9 @@ def caption_in_bulk(parser: argparse.ArgumentParser, options: argparse.Namespace
                 failed += isinstance(result, ValueError)
                 take(output, file, result)
                 bar.update()
+    except KeyboardInterrupt:
+        tqdm.write("mac-caption: interrupted; the same command goes on from here", file=sys.stderr)
+        return 130
     except OSError as error:
         parser.error(f"--output {options.output}: cannot be written ({error}); run it again to go on")
     except Exception as error:

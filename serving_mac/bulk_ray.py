@@ -122,7 +122,7 @@ def caption_on_ray(
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.execution_options.preserve_order = True
-    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # its errors are raised, too
     resources = ray.cluster_resources()
     gpus = 0 if str(options.captioner.get("device") or "").startswith("cpu") else int(resources.get("GPU", 0))
     count = actors or gpus or max(1, int(resources.get("CPU", 1)))

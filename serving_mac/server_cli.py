@@ -82,9 +82,10 @@ def serve_replicas(options: argparse.Namespace, limits: ServerOptions) -> int:
         raise ValueError("--ray needs Ray: pip install 'mamba-audio-captioning[ray]', in a clone '.[ray]'")
     with listen(options.host, options.port) as probe:  # Ray's own words for a taken port are few
         place = probe.getsockname()[:2]
+    loading = loading_options(options)
+    load_captioner(options.model, **loading | {"device": "cpu"})  # what cannot be loaded is told here, not by replicas
     from .server_ray import serve_on_ray
 
-    loading = loading_options(options)
     serve_on_ray(options.ray or None, place, options.model, loading, limits, options.replicas)
     return 0
 

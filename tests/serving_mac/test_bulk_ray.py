@@ -34,7 +34,7 @@ def command(ray, captioner, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(bulk_cli, "start_ray", lambda address: ray)
     monkeypatch.setattr(ray, "shutdown", lambda: None)  # the Ray of the module stays
-    return lambda *arguments: main([*map(str, arguments), "--model", "mac", "--device", "cpu"])
+    return lambda *arguments: main(["--model", "mac", "--device", "cpu", *map(str, arguments)])
 
 
 @pytest.fixture
@@ -68,6 +68,14 @@ def test_shards_are_continued(command, folder, tmp_path, capsys):
     assert [row for table in tables for row in table.to_pylist()] == one
 
 
+def test_addresses_of_fsspec(command, folder, tmp_path, capsys):
+    """`local://` is opened by fsspec, in the workers as well."""
+    assert command(f"local://{folder}/00.wav", f"local://{folder}/03.wav", "--ray", "--output", "out") == 1
+    [row] = pq.read_table(tmp_path / "out" / "part-00000.parquet").to_pylist()
+    assert row["audio"] == f"local://{folder}/00.wav" and row["caption"]
+    assert f"local://{folder}/03.wav: cannot be read as audio" in capsys.readouterr().err
+
+
 def test_a_killed_worker_loses_nothing(ray, captioner, folder, tmp_path):
     captioner.save_pretrained(tmp_path / "mac")
     files = [str(folder) + "/" + "./" * turn + name for turn in range(8) for name in sorted(os.listdir(folder))]
@@ -93,6 +101,7 @@ def test_what_cannot_be_done(command, folder, capsys):
         (["nowhere://x", "--ray"], "nowhere://x: cannot be listed"),
         (["sounds", "--ray", "--output", "sounds/00.wav"], "sounds/00.wav: cannot be used as a folder"),
         (["sounds", "--ray", "--ray-actors", "0"], "--ray-actors"),
+        (["sounds", "--ray", "--revision", "r", "--model", "no"], "no is no folder, and as a Hub id cannot be loaded"),
     ]:
         with pytest.raises(SystemExit, match="2"):
             command(*arguments)

@@ -1,5 +1,6 @@
 """`mac-serve` as clients meet it: OpenAI's own package, curl, and connections that break."""
 
+import errno
 import json
 import re
 import socket
@@ -135,6 +136,19 @@ def test_limits_of_size_and_length(serve, sounds):
         told = subprocess.run([*command, f"{served.url}/v1/audio/transcriptions"], capture_output=True, check=True)
         assert json.loads(told.stdout)["error"]["code"] == "file_too_large"
         served.wait_until_empty()
+
+
+def test_a_full_disk(serve, sounds, monkeypatch):
+    async def fail(self, data):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with serve() as served:
+        with monkeypatch.context() as patch:
+            patch.setattr("starlette.datastructures.UploadFile.write", fail)
+            with pytest.raises(openai.InternalServerError, match=r"cannot be kept \(No space left") as caught:
+                served.ask(sounds[0])
+        assert caught.value.status_code == 507
+        assert served.ask(sounds[0]).text
 
 
 @pytest.fixture

@@ -21,6 +21,7 @@ from serving_mac.server_cli import main
         (["--token-file", "missing"], "--token-file missing: cannot be read"),
         (["--token-file", "empty"], "--token-file empty: is empty"),
         (["--model", "nowhere"], "nowhere is no folder"),
+        (["--model", "nowhere", "--ray", "--port", "0"], "nowhere is no folder"),
         (["--port", "99999"], "cannot listen at 127.0.0.1:99999"),
         (["--max-seconds", "nan"], "--max-seconds"),
         (["--max-batch", "0"], "--max-batch"),
