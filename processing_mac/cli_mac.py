@@ -41,6 +41,8 @@ def main(arguments: list[str] | None = None) -> int:
     show_any_name(sys.stdout)
     if options.ray is not None:
         return importlib.import_module("serving_mac.bulk_cli").caption_in_bulk(parser, options)
+    if isinstance(options.output, str):
+        parser.error(f"--output {options.output}: is an address, which only --ray writes to")
     files = find_audio(options.inputs)
     if not files:
         parser.error(f"no audio in {', '.join(options.inputs)}: looked for {' '.join(AUDIO_SUFFIXES)}")
@@ -94,8 +96,11 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--model", default=DEFAULT_MODEL, help="folder or Hub id (default: the packaged mac-small)")
     parser.add_argument("--revision", help="branch, tag or commit of a model on the Hub (default: main)")
     parser.add_argument(
-        "--output", type=Path, metavar="FILE", help=".jsonl or .csv; what it already holds is not captioned again"
-    )
+        "--output",
+        type=output_name,
+        metavar="FILE",
+        help=".jsonl or .csv; what it already holds is not captioned again",
+    )  # fmt: skip
     parser.add_argument("--batch-size", type=positive, default=8, help="recordings at a time (default: 8)")
     parser.add_argument("--num-beams", type=positive, help="beams of the search (default: what the model ships with)")
     parser.add_argument("--segments", action="store_true", help="one more caption for every window of 10.24 s")
@@ -128,6 +133,11 @@ def positive(text: str) -> int:
     if number < 1:
         raise ValueError
     return number
+
+
+def output_name(text: str) -> Path | str:
+    """Read the name of a file, or an address such as `s3://…`, from which a `Path` would take a slash."""
+    return text if "://" in text else Path(text)
 
 
 def plain_text(text: str) -> str:

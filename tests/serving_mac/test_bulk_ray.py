@@ -5,6 +5,7 @@ import os
 import signal
 from pathlib import Path
 
+import fsspec
 import psutil
 import pyarrow.parquet as pq
 import pytest
@@ -69,9 +70,11 @@ def test_shards_are_continued(command, folder, tmp_path, capsys):
 
 
 def test_addresses_of_fsspec(command, folder, tmp_path, capsys):
-    """`local://` is opened by fsspec, in the workers as well."""
-    assert command(f"local://{folder}/00.wav", f"local://{folder}/03.wav", "--ray", "--output", "out") == 1
-    [row] = pq.read_table(tmp_path / "out" / "part-00000.parquet").to_pylist()
+    """`local://` is opened by fsspec, in the workers as well; a folder in memory is written by the command alone."""
+    output = f"memory://{tmp_path}/out"
+    assert command(f"local://{folder}/00.wav", f"local://{folder}/03.wav", "--ray", "--output", output) == 1
+    with fsspec.open(f"{output}/part-00000.parquet") as file:
+        [row] = pq.read_table(file).to_pylist()
     assert row["audio"] == f"local://{folder}/00.wav" and row["caption"]
     assert f"local://{folder}/03.wav: cannot be read as audio" in capsys.readouterr().err
 
@@ -100,6 +103,7 @@ def test_what_cannot_be_done(command, folder, capsys):
     for arguments, told in [
         (["nowhere://x", "--ray"], "nowhere://x: cannot be listed"),
         (["sounds", "--ray", "--output", "sounds/00.wav"], "sounds/00.wav: cannot be used as a folder"),
+        (["sounds", "--output", "s3://bucket/captions"], "s3://bucket/captions: is an address, which only --ray"),
         (["sounds", "--ray", "--ray-actors", "0"], "--ray-actors"),
         (["sounds", "--ray", "--revision", "r", "--model", "no"], "no is no folder, and as a Hub id cannot be loaded"),
     ]:
