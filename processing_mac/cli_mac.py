@@ -23,6 +23,7 @@ from .audio_mac import AUDIO_SUFFIXES
 from .caption_file_mac import CaptionFile
 from .processing_mac import AUDIO_TOKEN
 from .reading_ahead_mac import in_order, read_in_batches, warnings_of_decoding_printed
+from .segment_files_mac import FORMATS, SegmentFiles, format_of, write_segments
 
 
 NOTHING_SAID = "the model said nothing to this prompt"
@@ -40,6 +41,8 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     show_any_name(sys.stdout)
     if options.ray is not None:
+        if options.format:
+            parser.error("--format is of one machine; with --ray --shards says how captions are written")
         return importlib.import_module("serving_mac.bulk_cli").caption_in_bulk(parser, options)
     if isinstance(options.output, str):
         parser.error(f"--output {options.output}: is an address, which only --ray writes to")
@@ -47,7 +50,7 @@ def main(arguments: list[str] | None = None) -> int:
     if not files:
         parser.error(f"no audio in {', '.join(options.inputs)}: looked for {' '.join(AUDIO_SUFFIXES)}")
     try:
-        output = CaptionFile(options.output, options.segments) if options.output else None
+        output = open_output(options, files)
     except (OSError, ValueError) as error:
         parser.error(f"--output {error}")
     try:
@@ -75,7 +78,7 @@ def main(arguments: list[str] | None = None) -> int:
                 if not result["caption"].strip():
                     tqdm.write(f"mac-caption: {file}: {NOTHING_SAID}", file=sys.stderr)
                 if output is None:
-                    print(format_caption(file, result), flush=True)
+                    print(show_caption(file, result, options.format), flush=True)
                 else:
                     try:
                         output.append({"audio": file, **result})
@@ -101,6 +104,12 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="FILE",
         help=".jsonl or .csv; what it already holds is not captioned again",
     )  # fmt: skip
+    parser.add_argument(
+        "--format",
+        choices=FORMATS,
+        help="segments alone, as a table, subtitles or labels: printed, or in --output, which is a file or, for "
+        "several recordings, a folder (FILE.srt, .vtt and .tsv say it by their suffix)",
+    )
     parser.add_argument("--batch-size", type=positive, default=8, help="recordings at a time (default: 8)")
     parser.add_argument("--num-beams", type=positive, help="beams of the search (default: what the model ships with)")
     parser.add_argument("--segments", action="store_true", help="one more caption for every window of 10.24 s")
@@ -125,6 +134,24 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--device", help="such as cpu or cuda:1 (default: the first accelerator, else the CPU)")
     return parser
+
+
+def open_output(options: argparse.Namespace, files: list[str]) -> CaptionFile | SegmentFiles | None:
+    """Open what `--output` names, and let its suffix choose the format where `--format` does not."""
+    by_suffix = format_of(options.output) if options.output else None
+    if options.format is None and by_suffix not in ("jsonl", "csv"):
+        options.format = by_suffix
+    options.segments = options.segments or options.format is not None
+    if options.output is None:
+        return None
+    if options.format:
+        return SegmentFiles(options.output, options.format, files)
+    return CaptionFile(options.output, options.segments)
+
+
+def show_caption(file: str, record: dict[str, Any], format: str | None) -> str:
+    """Write a record for the terminal: as its segments in this format, or as a caption with its segments below."""
+    return write_segments(record["segments"], format).rstrip("\n") if format else format_caption(file, record)
 
 
 def positive(text: str) -> int:

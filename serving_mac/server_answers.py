@@ -8,7 +8,7 @@ from typing import Any
 
 from fastapi.responses import JSONResponse, PlainTextResponse, Response
 
-from processing_mac.segment_formats_mac import format_segments
+from processing_mac.segment_files_mac import write_segments
 
 from .server_captions import Answer
 from .server_errors import ApiError
@@ -25,7 +25,7 @@ def format_answer(answer: Answer, question: Question, language: str) -> Response
     if kind == "text":
         return PlainTextResponse(answer.caption + "\n")
     if kind in SUBTITLE_TYPES:
-        return Response(format_segments(answer.segments, kind), media_type=f"{SUBTITLE_TYPES[kind]}; charset=utf-8")
+        return Response(write_segments(answer.segments, kind), media_type=f"{SUBTITLE_TYPES[kind]}; charset=utf-8")
     body: dict[str, Any] = {"text": answer.caption, "usage": usage(answer)}
     if kind == "verbose_json":
         segments = [describe_segment(*item, question.temperature) for item in enumerate(answer.segments)]

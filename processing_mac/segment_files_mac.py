@@ -1,0 +1,130 @@
+"""Writes the segments of a recording in the formats that tables, video players and Audacity read."""
+
+import csv
+import html
+import io
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pysubs2
+
+from .listening_mac import merge_equal
+from .whole_files_mac import write_text_whole
+
+
+Segments = Sequence[dict[str, Any]]  # each with `start` and `end` in seconds, and `caption`
+FIELDS = ("start", "end", "caption")
+
+
+def write_segments(segments: Segments, format: str, *, merge: bool = True) -> str:
+    """
+    Write the segments of one recording as text.
+
+    Args:
+        segments: Segments with `start` and `end` in seconds and `caption`, in the order of time; other fields are
+            left out.
+        format: One of `FORMATS`: tables "tsv", "csv" and "jsonl" with a row a segment, subtitles "srt" and "vtt", or
+            the labels of "audacity".
+        merge: Whether neighbours that say the same become one.
+
+    Raises:
+        ValueError: There is no format of that name.
+    """
+    if format not in FORMATS:
+        raise ValueError(f"format {format!r}; expected one of {', '.join(FORMATS)}.")
+    segments = merge_equal(segments) if merge else segments
+    rows = [
+        {"start": segment["start"], "end": segment["end"], "caption": " ".join(segment["caption"].split())}
+        for segment in segments
+    ]
+    return FORMATS[format](rows)
+
+
+def format_of(path: Path) -> str | None:
+    """Return the format that the suffix of a file names, or None."""
+    return SUFFIXES.get(path.suffix.lower())
+
+
+def write_table(segments: Segments, delimiter: str) -> str:
+    """Write a header and a row for each segment."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, FIELDS, delimiter=delimiter, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(segments)
+    return text.getvalue()
+
+
+def write_lines(segments: Segments) -> str:
+    """Write a JSON object a line for each segment."""
+    return "".join(json.dumps(segment, ensure_ascii=False) + "\n" for segment in segments)
+
+
+def write_labels(segments: Segments) -> str:
+    """Write a label track of Audacity: start, end and text between tabs, without a header."""
+    return "".join(f"{segment['start']:.6f}\t{segment['end']:.6f}\t{segment['caption']}\n" for segment in segments)
+
+
+def write_subtitles(segments: Segments, format: str) -> str:
+    """Write subtitles; of WebVTT, in which text may hold markup, `<`, `>` and `&` are escaped."""
+    subtitles = pysubs2.SSAFile()
+    for segment in segments:
+        event = pysubs2.SSAEvent(round(segment["start"] * 1000), round(segment["end"] * 1000))
+        event.plaintext = html.escape(segment["caption"], quote=False) if format == "vtt" else segment["caption"]
+        subtitles.append(event)
+    return subtitles.to_string(format, keep_ssa_tags=True)  # so that words in braces are kept
+
+
+FORMATS: dict[str, Callable[[Segments], str]] = {
+    "tsv": lambda segments: write_table(segments, "\t"),
+    "csv": lambda segments: write_table(segments, ","),
+    "jsonl": write_lines,
+    "srt": lambda segments: write_subtitles(segments, "srt"),
+    "vtt": lambda segments: write_subtitles(segments, "vtt"),
+    "audacity": write_labels,
+}
+# Audacity's label tracks end in .txt, which many other things do: no suffix stands for them.
+SUFFIXES = {f".{name}": name for name in FORMATS if name != "audacity"}
+
+
+class SegmentFiles:
+    """
+    Where `mac-caption` puts segments: one file for one recording, or a folder with a file for each of several.
+
+    Each file is written whole. A recording whose file is there already is not captioned again.
+
+    Args:
+        path: The file, or the folder, which is made if it does not exist.
+        format: One of `FORMATS`.
+        recordings: Names of all recordings of the run.
+
+    Attributes:
+        done: Names of the recordings that have their file.
+
+    Raises:
+        ValueError: Two recordings would share a file, or there are several and `path` is a file.
+        OSError: The folder cannot be made.
+    """
+
+    def __init__(self, path: Path, format: str, recordings: Sequence[str]):
+        self.format = format
+        self.files = {recordings[0]: path} if len(recordings) == 1 and not path.is_dir() else {}
+        if not self.files:
+            if path.is_file() or format_of(path):
+                raise ValueError(f"{path}: is one file for {len(recordings)} recordings; expected a folder.")
+            suffix = ".txt" if format == "audacity" else f".{format}"
+            self.files = {name: path / (Path(name).name + suffix) for name in recordings}
+            owners = {file: name for name, file in self.files.items()}
+            for name, file in self.files.items():
+                if owners[file] != name:
+                    raise ValueError(f"{file}: would be written for {name} and for {owners[file]}.")
+            path.mkdir(parents=True, exist_ok=True)
+        self.done = {name for name, file in self.files.items() if file.exists()}
+
+    def append(self, record: dict[str, Any]) -> None:
+        """Write the file of one recording, of which `record` has `audio` and `segments`."""
+        write_text_whole(self.files[record["audio"]], write_segments(record["segments"], self.format))
+
+
+__all__ = ["FORMATS", "SegmentFiles", "format_of", "write_segments"]
