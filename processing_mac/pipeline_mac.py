@@ -7,6 +7,8 @@ import torch
 from transformers import AutoModelForMultimodalLM, GenerationConfig, Pipeline
 
 from .audio_mac import is_list_of_clips
+from .audio_state_mac import AudioState
+from .listening_mac import CaptionStream
 
 
 TASK = "audio-captioning"
@@ -101,6 +103,18 @@ class AudioCaptioningPipeline(Pipeline):
                 for clip in zip(waveforms, windows, captions, strict=True)
             ]
         return outputs if batched else {key: value[0] for key, value in outputs.items()}
+
+    def listen(self, audio: Any, sampling_rate: Any = None) -> AudioState:
+        """Hear one clip and keep the state after it, to be asked, scored and saved; see `AudioState`."""
+        waveform = self.preprocess(audio, sampling_rate)["waveform"]
+        extractor, state = self.processor.feature_extractor, AudioState(self.model, self.processor)
+        features = extractor([waveform], sampling_rate=extractor.sampling_rate)["input_features"]
+        state.hear(features, len(waveform) / extractor.sampling_rate)
+        return state
+
+    def stream(self, **options: Any) -> CaptionStream:
+        """Make a `CaptionStream` of this model, with its options such as `cut` and `memory`."""
+        return CaptionStream(self.model, self.processor, **options)
 
     def caption_segments(
         self, waveform: Any, windows: torch.Tensor, caption: str, prompt: str | None, generate_kwargs: dict

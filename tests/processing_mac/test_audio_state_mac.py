@@ -1,0 +1,90 @@
+"""A kept state answers what the audio would, also after saving, and belongs to one model."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from evaluation_mac.protocols.likelihood import score_by_likelihood
+from modeling_mac import MacForConditionalGeneration
+from processing_mac import AudioCaptioningPipeline
+from processing_mac.audio_state_mac import AudioState
+
+
+TEXTS = ["a dog barks in the yard", "rain falls", "a bell rings twice on a roof"]
+GPT = {"model_type": "llama", "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4,
+       "intermediate_size": 64}  # fmt: skip
+
+
+@pytest.fixture
+def captioner(model, processor) -> AudioCaptioningPipeline:
+    return AudioCaptioningPipeline(model, processor=processor, device="cpu")
+
+
+@pytest.fixture
+def attention(make_config, make_processor, tokenizer) -> AudioCaptioningPipeline:
+    """The same with a transformer, whose cache is its own."""
+    torch.manual_seed(0)
+    ends = {"eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}
+    config = make_config(text_config=GPT | ends | {"vocab_size": len(tokenizer)}, initializer_range=1.0)
+    model = MacForConditionalGeneration(config).eval()
+    model.generation_config.update(max_new_tokens=8, **ends)
+    return AudioCaptioningPipeline(model, processor=make_processor(config), device="cpu")
+
+
+@pytest.mark.parametrize("kind", ["captioner", "attention"])
+def test_a_state_says_what_the_audio_says(kind, request, sound, tmp_path: Path) -> None:
+    captioner = request.getfixturevalue(kind)
+    for seconds in (3, 23):
+        clip = sound(seconds)
+        state = captioner.listen(clip, 16_000)
+        for prompt in (None, "a bell rings"):
+            for search in ({}, {"num_beams": 3}):
+                expected = captioner(clip, sampling_rate=16_000, prompt=prompt, **search)[0]["caption"]
+                assert state.ask(prompt, **search) == expected
+        expected = score_by_likelihood(captioner.model, captioner.processor, clip_of(clip), TEXTS)[0]
+        torch.testing.assert_close(state.score(TEXTS), expected, atol=1e-5, rtol=0)
+        state.save(tmp_path / "state.safetensors")
+        again = AudioState.load(tmp_path / "state.safetensors", captioner)
+        assert torch.equal(again.score(TEXTS), state.score(TEXTS)) and again.duration == seconds
+        assert again.ask(num_beams=3) == state.ask(num_beams=3)
+
+
+def clip_of(clip):
+    return {"array": clip, "sampling_rate": 16_000}
+
+
+def test_hearing_piece_by_piece_is_hearing_at_once(captioner, sound) -> None:
+    whole = captioner.listen(sound(30), 16_000)
+    pieces = AudioState(captioner.model, captioner.processor)
+    features = captioner.processor.feature_extractor(sound(30), 16_000)["input_features"]
+    for window in features:
+        pieces.hear(window[None], 10)
+    assert pieces.tokens == whole.tokens
+    torch.testing.assert_close(pieces.score(TEXTS), whole.score(TEXTS), atol=1e-5, rtol=0)
+
+
+def test_half_the_size_says_nearly_the_same(captioner, sound, tmp_path: Path) -> None:
+    state = captioner.listen(sound(5), 16_000)
+    state.save(tmp_path / "full")
+    state.save(tmp_path / "half", torch.float16)
+    assert (tmp_path / "half").stat().st_size < 0.7 * (tmp_path / "full").stat().st_size
+    half = AudioState.load(tmp_path / "half", captioner)
+    torch.testing.assert_close(half.score(TEXTS), state.score(TEXTS), atol=0.05, rtol=0)
+
+
+def test_what_is_no_state_of_this_model_is_refused(captioner, sound, tmp_path: Path) -> None:
+    file = tmp_path / "state"
+    captioner.listen(sound(2), 16_000).save(file)
+    whole = file.read_bytes()
+    captioner.model.lm_head.weight.data[0, 0] += 1
+    with pytest.raises(ValueError, match="heard by another model"):
+        AudioState.load(file, captioner)
+    for content in (whole[: len(whole) // 2], b""):
+        file.write_bytes(content)
+        with pytest.raises(ValueError, match="no whole state"):
+            AudioState.load(file, captioner)
+    with pytest.raises(ValueError, match="heard nothing"):
+        AudioState(captioner.model, captioner.processor).ask()
+    with pytest.raises(ValueError, match="row 1 is ' '"):
+        captioner.listen(sound(2), 16_000).score(["a dog", " "])

@@ -1,0 +1,84 @@
+"""Endless audio: what blocks of any size give, what is remembered, what is refused."""
+
+import numpy as np
+import pytest
+import soxr
+import torch
+
+from processing_mac import AudioCaptioningPipeline
+from processing_mac.listening_mac import CHANGE, first_change, merge_equal
+
+
+@pytest.fixture
+def captioner(model, processor) -> AudioCaptioningPipeline:
+    return AudioCaptioningPipeline(model, processor=processor, device="cpu")
+
+
+def blocks_of(clip: np.ndarray, size: int) -> list[np.ndarray]:
+    return [clip[start : start + size] for start in range(0, len(clip), size)]
+
+
+@pytest.mark.parametrize("size", [1_601, 163_840, 10**6])
+@pytest.mark.parametrize("seconds", [0.3, 10.24, 23.7, 20.7])
+def test_blocks_of_any_size_give_the_segments_of_the_whole(captioner, sound, size, seconds) -> None:
+    clip = sound(seconds)
+    expected = captioner(clip, sampling_rate=16_000, return_segments=True)[0]["segments"]
+    found = list(captioner.stream(merge=True).over(blocks_of(clip, size)))
+    assert found == merge_equal(expected)
+
+
+def test_windows_have_the_frames_of_the_whole(captioner, sound) -> None:
+    clip, heard = sound(25), []
+    stream = captioner.stream(merge=False)
+    stream.ask = lambda windows: heard.append(windows) or ""
+    list(stream.over(blocks_of(clip, 7_777)))
+    whole = captioner.processor.feature_extractor(clip, 16_000)["input_features"]
+    torch.testing.assert_close(torch.cat(heard), whole, atol=1e-3, rtol=0)
+
+
+def test_the_recording_is_remembered(captioner, sound) -> None:
+    clip = sound(20.48)
+    stream = captioner.stream(memory="recording", merge=False)
+    segments = list(stream.over(blocks_of(clip, 50_000)))
+    assert segments[-1]["caption"] == captioner(clip, sampling_rate=16_000)[0]["caption"]
+    assert stream.state.windows == 2
+
+
+def test_another_rate_is_resampled_once(captioner, sound) -> None:
+    clip = sound(12, rate=44_100)
+    stream = captioner.stream(merge=False)
+    stream.ask = lambda windows: ""
+    segments = [part for block in blocks_of(clip, 4_000) for part in stream.push(block, 44_100)] + stream.close()
+    assert [segment["end"] for segment in segments] == [
+        10.24,
+        round(len(soxr.resample(clip, 44_100, 16_000)) / 16e3, 3),
+    ]
+    with pytest.raises(ValueError, match="rate changed from 44100 to 48000"):
+        stream.push(clip, 48_000)
+
+
+def test_what_is_no_sound_is_refused(captioner) -> None:
+    stream = captioner.stream()
+    stream.push(np.zeros(10))
+    with pytest.raises(ValueError, match="NaN or Inf at sample 12"):
+        stream.push([0.0, 0.0, np.nan])
+    with pytest.raises(ValueError, match="one axis"):
+        stream.push(np.zeros((2, 3)))
+    with pytest.raises(ValueError, match="`every` is 60"):
+        captioner.stream(every=60)
+    assert captioner.stream().close() == []
+
+
+def test_a_change_of_the_rows_is_found() -> None:
+    torch.manual_seed(0)
+    first, second = torch.randn(2, 32)
+    rows = torch.cat([first.expand(23, -1), second.expand(41, -1)]) + 0.1 * torch.randn(64, 32)
+    assert abs(first_change(rows, 6) - 23) <= 1 and CHANGE < 1
+    assert first_change(rows[:8], 6) is None
+
+
+def test_cuts_at_changes_lose_no_sound(captioner, sound, monkeypatch) -> None:
+    monkeypatch.setattr("processing_mac.listening_mac.first_change", lambda rows, context: 20)
+    segments = list(captioner.stream(cut="change", merge=False).over(blocks_of(sound(25), 9_000)))
+    assert segments[0]["end"] == 3.2 and segments[-1]["end"] == 25
+    assert all(one["end"] == two["start"] for one, two in zip(segments, segments[1:], strict=False))
