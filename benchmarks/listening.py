@@ -46,7 +46,7 @@ def joined(options: argparse.Namespace) -> Iterator[tuple[np.ndarray, list[float
     """Join recordings of different kinds, with their silence at the ends cut off, and tell the borders in seconds."""
     table = pyarrow.csv.read_csv(options.esc50 / "manifest.csv").to_pylist()
     rows = [row for row in table if (int(row["fold"]) == 5) == (not options.choose)]
-    captioner_load = load_captioner(options.model, device="cpu").processor.feature_extractor.load
+    load = load_captioner(options.model, device="cpu").processor.feature_extractor.load
     generator = random.Random(0)
     for _ in range(options.streams):
         chosen: list[dict] = []
@@ -56,7 +56,7 @@ def joined(options: argparse.Namespace) -> Iterator[tuple[np.ndarray, list[float
                 chosen.append(row)
         clips = []
         for row in chosen:
-            [clip] = captioner_load(str(options.esc50 / row[options.column]))
+            [clip] = load(str(options.esc50 / options.folder / row["file"]))
             loud = np.flatnonzero(np.abs(clip) > 1e-3)
             clips.append(clip[: loud[-1] + 1] if len(loud) else clip)
         yield np.concatenate(clips), np.cumsum([len(clip) / RATE for clip in clips])[:-1].tolist()
@@ -79,9 +79,7 @@ def borders(options: argparse.Namespace) -> None:
             right += sum(any(abs(end - place) <= TOLERANCE for place in places) for end in ends)
             wanted, cuts = wanted + len(places), cuts + len(ends)
         label = name if threshold is None else f"{name} above {threshold:g}"
-        print(
-            f"{label}\tfound {found / wanted:.1%} of {wanted}\tright {right / max(cuts, 1):.1%} of {cuts}", flush=True
-        )
+        print(f"{label}\tfound {found / wanted:.1%} of {wanted}\tright {right / max(cuts, 1):.1%} of {cuts}")
 
 
 def main() -> None:
@@ -96,7 +94,7 @@ def main() -> None:
     task.set_defaults(run=memory)
     task = tasks.add_parser("borders")
     task.add_argument("--esc50", type=Path, required=True)
-    task.add_argument("--column", default="path", help="column of the manifest that names the file")
+    task.add_argument("--folder", default="hq", help="folder of the recordings, below --esc50")
     task.add_argument("--choose", action="store_true", help="folds 1 to 4, to choose the threshold on")
     task.add_argument("--thresholds", type=float, nargs="+")
     task.add_argument("--streams", type=int, default=40)

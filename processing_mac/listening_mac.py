@@ -1,4 +1,4 @@
-"""Captions of audio that never ends: windows are cut from blocks of any size, and memory and time a window stay flat."""
+"""Captions audio that never ends: windows are cut from blocks of any size; memory and time a window stay flat."""
 
 from collections.abc import Iterable, Iterator
 from typing import Any, Literal
@@ -58,9 +58,7 @@ class CaptionStream:
         if not 2 * CONTEXT <= every <= extractor.window_seconds:
             raise ValueError(f"`every` is {every}; expected {2 * CONTEXT:g} to {extractor.window_seconds:g} s.")
         if memory not in ("window", "recording") or cut not in ("every", "change"):
-            raise ValueError(
-                f"`memory` is {memory!r} and `cut` {cut!r}; expected window or recording, every or change."
-            )
+            raise ValueError(f"memory={memory!r}, cut={cut!r}; expected window or recording, every or change.")
         self.model, self.processor, self.extractor = model, processor, extractor
         self.memory, self.prompt, self.merge, self.cut = memory, prompt, merge, cut
         self.generate_kwargs = generate_kwargs

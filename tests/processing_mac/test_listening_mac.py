@@ -1,5 +1,7 @@
 """Endless audio: what blocks of any size give, what is remembered, what is refused."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import soxr
@@ -81,4 +83,4 @@ def test_cuts_at_changes_lose_no_sound(captioner, sound, monkeypatch) -> None:
     monkeypatch.setattr("processing_mac.listening_mac.first_change", lambda rows, context: 20)
     segments = list(captioner.stream(cut="change", merge=False).over(blocks_of(sound(25), 9_000)))
     assert segments[0]["end"] == 3.2 and segments[-1]["end"] == 25
-    assert all(one["end"] == two["start"] for one, two in zip(segments, segments[1:], strict=False))
+    assert all(one["end"] == two["start"] for one, two in pairwise(segments))
