@@ -27,8 +27,8 @@ def memory(options: argparse.Namespace) -> None:
     """Stream swelling noise and print resident memory, in MB, against the hours that were heard."""
     captioner = load_captioner(options.model, device="cpu")
     stream, process = captioner.stream(cut=options.cut, memory=options.memory), psutil.Process()
-    generator, begin, first = np.random.default_rng(0), time.perf_counter(), None
-    print("hours\tMB\tgrowth since the first minute\ttimes real time")
+    generator, begin, first = np.random.default_rng(0), time.process_time(), None
+    print("hours\tMB\tgrowth since the first minute\tseconds of audio a CPU second")
     seconds = round(options.hours * 3600)
     for second in range(1, seconds + 1):
         loudness = 0.1 * (1 + np.sin(second / 7)) ** 2
@@ -37,7 +37,7 @@ def memory(options: argparse.Namespace) -> None:
             first = process.memory_info().rss / 1e6
         if first and (second % max(seconds // 16, 60) == 0 or second == seconds):
             now = process.memory_info().rss / 1e6
-            pace = second / (time.perf_counter() - begin)
+            pace = second / (time.process_time() - begin)
             print(f"{second / 3600:.2f}\t{now:.1f}\t{now - first:+.1f}\t{pace:.0f}", flush=True)
     stream.close()
 
@@ -94,7 +94,7 @@ def main() -> None:
     task.set_defaults(run=memory)
     task = tasks.add_parser("borders")
     task.add_argument("--esc50", type=Path, required=True)
-    task.add_argument("--folder", default="hq", help="folder of the recordings, below --esc50")
+    task.add_argument("--folder", default="uniform", help="folder of the recordings, below --esc50")
     task.add_argument("--choose", action="store_true", help="folds 1 to 4, to choose the threshold on")
     task.add_argument("--thresholds", type=float, nargs="+")
     task.add_argument("--streams", type=int, default=40)

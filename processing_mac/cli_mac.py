@@ -24,6 +24,7 @@ from .caption_file_mac import CaptionFile
 from .processing_mac import AUDIO_TOKEN
 from .reading_ahead_mac import in_order, read_in_batches, warnings_of_decoding_printed
 from .segment_files_mac import FORMATS, SegmentFiles, format_of, write_segments
+from .stream_cli_mac import caption_stream
 
 
 NOTHING_SAID = "the model said nothing to this prompt"
@@ -40,6 +41,18 @@ def main(arguments: list[str] | None = None) -> int:
     parser = build_parser()
     options = parser.parse_args(arguments)
     show_any_name(sys.stdout)
+    if bool(options.inputs) == bool(options.stream):
+        parser.error("expected recordings and folders, or --stream with one source")
+    if options.stream and (
+        options.ray is not None or options.output or options.segments or options.format not in (None, "jsonl")
+    ):
+        parser.error("--stream prints lines or, with --format jsonl, JSON; it takes no --output, --segments or --ray")
+    if options.stream:
+        try:
+            captioner = load_captioner(options.model, revision=options.revision, device=options.device)
+        except ValueError as error:
+            parser.error(f"--model {error}")
+        return caption_stream(captioner, options)
     if options.ray is not None:
         if options.format:
             parser.error("--format is of one machine; with --ray --shards says how captions are written")
@@ -95,7 +108,20 @@ def build_parser() -> argparse.ArgumentParser:
         description="Describe recordings in words. Prints `path<TAB>caption` lines, or writes them to a file.",
         epilog="Exit code: 0 all captioned, 1 some recordings could not be read, 2 nothing could be done.",
     )
-    parser.add_argument("inputs", nargs="+", metavar="FILE_OR_FOLDER", help="folders are searched through and through")
+    parser.add_argument("inputs", nargs="*", metavar="FILE_OR_FOLDER", help="folders are searched through and through")
+    parser.add_argument(
+        "--stream",
+        metavar="SOURCE",
+        help="caption without end: - for raw PCM (s16le, 16 kHz, mono) or a sound file on standard input, mic, or an "
+        "address that begins with http:// or https://",
+    )
+    parser.add_argument("--reconnect", action="store_true", help="open an address of --stream again when it breaks")
+    parser.add_argument(
+        "--cut",
+        choices=["every", "change"],
+        default="every",
+        help="where segments of --stream end: every 10.24 s, or earlier where the sound changes",
+    )
     parser.add_argument("--model", default=DEFAULT_MODEL, help="folder or Hub id (default: the packaged mac-small)")
     parser.add_argument("--revision", help="branch, tag or commit of a model on the Hub (default: main)")
     parser.add_argument(
