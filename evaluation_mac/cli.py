@@ -36,6 +36,7 @@ from evaluation_mac.protocols.classification import (
 from evaluation_mac.protocols.clip_records import collect_records, keep_settings
 from evaluation_mac.protocols.intensity import evaluate_intensity, look_at_all
 from evaluation_mac.protocols.retrieval import caption_texts, evaluate_retrieval, likelihood_asker, read_losses
+from evaluation_mac.protocols.tokens import evaluate_tokens, write_tokens
 from evaluation_mac.protocols.transcription import PROMPT, evaluate_transcripts, transcript_asker
 from evaluation_mac.reports.evaluation import Evaluation
 from evaluation_mac.reports.model_card import find_card, update_card
@@ -124,6 +125,23 @@ def run_intensity(collector: Collector, clips: list[Clip]) -> Evaluation | None:
     return evaluate_intensity(named, options.output, options.keep_rate) if named else None
 
 
+def run_tokens(options: argparse.Namespace) -> int:
+    """Look at the audio tokens of all the models, one after another."""
+    found, failed = {}, {}
+    options.dataset = options.dataset or options.data.stem
+    files = list(dict.fromkeys(clip.audio for clip in read_manifest(options.data)))
+    names = [Path(model).name for model in options.model]
+    for name, model in zip(names if len(set(names)) == len(names) else options.model, options.model, strict=True):
+        captioner = load_model(argparse.Namespace(**{**vars(options), "model": model}))
+        if (one := evaluate_tokens(captioner, files, failed)) is None:
+            raise ValueError(f"--data {options.data}: none of its {len(files)} recordings can be read")
+        found[name] = one
+    settings = {"models": options.model, "data": str(options.data), "dataset": options.dataset}
+    print(write_tokens(options.output, settings, found, failed), end="")
+    return 1 if failed else 0
+
+
+ALONE: dict[str, Any] = {"tokens": run_tokens}  # tasks with a model more than one, or none
 UNIMPORTANT = (
     "output",
     "batch_size",
@@ -148,6 +166,11 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     state = join_processes(parser)
     options.device = state.device
+    if options.task in ALONE:
+        try:
+            return ALONE[options.task](options)
+        except (OSError, ValueError) as error:
+            parser.error(str(error))
     try:
         clips = read_clips(options)
         card = find_card(options.model) if options.update_card else None
@@ -224,6 +247,12 @@ def build_parser() -> argparse.ArgumentParser:
     loudness = tasks.add_parser("intensity", parents=[common], help="which patches the encoder looks at: loud ones?")
     loudness.add_argument("--keep-rate", type=share, default=0.7, help="of each pruning (default: 0.7)")
     loudness.set_defaults(num_beams=None)
+    tokens = tasks.add_parser("tokens", help="rank and similarity of the audio tokens, several models side by side")
+    tokens.add_argument("--model", required=True, action="append", help="MAC folder or Hub id; may be given again")
+    tokens.add_argument("--data", type=Path, required=True, metavar="MANIFEST", help=".csv or .jsonl with `audio`")
+    tokens.add_argument("--output", type=Path, required=True, metavar="FOLDER", help="where the results go")
+    tokens.add_argument("--dataset", help="what the results call the data (default: the manifest's name)")
+    tokens.set_defaults(revision=None, prompt=None, num_beams=None)
     return parser
 
 

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,12 +36,18 @@ def write_report(folder: Path, settings: dict[str, Any], evaluation: Evaluation,
         "ranks": evaluation.ranks,
     }
     write_text_whole(folder / "results.json", json.dumps(results, indent=2, ensure_ascii=False) + "\n")
-    text = io.StringIO()
-    writer = csv.DictWriter(text, evaluation.clips[0].keys(), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(evaluation.clips)
-    write_text_whole(folder / "clips.csv", text.getvalue())
+    write_table(folder / "clips.csv", evaluation.clips)
     write_text_whole(folder / "report.md", format_report(settings, evaluation, failed))
+
+
+def write_table(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Write rows as a CSV; its columns are all that any row has, empty where a row lacks one."""
+    text = io.StringIO()
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_text_whole(path, text.getvalue())
 
 
 def format_report(settings: dict[str, Any], evaluation: Evaluation, failed: dict[str, str]) -> str:
