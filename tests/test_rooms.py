@@ -15,6 +15,7 @@ ALLOWED = {
     "evaluation_mac": "modeling_mac processing_mac",
     "training_mac": "modeling_mac processing_mac evaluation_mac",
     "serving_mac": "modeling_mac processing_mac evaluation_mac training_mac",
+    "study_mac": "modeling_mac processing_mac evaluation_mac training_mac",
     "demo_mac": "modeling_mac processing_mac evaluation_mac training_mac",
     "evaluation_mac.metrics": "",
     "evaluation_mac.reports": "metrics",

@@ -1,0 +1,200 @@
+"""What came out: a row a cell and the paper's tables, as CSV, Markdown and JSON, with figures and one page."""
+
+import csv
+import json
+from collections import defaultdict
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from evaluation_mac.metrics.paired import paired_difference
+from evaluation_mac.reports.report import format_number, write_table
+from processing_mac.whole_files_mac import write_text_whole
+from study_mac.figures import draw_figures
+from study_mac.page import write_page
+from study_mac.running import finished
+from study_mac.study_file import DONOR, OWN, Cell, Study
+
+
+Row = dict[str, Any]
+AXIS_TABLES = {"encoder": "encoder", "rank": "rank", "connector": "connector", "size": "size"}
+
+
+def write_study(study: Study, failed: dict[str, str]) -> Path:
+    """
+    Write `tables/`, `figures/` and `index.html` of the cells that are finished.
+
+    Args:
+        study: Study to report.
+        failed: Reason by name of each cell that failed in this call.
+
+    Returns:
+        The page.
+    """
+    found = read_results(study)
+    tables = {"results": results_table(study, found), "tokens": tokens_table(study, found)}
+    tables |= {name: axis_table(study, found, axis) for name, axis in AXIS_TABLES.items() if axis in study.axes}
+    tables["exchange"] = exchange_table(study, found)
+    tables = {name: rows for name, rows in tables.items() if rows}
+    folder = study.folder / "tables"
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, rows in tables.items():
+        write_table(folder / f"{name}.csv", rows)
+        write_text_whole(folder / f"{name}.json", json.dumps(rows, indent=1) + "\n")
+        write_text_whole(folder / f"{name}.md", markdown(rows))
+    figures = draw_figures(study, found, tables)
+    missing = [cell.name for cell in study.cells if cell not in found]
+    return write_page(study, tables, figures, missing, failed)
+
+
+def read_results(study: Study) -> dict[Cell, dict[str, Any]]:
+    """Finished cells with their note and, by evaluation, `results.json` and the rows of `clips.csv`."""
+    found = {}
+    for cell in study.cells:
+        note = finished(study, cell)
+        if note is None:
+            continue
+        evaluations = {}
+        for name in study.evaluations:
+            folder = study.cell_folder(cell) / "evaluations" / name
+            with open(folder / "clips.csv", encoding="utf-8", newline="") as file:
+                clips = {row["audio"]: row for row in csv.DictReader(file)}
+            evaluations[name] = {"results": json.loads((folder / "results.json").read_text("utf-8")), "clips": clips}
+        found[cell] = {"note": note, "evaluations": evaluations}
+    return found
+
+
+def by_seed(cells: Iterable[Cell]) -> dict[Cell, list[Cell]]:
+    """The cells without their seeds, each with those it stands for."""
+    groups: dict[Cell, list[Cell]] = defaultdict(list)
+    for cell in cells:
+        groups[cell.without("seed")].append(cell)
+    return dict(groups)
+
+
+def value_of(found: dict[Cell, Any], study: Study, cell: Cell, score: str) -> float:
+    """A score of one cell; NaN where its evaluation has none."""
+    evaluation, name = study.scores[score]
+    scores = found[cell]["evaluations"][evaluation]["results"].get("scores", {})
+    return float(scores.get(name, {}).get("value", float("nan")))
+
+
+def clip_scores(found: dict[Cell, Any], study: Study, cells: list[Cell], score: str) -> dict[str, float]:
+    """Recording -> mean of the score over the seeds, where the evaluation has one for every recording."""
+    evaluation, name = study.scores[score]
+    values: dict[str, list[float]] = defaultdict(list)
+    for cell in cells:
+        for audio, row in found[cell]["evaluations"][evaluation]["clips"].items():
+            if row.get(name) not in (None, ""):
+                values[audio].append(float(row[name]))
+    return {audio: float(np.mean(one)) for audio, one in values.items() if len(one) == len(cells)}
+
+
+def results_table(study: Study, found: dict[Cell, Any]) -> list[Row]:
+    """A row a cell: values, seeds, each score with range and the paired difference from the reference, cost."""
+    groups, rows = by_seed(found), []
+    reference = groups.get(study.reference.without("seed"), [])
+    for bare, cells in groups.items():
+        row: Row = {**dict(bare.values), "seeds": len(cells)}
+        for score in study.scores:
+            row |= summary(score, [value_of(found, study, cell, score) for cell in cells])
+            if reference and cells != reference:
+                row |= compared(found, study, reference, cells, score)
+        notes = [found[cell]["note"] for cell in cells]
+        hours = [note["training_seconds"] / 3600 for note in notes if note["training_seconds"]]
+        row |= {key: notes[0].get(key) for key in ("parameters", "trained", "audio_tokens")}
+        row["training_hours"] = round(float(np.mean(hours)), 4) if hours else None
+        rows.append(row)
+    return rows
+
+
+def summary(name: str, values: list[float]) -> Row:
+    """Mean and range over seeds."""
+    values = [value for value in values if not np.isnan(value)]
+    if not values:
+        return {name: None}
+    return {name: float(np.mean(values)), f"{name} min": min(values), f"{name} max": max(values)}
+
+
+def compared(found: dict[Cell, Any], study: Study, reference: list[Cell], cells: list[Cell], score: str) -> Row:
+    """The paired difference from the reference on the same clips, where the score is one of clips."""
+    first, second = (clip_scores(found, study, one, score) for one in (reference, cells))
+    both = [audio for audio in first if audio in second]
+    if not both:
+        return {}
+    test = paired_difference(np.array([first[a] for a in both]), np.array([second[a] for a in both]))
+    return {f"{score} difference": test["difference"], f"{score} low": test["low"], f"{score} high": test["high"],
+            f"{score} p": test["p"]}  # fmt: skip
+
+
+def axis_table(study: Study, found: dict[Cell, Any], axis: str) -> list[Row]:
+    """Cells that differ on this axis alone: a row a setting of the other axes and score, a column a value."""
+    groups: dict[Cell, dict[str, list[Cell]]] = defaultdict(dict)
+    for bare, cells in by_seed(found).items():
+        groups[bare.without(axis)][bare[axis]] = cells
+    rows = []
+    for rest, values in groups.items():
+        if len(values) < 2:
+            continue
+        for score in study.scores:
+            row: Row = {**dict(rest.values), "score": score}
+            for value in study.axes[axis]:
+                cells = values.get(value, [])
+                row[value] = float(np.mean([value_of(found, study, c, score) for c in cells])) if cells else None
+            first = next(value for value in study.axes[axis] if value in values)
+            for value, cells in values.items():
+                if value != first and (test := compared(found, study, values[first], cells, score)):
+                    row[f"{value} - {first}"] = test[f"{score} difference"]
+                    row[f"{value} - {first} interval"] = (
+                        f"{format_number(test[f'{score} low'])} to {format_number(test[f'{score} high'])}"
+                    )
+            rows.append(row)
+    return rows
+
+
+def exchange_table(study: Study, found: dict[Cell, Any]) -> list[Row]:
+    """A row an encoder by the cell it was trained in and score, a column the language model it is used with."""
+    if DONOR not in study.axes:
+        return []
+    changed = sorted({axis for others in study.axes[DONOR].values() for axis in others})
+    cells_of: dict[tuple[str, str], dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+    exchanged = {cell for cell in found if cell[DONOR] != OWN}
+    donors = {donor for cell in exchanged if (donor := study.donor(cell))}
+    for cell in exchanged | (donors & found.keys()):
+        trained = study.donor(cell) or cell
+        for score in study.scores:
+            names = [",".join(one[axis] for axis in changed) for one in (trained, cell)]
+            cells_of[names[0], score][names[1]].append(value_of(found, study, cell, score))
+    return [
+        {"trained with": name, "score": score, **{used: float(np.mean(values)) for used, values in row.items()}}
+        for (name, score), row in sorted(cells_of.items())
+    ]
+
+
+def tokens_table(study: Study, found: dict[Cell, Any]) -> list[Row]:
+    """A row a cell: rank and similarity of its audio tokens, mean over seeds."""
+    names = [name for name, options in study.evaluations.items() if options["task"] == "tokens"]
+    rows = []
+    for bare, cells in by_seed(found).items() if names else ():
+        measures: dict[str, list[float]] = defaultdict(list)
+        for cell in cells:
+            (model,) = found[cell]["evaluations"][names[0]]["results"]["models"].values()
+            for name, score in model["scores"].items():
+                measures[name].append(score["value"])
+        rows.append({**dict(bare.values), **{name: float(np.mean(one)) for name, one in measures.items()}})
+    return rows
+
+
+def markdown(rows: list[Row]) -> str:
+    """A table in Markdown."""
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    lines = [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
+    lines += [f"| {' | '.join(shown(row.get(name)) for name in columns)} |" for row in rows]
+    return "\n".join(lines) + "\n"
+
+
+def shown(value: Any) -> str:
+    """A value as a reader wants it."""
+    return "" if value is None else format_number(value) if isinstance(value, float) else str(value)

@@ -1,0 +1,133 @@
+"""
+One cell: trained by `mac-train`, scored by `mac-eval`, each in a process of its own.
+
+    CELL/recipe.yaml             what is trained
+    CELL/model                   the run of training_mac, which goes on where it was stopped
+    CELL/encoder                 its trained encoder, where another cell takes it
+    CELL/evaluations/NAME        results of evaluation_mac, which go on as well
+    CELL/log.txt                 what the commands printed
+    CELL/cell.json               written last: a cell with it is finished and is never run again
+"""
+
+import json
+import os
+import shlex
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from processing_mac.whole_files_mac import write_folder_whole, write_text_whole
+from study_mac.dry_run import model_sizes, stages_of
+from study_mac.study_file import Cell, Study
+from training_mac.run.folder import Run
+
+
+class CellError(Exception):
+    """A cell failed; the others go on."""
+
+
+def finished(study: Study, cell: Cell) -> dict[str, Any] | None:
+    """
+    What a finished cell noted; None for one that is not.
+
+    Raises:
+        CellError: The folder holds a cell of another recipe.
+    """
+    path = study.cell_folder(cell) / "cell.json"
+    if not path.is_file():
+        return None
+    note = json.loads(path.read_text(encoding="utf-8"))
+    if note["recipe"] != json.loads(json.dumps(study.recipe_of(cell))):
+        raise CellError("its folder holds a model of another recipe; choose another output_dir or delete the folder")
+    return note if set(study.evaluations) <= set(note["evaluations"]) else None
+
+
+def run_cell(study: Study, cell: Cell, launch: str = "", tell: Callable[[str], None] = print) -> dict[str, Any]:
+    """
+    Train and evaluate a cell, or what is left of it.
+
+    Args:
+        study: Study of the cell.
+        cell: Cell to run.
+        launch: Words before `-m training_mac.cli`, such as `accelerate launch --config_file FILE`; this Python if "".
+        tell: Takes the name of each stage as it begins.
+
+    Raises:
+        CellError: A command failed; the message is its last line.
+    """
+    if note := finished(study, cell):
+        return note
+    folder, recipe, start = study.cell_folder(cell), study.recipe_of(cell), time.monotonic()
+    folder.mkdir(parents=True, exist_ok=True)
+    continued = any(folder.glob("model/stage-*/*"))  # then part of the time is not known
+    trained = {**recipe, **donated(study, cell)}
+    write_text_whole(folder / "recipe.yaml", yaml.safe_dump(trained, sort_keys=False))
+    tell("training")
+    python = [sys.executable]
+    command(folder, [*(shlex.split(launch) or python), "-m", "training_mac.cli", str(folder / "recipe.yaml")])
+    if any(study.donor(other) == cell for other in study.cells):
+        keep_encoder(folder)
+    seconds = time.monotonic() - start
+    for name, options in study.evaluations.items():
+        tell(f"evaluation {name}")
+        output = folder / "evaluations" / name
+        command(folder, [*python, *evaluation_arguments(options, recipe["output_dir"], output)], ok=(0, 1))
+        if not (output / "results.json").is_file():
+            raise CellError(f"evaluation {name} wrote no results; see {folder / 'log.txt'}")
+    sizes = model_sizes(stages_of(study, cell))
+    note = {
+        "values": dict(cell.values),
+        "recipe": recipe,
+        "evaluations": list(study.evaluations),
+        **{name: sizes[name] for name in ("parameters", "trained", "audio_tokens")},
+        "training_seconds": None if continued else round(seconds, 1),
+    }
+    write_text_whole(folder / "cell.json", json.dumps(note, indent=1) + "\n")
+    return note
+
+
+def evaluation_arguments(options: dict[str, Any], model: str, output: Path) -> list[str]:
+    """The arguments of `mac-eval` for one evaluation of a study."""
+    arguments = ["-m", "evaluation_mac.cli", options["task"], "--model", model, "--output", str(output)]
+    for name, value in options.items():
+        if name != "task":
+            arguments += [f"--{name.replace('_', '-')}", *([] if value is True else [str(value)])]
+    return arguments
+
+
+def command(folder: Path, words: list[str], ok: tuple[int, ...] = (0,)) -> None:
+    """Run a command, its words and output into the cell's log; a stop of the study stops it as well."""
+    with open(folder / "log.txt", "a", encoding="utf-8") as log:
+        log.write(f"$ {shlex.join(words)}\n")
+        log.flush()
+        done = subprocess.run(words, stdout=log, stderr=subprocess.STDOUT, env={**os.environ, "TQDM_DISABLE": "1"})
+    if done.returncode not in ok:
+        lines = (folder / "log.txt").read_text(encoding="utf-8", errors="replace").splitlines()
+        raise CellError(f"{lines[-1] if lines else 'no output'} (exit code {done.returncode}; {folder / 'log.txt'})")
+
+
+def donated(study: Study, cell: Cell) -> dict[str, Any]:
+    """The fields by which a cell starts with the trained encoder of another one."""
+    donor = study.donor(cell)
+    if donor is None:
+        return {}
+    if finished(study, donor) is None:
+        raise CellError(f"the cell whose encoder it takes is not finished: {donor.name}")
+    field = "base_audio_tower" if study.recipe.get("base_audio_tower") else "encoder_of"
+    return {field: str(study.cell_folder(donor) / ("encoder" if field == "base_audio_tower" else "model"))}
+
+
+def keep_encoder(folder: Path) -> None:
+    """Save the trained encoder beside the model, which may be only an adapter."""
+    if (folder / "encoder").is_dir():
+        return
+    run = Run.from_arguments([str(folder / "recipe.yaml")])
+    model, _ = run.load(after=len(run.stages))
+    model = model.merge_and_unload() if hasattr(model, "merge_and_unload") else model
+    with write_folder_whole(folder / "encoder") as partial:
+        model.model.audio_tower.save_pretrained(partial)

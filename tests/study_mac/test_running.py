@@ -1,0 +1,129 @@
+"""A study of 2 x 2 cells on toy data: run, killed and continued, with a cell that fails."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import yaml
+
+from study_mac.cli import main
+
+
+ROOT = Path(__file__).parents[2]
+BASE = {
+    "train_data": "clips.csv", "eval_data": "clips.csv", "max_windows": 1, "prompt": "Describe.", "vocab_size": 300,
+    "model": {
+        "audio_config": {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 64,
+                         "window_frames": 512},
+        "text_config": {"hidden_size": 32, "num_hidden_layers": 1, "num_heads": 8, "head_dim": 8, "state_size": 16,
+                        "n_groups": 1},
+    },
+    "per_device_train_batch_size": 2, "max_steps": 4, "save_strategy": "steps", "save_steps": 1, "use_cpu": True,
+    "report_to": "none", "disable_tqdm": True,
+}  # fmt: skip
+AXES = {"connector": ["concat", "mean_pool"], "seed": [0, 1]}
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch) -> Path:
+    """The working directory, with four recordings and a base recipe."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    rows = [("audio", "source", "caption")]
+    for number in range(4):
+        tone = np.sin(2 * np.pi * 300 * (number + 1) * np.arange(2 * 16_000) / 16_000)
+        soundfile.write(f"{number}.wav", 0.1 * tone, 16_000)
+        rows.append((f"{number}.wav", "siren", f"tone number {number}"))
+    with open("clips.csv", "w", newline="") as file:
+        csv.writer(file).writerows(rows)
+    Path("base.yaml").write_text(yaml.safe_dump(BASE))
+    return tmp_path
+
+
+def write(name: str, **fields) -> str:
+    study = {
+        "base": "base.yaml",
+        "output_dir": name,
+        "axes": AXES,
+        "evaluations": {name: {"task": name, "data": "clips.csv"} for name in ("captioning", "tokens")},
+        "scores": {"CIDEr-D": "captioning.cider_d"},
+        **fields,
+    }  # fmt: skip
+    Path(f"{name}.yaml").write_text(yaml.safe_dump(study, sort_keys=False))
+    return f"{name}.yaml"
+
+
+def tables(name: str) -> dict[str, list]:
+    """All tables without what clocks say."""
+    read = {path.stem: json.loads(path.read_text()) for path in Path(name, "tables").glob("*.json")}
+    for row in read["results"]:
+        row.pop("training_hours")
+    return read
+
+
+@pytest.mark.slow
+def test_a_study_that_is_killed_and_continued_gives_the_same_tables(folder) -> None:
+    whole, cut = write("whole"), write("cut")
+    assert main([whole]) == 0
+    process = subprocess.Popen([sys.executable, "-m", "study_mac.cli", cut], start_new_session=True,
+                               stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)  # fmt: skip
+    second = Path("cut/cells/connector=concat,seed=1/model/stage-1")
+    while not list(second.glob("checkpoint-*")):  # in the middle of the second cell's training
+        assert process.poll() is None
+        time.sleep(0.02)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    first = Path("cut/cells/connector=concat,seed=0/cell.json")
+    before = first.stat().st_mtime_ns
+    assert main([cut]) == 0
+    assert first.stat().st_mtime_ns == before  # a finished cell is never run again
+    assert tables("cut") == tables("whole")
+    assert {"results", "connector", "tokens"} <= tables("cut").keys()
+    page = Path("cut/index.html").read_text()
+    assert "4 of 4 cells" in page and "data:image/png;base64" in page and "http" not in page
+
+
+@pytest.mark.slow
+def test_a_cell_that_fails_is_told_and_the_others_go_on(folder, capsys) -> None:
+    axes = {"connector": {"good": {}, "bad": {"model.connector_type": "none"}}}
+    assert main([write("study", axes=axes)]) == 1
+    printed = capsys.readouterr()
+    assert "connector=bad: FAILED" in printed.out and "none" in printed.err
+    assert "[1/2] connector=good: training" in printed.out
+    assert [row["connector"] for row in tables("study")["results"]] == ["good"]
+    assert main(["study.yaml", "--report-only"]) == 0
+
+
+@pytest.mark.slow
+def test_an_encoder_is_exchanged(folder) -> None:
+    axes = {"size": {"s": {}, "l": {"model.text_config.num_hidden_layers": 2}},
+            "encoder_from": {"own": None, "s": {"size": "s"}}}  # fmt: skip
+    study = write("study", axes=axes, cells=[{"size": "l", "encoder_from": "s"}], evaluations={
+        "captioning": {"task": "captioning", "data": "clips.csv"}}, grid_axes=["size"])  # fmt: skip
+    assert main([study]) == 0
+    rows = tables("study")["exchange"]
+    assert rows[0]["trained with"] == "s" and {"s", "l"} <= rows[0].keys()
+
+
+def test_a_dry_run_counts(folder, capsys) -> None:
+    assert main([write("study", hardware={"1 x H100": 346}), "--dry-run"]) == 0
+    printed = capsys.readouterr().out
+    assert "[4/4] connector=mean_pool,seed=1" in printed and "; 16 audio tokens" in printed
+    assert "4 steps" in printed and "h on 1 x H100" in printed and "h on this machine" in printed
+    assert not Path("study").exists()
+
+
+def test_what_a_user_typed_is_told_in_a_line(folder, capsys) -> None:
+    for arguments in (["none.yaml"], [write("study"), "--only", "size=1"], [write("study"), "--shard", "3/2"]):
+        with pytest.raises(SystemExit) as ended:
+            main(arguments)
+        assert ended.value.code == 2 and "mac-study: error:" in capsys.readouterr().err
