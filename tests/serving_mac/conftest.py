@@ -48,8 +48,8 @@ class Served:
         return self.client.audio.transcriptions.create(**{"model": "tiny", "file": file, **fields})
 
     def wait_until_empty(self) -> None:
-        """Wait until the server has let go of every request, for at most 10 s."""
-        for _ in range(200):
+        """Wait until the server has let go of every request, for at most 30 s."""
+        for _ in range(600):
             if not self.service.inside:
                 return
             time.sleep(0.05)

@@ -81,7 +81,7 @@ def test_requests_that_come_together_are_one_batch(serve, sounds, captioner):
     """Lengths, prompts and formats differ; every caption is the one that its recording gets alone."""
     asked = [(file, prompt, kind) for file in sounds for prompt, kind in [("", "json"), ("Hi", "verbose_json")]]
     alone = [captioner(str(file), prompt=prompt or None)[0]["caption"] for file, prompt, _ in asked]
-    with serve(max_batch=16, batch_wait_ms=500) as served, ThreadPoolExecutor(len(asked)) as pool:
+    with serve(max_batch=16, batch_wait_ms=1500) as served, ThreadPoolExecutor(len(asked)) as pool:
         told = pool.map(lambda item: served.ask(item[0], prompt=item[1], response_format=item[2]).text, asked)
         assert list(told) == alone
     assert len(served.batches) < 4 and max(served.batches) > 4
@@ -178,11 +178,11 @@ def test_a_full_server_says_when_to_come_again(serve, sounds, hold):
 
 
 def test_a_request_that_takes_too_long(serve, sounds, hold):
-    with serve(timeout_seconds=0.5) as served:
-        with pytest.raises(openai.InternalServerError, match=r"no answer within 0\.5 s") as caught:
+    with serve(timeout_seconds=2) as served:
+        with pytest.raises(openai.InternalServerError, match=r"no answer within 2 s") as caught:
             served.ask(sounds[0])
         assert caught.value.status_code == 504
-        with pytest.raises(openai.APIError, match=r"no answer within 0\.5 s"):
+        with pytest.raises(openai.APIError, match=r"no answer within 2 s"):
             list(served.ask(sounds[0], stream=True))
         hold.set()
 
@@ -200,12 +200,12 @@ def begin_upload(served, file, share: float = 1.0, fields: bytes = b"") -> socke
 
 
 def test_broken_uploads_hurt_nobody_else(serve, sounds, captioner):
-    with serve(timeout_seconds=2) as served:
+    with serve(timeout_seconds=5) as served:
         stalled = begin_upload(served, sounds[0], 0.5)
         for _ in range(5):
             begin_upload(served, sounds[3], 0.7).close()
         assert served.ask(sounds[0]).text == captioner(str(sounds[0]))[0]["caption"]
-        stalled.settimeout(10)
+        stalled.settimeout(30)
         assert b"upload_timeout" in stalled.makefile("rb").read(400)
         stalled.close()
         served.wait_until_empty()
