@@ -10,6 +10,7 @@ from transformers.configuration_utils import PreTrainedConfig, SubConfigSpec
 from transformers.pipelines import PIPELINE_REGISTRY
 
 from .connector_mac import CONNECTORS
+from .mixing_blocks_mac import scan_config
 
 
 TASK, PIPELINES = "audio-captioning", "custom_pipelines"
@@ -274,9 +275,14 @@ class MacConfig(PreTrainedConfig):
         audio_config: Configuration of the encoder, of a kind in `AUDIO_CONFIGS`; that of EAT-base by default.
         text_config: Configuration of the language model, of a kind in `TESTED`; that of Mamba-2 130m by default.
         connector_type: Name of the connector, which makes a sequence of a window's grid of tokens: `concat` (the
-            paper's best), `time_major`, `frequency_major`, `mean_pool`, or `stack` (for long grids, as Whisper's).
+            paper's best), `time_major`, `frequency_major`, `mean_pool`, `stack` (for long grids, as Whisper's), or
+            `scan` and `gated_cnn`, which mix the tokens before they end as `concat` does.
         stack_size: Number of time steps that the connector `stack` makes one token of.
         connector_hidden_size: Inner width of the connector's MLP; the language model's width if None.
+        connector_width: Width at which `scan` and `gated_cnn` mix; the language model's width if None.
+        connector_layers: Number of their blocks.
+        connector_scan: Orders in which `scan` reads the grid: `bidirectional` (time-major and back) or `cross`, which
+            adds frequency-major and back.
         audio_token_id: Token id of `<|audio|>`, the placeholder that audio embeddings replace.
         initializer_range: Standard deviation of the connector's new weights.
         tie_word_embeddings: Whether the head shares the embedding's matrix, as in every released Mamba-2.
@@ -295,6 +301,9 @@ class MacConfig(PreTrainedConfig):
     connector_type: str = "concat"
     stack_size: int = 4
     connector_hidden_size: int | None = None
+    connector_width: int | None = None
+    connector_layers: int = 2
+    connector_scan: Literal["bidirectional", "cross"] = "bidirectional"
     audio_token_id: int = 50277
     initializer_range: float = 0.02
     tie_word_embeddings: bool = True
@@ -320,12 +329,28 @@ class MacConfig(PreTrainedConfig):
         """Refuse an unknown connector or an audio token outside the vocabulary; called by `@strict`."""
         if self.connector_type not in CONNECTORS:
             raise ValueError(f"`connector_type` is {self.connector_type!r}; expected one of {tuple(CONNECTORS)}.")
+        self.check_mixing()
         self.check_grid()
         vocab_size = self.text_config.vocab_size
         if not 0 <= self.audio_token_id < vocab_size:
             raise ValueError(
                 f"`audio_token_id` ({self.audio_token_id}) lies outside the vocabulary of {vocab_size} rows."
             )
+
+    def check_mixing(self) -> None:
+        """Refuse sizes of the connectors that mix tokens which cannot be."""
+        if self.connector_layers < 1 or self.mixing_width < 1:
+            raise ValueError(
+                f"`connector_layers` is {self.connector_layers} and `connector_width` {self.mixing_width}; expected "
+                "at least 1 each."
+            )
+        if self.connector_type == "scan":
+            scan_config(self)
+
+    @property
+    def mixing_width(self) -> int:
+        """Width at which a connector that mixes tokens does so."""
+        return self.text_config.hidden_size if self.connector_width is None else self.connector_width
 
     def check_grid(self) -> None:
         """Refuse a connector that needs a whole grid where the tower prunes it, or whose steps do not divide it."""

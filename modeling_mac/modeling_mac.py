@@ -21,6 +21,7 @@ from .connector_mac import CONNECTORS
 from .generation_mac import MacGenerationMixin
 from .language_model_mac import build_language_model, finish_logits, head_has_bias, read
 from .linear_mac import as_weight, project
+from .mixing_blocks_mac import ScanMixer
 
 
 # Windows that are encoded at a time where no gradient is needed; this bounds the memory of hour-long recordings.
@@ -81,10 +82,15 @@ class MacPreTrainedModel(PreTrainedModel):
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
         """Initialise the connector and the head; the two towers initialise themselves."""
-        if isinstance(module, nn.Linear):
+        if isinstance(module, (nn.Linear, nn.Conv2d)):
             init.normal_(module.weight, std=self.config.initializer_range)
             if module.bias is not None:
                 init.zeros_(module.bias)
+        elif isinstance(module, nn.LayerNorm) and module.elementwise_affine:
+            init.ones_(module.weight)
+            init.zeros_(module.bias)
+        elif isinstance(module, ScanMixer):  # visited after its parts, which it gives other values
+            module.init_weights()
 
 
 class MacModel(MacPreTrainedModel):

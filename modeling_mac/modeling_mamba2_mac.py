@@ -160,10 +160,21 @@ class StateSpaceMixer:
         """`forward` on tokens that follow those in the cache."""
         raise NotImplementedError  # the subclasses define it
 
-    def convolve(self, conv_input: torch.Tensor, cache: Cache | None, seq_idx: torch.Tensor | None) -> torch.Tensor:
-        """Apply the depthwise causal convolution over time and SiLU: (batch, length, channels) -> the same shape."""
+    def convolve(
+        self,
+        conv_input: torch.Tensor,
+        cache: Cache | None,
+        seq_idx: torch.Tensor | None,
+        conv1d: nn.Conv1d | None = None,
+    ) -> torch.Tensor:
+        """
+        Apply the depthwise causal convolution over time and SiLU: (batch, length, channels) -> the same shape.
+
+        `conv1d` is the mixer's own by default.
+        """
+        conv1d = self.conv1d if conv1d is None else conv1d
         length, kernel = conv_input.shape[1], self.conv_kernel_size
-        kernels, weight, bias = kernels_for(conv_input), self.conv1d.weight.squeeze(1), self.conv1d.bias
+        kernels, weight, bias = kernels_for(conv_input), conv1d.weight.squeeze(1), conv1d.bias
         decoding = (
             cache is not None
             and length == 1
@@ -216,10 +227,33 @@ class Mamba2MacMixer(StateSpaceMixer, Mamba2Mixer):
         seq_idx: torch.Tensor | None,
     ) -> torch.Tensor:
         """`forward` on tokens that follow those in the cache."""
-        state = cache.get_recurrent_state(self.layer_idx, state_idx=0) if cache is not None else None
         projected = project(self.in_proj, mask_padding(hidden_states, attention_mask))
+        y = self.read(projected, cache, attention_mask, seq_idx)
+        return project(self.out_proj, y.to(hidden_states.dtype))
+
+    def read(
+        self,
+        projected: torch.Tensor,
+        cache: Cache | None = None,
+        attention_mask: torch.Tensor | None = None,
+        seq_idx: torch.Tensor | None = None,
+        way: Any = None,
+    ) -> torch.Tensor:
+        """
+        Convolve, scan, gate and norm what in_proj gave.
+
+        Args:
+            projected: Gate, convolution's input and step sizes, (batch, length, rows of in_proj).
+            cache, attention_mask, seq_idx: As in `forward`.
+            way: Module whose `conv1d`, `A_log`, `D` and `dt_bias` are used; the mixer itself by default.
+
+        Returns:
+            Normed channels, (batch, length, intermediate size), as out_proj takes them.
+        """
+        way = self if way is None else way
+        state = cache.get_recurrent_state(self.layer_idx, state_idx=0) if cache is not None else None
         gate, conv_input, dt = projected.split([self.intermediate_size, self.conv_dim, self.num_heads], dim=-1)
-        conv_output = self.convolve(conv_input, cache, seq_idx)
+        conv_output = self.convolve(conv_input, cache, seq_idx, way.conv1d)
         conv_output = mask_padding(conv_output, attention_mask)
         state_width = self.n_groups * self.ssm_state_size
         x, B, C = conv_output.split([self.intermediate_size, state_width, state_width], dim=-1)
@@ -232,11 +266,10 @@ class Mamba2MacMixer(StateSpaceMixer, Mamba2Mixer):
         if state is not None and x.shape[1] == 1 and in_place:
             y = self.step(state, x[:, 0], dt[:, 0], B[:, 0], C[:, 0]).unsqueeze(1)
         else:
-            y, final_state = self.scan(x, dt, B, C, state, seq_idx)
+            y, final_state = self.scan(x, dt, B, C, state, seq_idx, way)
             if cache is not None:
                 cache.update_recurrent_state(final_state, layer_idx=self.layer_idx)
-        y = self.norm(y.flatten(2), gate)
-        return project(self.out_proj, y.to(hidden_states.dtype))
+        return self.norm(y.flatten(2), gate)
 
     def scan(
         self,
@@ -246,24 +279,25 @@ class Mamba2MacMixer(StateSpaceMixer, Mamba2Mixer):
         C: torch.Tensor,
         state: torch.Tensor | None,
         seq_idx: torch.Tensor | None,
+        way: Any,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """
-        Read any number of tokens.
+        Read any number of tokens with the decays of `way`.
 
         Returns:
             The outputs, (batch, length, heads, head_dim), and the final state, (batch, heads, head_dim, state).
         """
-        A = -torch.exp(self.A_log.float())
+        A = -torch.exp(way.A_log.float())
         kernels = kernels_for(x)
         if kernels is None:
             return ssd_scan(
-                x, dt, A, B, C, D=self.D, dt_bias=self.dt_bias, dt_limit=self.time_step_limit,
+                x, dt, A, B, C, D=way.D, dt_bias=way.dt_bias, dt_limit=self.time_step_limit,
                 initial_state=state, seq_idx=seq_idx,
             )  # fmt: skip
         if seq_idx is not None and state is not None:  # to the kernel, the state belongs to the sequence of number 0
             seq_idx = seq_idx - seq_idx[:, :1]
         return kernels.chunk_scan(
-            x, dt, A, B, C, chunk_size=self.chunk_size, D=self.D, dt_bias=self.dt_bias, initial_states=state,
+            x, dt, A, B, C, chunk_size=self.chunk_size, D=way.D, dt_bias=way.dt_bias, initial_states=state,
             seq_idx=seq_idx, dt_softplus=True, dt_limit=tuple(self.time_step_limit), return_final_states=True,
         )  # fmt: skip
 

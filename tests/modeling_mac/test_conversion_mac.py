@@ -10,6 +10,7 @@ import torch
 from transformers import Mamba2ForCausalLM
 
 from modeling_mac import EatConfig, EatModel, MacForConditionalGeneration
+from modeling_mac.connector_mac import CONNECTORS
 from modeling_mac.conversion_text_mac import state_spaces_config
 
 
@@ -50,6 +51,39 @@ def test_only_the_connector_is_new(model):
     assert model.model.connector.linear.weight.std().item() == pytest.approx(0.02, rel=0.2)
     assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
     assert not any(tensor.is_meta for tensor in [*model.parameters(), *model.buffers()])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("scan", ["bidirectional", "cross"])
+@pytest.mark.parametrize("connector_type", list(CONNECTORS))
+def test_no_weight_of_a_new_connector_is_left_as_memory_had_it(
+    connector_type, scan, dtype, eat_folder, mamba2_folder, tmp_path, monkeypatch
+):
+    """Memory that transformers takes for a missing weight is NaN here, in place of whatever it held before."""
+    taken, nothing = [], torch.empty_like
+
+    def poisoned(*args, **kwargs):
+        tensor = nothing(*args, **kwargs)
+        if tensor.is_floating_point() and not tensor.is_meta:
+            taken.append(tensor.fill_(float("nan")))
+        return tensor
+
+    if scan == "cross" and connector_type != "scan":
+        pytest.skip("one order of reading is enough for a connector that does not scan")
+    with monkeypatch.context() as patched:
+        patched.setattr(torch, "empty_like", poisoned)
+        model = MacForConditionalGeneration.from_towers(
+            eat_folder, mamba2_folder, connector_type=connector_type, connector_scan=scan, dtype=dtype
+        )
+    weights = dict(model.model.connector.named_parameters())
+    assert len(taken) >= len(weights)
+    for name, weight in weights.items():
+        assert weight.abs().max() < 10, name
+        assert weight.dtype == (torch.float32 if name.endswith(("A_log", "dt_bias")) else dtype), name
+    model.save_pretrained(tmp_path / "mac")
+    again = MacForConditionalGeneration.from_pretrained(tmp_path / "mac").model.connector
+    for name, weight in again.named_parameters():
+        assert weight.dtype == weights[name].dtype and torch.equal(weight, weights[name]), name
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

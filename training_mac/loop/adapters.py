@@ -19,6 +19,9 @@ from training_mac.recipe.fields import Recipe, marked
 
 
 MODULES = {"encoder": "audio_tower", "connector": "connector", "language_model": "language_model"}
+# Decay rates, skips and step sizes of a state space. transformers takes the first two for matrices; shrinking them
+# would change how long the state remembers.
+NEVER_DECAYED = ("A_log", "D", "dt_bias")
 
 
 def attach_adapter(
@@ -167,7 +170,7 @@ def parameter_groups(
         recipe: Recipe of the stage.
         learning_rate: Learning rate of the parts without their own.
         weight_decay: Weight decay of the parameters in `decayed`; the others have none.
-        decayed: Names of the parameters that decay, which are matrices.
+        decayed: Names of the parameters that decay, which are matrices; those of `NEVER_DECAYED` do not all the same.
     """
     depth = max([encoder_block(name) + 1 for name, _ in model.named_parameters()], default=0)
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
@@ -179,7 +182,8 @@ def parameter_groups(
         rate = learning_rate if own is None else own
         if part == "encoder":
             rate *= recipe.encoder_layer_decay ** (depth - 1 - encoder_block(name))
-        groups.setdefault((rate, weight_decay if name in decayed else 0.0), []).append(parameter)
+        decays = name in decayed and name.split(".")[-1] not in NEVER_DECAYED
+        groups.setdefault((rate, weight_decay if decays else 0.0), []).append(parameter)
     return [{"params": group, "lr": rate, "weight_decay": decay} for (rate, decay), group in groups.items()]
 
 

@@ -19,7 +19,14 @@ from transformers.configuration_utils import PreTrainedConfig
 from transformers.modeling_utils import PreTrainedModel
 
 from modeling_mac import EatModel
-from modeling_mac.connector_mac import Connector, MeanPoolConnector
+from modeling_mac.connector_mac import (
+    ConcatConnector,
+    Connector,
+    FrequencyMajorConnector,
+    MeanPoolConnector,
+    StackConnector,
+    TimeMajorConnector,
+)
 from training_mac.data.data_error import DataError
 from training_mac.examples.training_set import make_training_set
 from training_mac.loop.trainer import MacTrainer
@@ -136,10 +143,16 @@ class SpanTagger(nn.Module):
         what little differs between sounds in the encoder's tokens is drowned by all that does not help.
 
         Raises:
-            ValueError: The MLP has fewer units than there are sources.
+            ValueError: The MLP has fewer units than there are sources, or other tokens than the encoder's reach it.
         """
         if isinstance(connector, MeanPoolConnector):  # this connector has no MLP
             return
+        # Others would not hand the scores on: they mix the tokens first, or use a width that is not the encoder's.
+        if not isinstance(connector, (ConcatConnector, StackConnector, TimeMajorConnector, FrequencyMajorConnector)):
+            raise DataError(
+                f"A stage of tags cannot hand its scores to a {type(connector).__name__}: it mixes the tokens before "
+                "its MLP. Choose the `connector_type` concat, stack, time_major, frequency_major or mean_pool."
+            )
         assert self.norm.running_mean is not None and self.norm.running_var is not None
         deviation = (self.norm.running_var + self.norm.eps).sqrt()
         weight = self.head.weight / deviation

@@ -16,7 +16,10 @@ from training_mac.recipe.fields import Recipe
 
 PARTS = {"audio_config": "mac_eat", "text_config": "mamba2"}  # parts with their `model_type` if none is given
 DROPS = re.compile(r"(^|_)(drop|dropout|pdrop|layerdrop)(_|$)")  # matches shares that training drops out
-OF_CONNECTOR = ("connector_type", "connector_hidden_size", "stack_size", "initializer_range")
+OF_CONNECTOR = (
+    "connector_type", "connector_hidden_size", "connector_width", "connector_layers", "connector_scan", "stack_size",
+    "initializer_range",
+)  # fmt: skip
 OF_TOKENIZER = re.compile(r"(text_config\.)?(vocab_size|(audio|eos|bos|pad)_token_id)$")
 
 Named = Iterator[tuple[str, str, Any]]  # sub-config ("" for MacConfig itself), field, value

@@ -117,6 +117,16 @@ def test_learning_rates_by_part_and_depth() -> None:
     assert [group["lr"] for group in others] == [2.0]  # parts without a rate of their own
 
 
+def test_weight_decay_never_reaches_a_state_space(base) -> None:
+    model, _ = load_base(str(base))
+    names = {name for name, _ in model.named_parameters()}
+    groups = parameter_groups(model, Recipe(), 2.0, 0.1, names)
+    decay = {id(p): group["weight_decay"] for group in groups for p in group["params"]}
+    for name, parameter in model.named_parameters():
+        assert decay[id(parameter)] == (0 if name.endswith((".A_log", ".D", ".dt_bias")) else 0.1), name
+    assert any(name.endswith(".D") for name in names)
+
+
 def test_an_adapter_folder_loads_captions_and_merges(base, write_recipe, train, manifest, tmp_path, capsys) -> None:
     recipe = write_recipe(base_model=str(base), encoder="full", language_model="lora", lora_rank=4, learning_rate=0.02,
                           loss_on="all")  # fmt: skip

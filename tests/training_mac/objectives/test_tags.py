@@ -6,6 +6,7 @@ import torch
 from modeling_mac import EatConfig, EatModel, MacConfig
 from modeling_mac.connector_mac import CONNECTORS
 from processing_mac.dataset_mac import Clip
+from training_mac.data.data_error import DataError
 from training_mac.objectives.tags import DOUBT, PART, SpanCollator, SpanTagger, draw_parts, list_sources
 
 
@@ -75,6 +76,22 @@ def test_the_head_becomes_a_part_of_the_connector(connector_type: str) -> None:
     first = {name: weight.clone() for name, weight in connector.state_dict().items()}
     tagger.hand_over(connector)  # a recipe with several stages of tags does it after each
     assert all(torch.equal(weight, first[name]) for name, weight in connector.state_dict().items())
+
+
+@pytest.mark.parametrize("connector_type", ["scan", "gated_cnn"])
+def test_the_head_is_not_handed_to_a_connector_that_mixes_first(connector_type: str) -> None:
+    tower = make_tower()
+    config = MacConfig(
+        audio_config=tower.config,
+        text_config={"model_type": "mamba2", "vocab_size": 64, "hidden_size": 32, "num_heads": 8, "head_dim": 8},
+        audio_token_id=1,
+        connector_type=connector_type,
+    )
+    connector = CONNECTORS[connector_type](config)
+    before = {name: weight.clone() for name, weight in connector.state_dict().items()}
+    with pytest.raises(DataError, match=f"{type(connector).__name__}.*connector_type"):
+        SpanTagger(tower, num_sources=5, kept_patches=32).hand_over(connector)
+    assert all(torch.equal(weight, before[name]) for name, weight in connector.state_dict().items())
 
 
 def test_spans_come_in_patch_rows() -> None:
