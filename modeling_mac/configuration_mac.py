@@ -11,6 +11,7 @@ from transformers.pipelines import PIPELINE_REGISTRY
 
 from .connector_mac import CONNECTORS
 from .mixing_blocks_mac import scan_config
+from .modeling_mamba2_mac import AUDIO_PROJECTIONS
 
 
 TASK, PIPELINES = "audio-captioning", "custom_pipelines"
@@ -283,6 +284,8 @@ class MacConfig(PreTrainedConfig):
         connector_layers: Number of their blocks.
         connector_scan: Orders in which `scan` reads the grid: `bidirectional` (time-major and back) or `cross`, which
             adds frequency-major and back.
+        modality_projections: Projections of Mamba-2, of `in_proj` and `out_proj`, of which audio tokens have their own
+            (Mixture-of-Mamba, arXiv 2501.16295).
         audio_token_id: Token id of `<|audio|>`, the placeholder that audio embeddings replace.
         initializer_range: Standard deviation of the connector's new weights.
         tie_word_embeddings: Whether the head shares the embedding's matrix, as in every released Mamba-2.
@@ -304,6 +307,7 @@ class MacConfig(PreTrainedConfig):
     connector_width: int | None = None
     connector_layers: int = 2
     connector_scan: Literal["bidirectional", "cross"] = "bidirectional"
+    modality_projections: list[str] | None = None
     audio_token_id: int = 50277
     initializer_range: float = 0.02
     tie_word_embeddings: bool = True
@@ -330,6 +334,7 @@ class MacConfig(PreTrainedConfig):
         if self.connector_type not in CONNECTORS:
             raise ValueError(f"`connector_type` is {self.connector_type!r}; expected one of {tuple(CONNECTORS)}.")
         self.check_mixing()
+        self.check_modalities()
         self.check_grid()
         vocab_size = self.text_config.vocab_size
         if not 0 <= self.audio_token_id < vocab_size:
@@ -346,6 +351,15 @@ class MacConfig(PreTrainedConfig):
             )
         if self.connector_type == "scan":
             scan_config(self)
+
+    def check_modalities(self) -> None:
+        """Refuse projections by modality that the language model does not have."""
+        wrong = [name for name in self.modality_projections or [] if name not in AUDIO_PROJECTIONS]
+        if wrong or (self.modality_projections and self.text_config.model_type != "mamba2"):
+            raise ValueError(
+                f"`modality_projections` is {self.modality_projections} for a {self.text_config.model_type!r} "
+                f"language model; expected some of {AUDIO_PROJECTIONS}, for a 'mamba2'."
+            )
 
     @property
     def mixing_width(self) -> int:

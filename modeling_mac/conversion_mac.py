@@ -58,6 +58,17 @@ def load_towers(audio: str | PathLike, language_model: str | PathLike, audio_tok
     return Towers(audio_config, text_config, audio_token_id, tied, audio_weights | text_weights)
 
 
+def copy_projections(weights: dict[str, torch.Tensor], names: list[str] | None) -> dict[str, torch.Tensor]:
+    """Add copies of these projections of the language model, for audio tokens, to the weights of both towers."""
+    copies = {
+        name.replace(f".mixer.{own}.", f".mixer.{own}_audio."): weight.clone()
+        for own in names or []
+        for name, weight in weights.items()
+        if name.startswith("model.language_model.") and f".mixer.{own}." in name
+    }
+    return weights | copies
+
+
 def default_generation_config(text_config: PreTrainedConfig, audio_token_id: int) -> GenerationConfig:
     """Ask for captions of up to 64 tokens, with the language model's own special tokens and never `<|audio|>`."""
     return GenerationConfig(
@@ -69,4 +80,12 @@ def default_generation_config(text_config: PreTrainedConfig, audio_token_id: int
     )
 
 
-__all__ = ["Towers", "convert_eat_state_dict", "default_generation_config", "load_eat", "load_strictly", "load_towers"]
+__all__ = [
+    "Towers",
+    "convert_eat_state_dict",
+    "copy_projections",
+    "default_generation_config",
+    "load_eat",
+    "load_strictly",
+    "load_towers",
+]

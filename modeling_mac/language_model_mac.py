@@ -8,6 +8,7 @@ nothing, and that LoRA learns. Any other kind is refused by name. A fault of thi
 plausible captions, and a check at first use would find it with some weights, lengths and windows and not with others.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -88,16 +89,22 @@ def kind_of(config: PreTrainedConfig) -> Kind:
     )
 
 
-def build_language_model(config: PreTrainedConfig) -> PreTrainedModel:
+def build_language_model(config: PreTrainedConfig, audio_projections: Sequence[str] = ()) -> PreTrainedModel:
     """
     Build the language model without its head, with new weights.
 
     Mamba-1 and Mamba-2 run on the scans of this package, any other kind has its own layers from transformers.
 
+    Args:
+        config: Configuration of the language model.
+        audio_projections: Projections of a Mamba-2 of which audio tokens have their own.
+
     Raises:
         ValueError: It is not among the tested kinds.
     """
     model_class = kind_of(config).model_class
+    if audio_projections:
+        return Mamba2MacModel(config, audio_projections)  # `MacConfig` refuses them for any other kind
     return AutoModel.from_config(config) if model_class is None else model_class(config)
 
 

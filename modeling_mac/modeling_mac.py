@@ -100,7 +100,7 @@ class MacModel(MacPreTrainedModel):
         super().__init__(config)
         self.audio_tower = build_audio_tower(config.audio_config)
         self.connector = CONNECTORS[config.connector_type](config)
-        self.language_model = build_language_model(config.text_config)
+        self.language_model = build_language_model(config.text_config, config.modality_projections or ())
         # Private, but asked by `generate`: with a state, it must not offer to roll tokens back (assisted decoding).
         self._is_stateful = self.language_model._is_stateful
         self.post_init()
@@ -139,15 +139,18 @@ class MacModel(MacPreTrainedModel):
             attentions=encoded.attentions,
         )
 
+    def find_audio(self, input_ids: torch.Tensor | None, inputs_embeds: torch.Tensor) -> torch.Tensor:
+        """Tell where `<|audio|>` or its embedding stands, (batch, length)."""
+        if input_ids is not None:
+            return input_ids == self.config.audio_token_id
+        placeholder = torch.tensor(self.config.audio_token_id, device=inputs_embeds.device)
+        return (inputs_embeds == self.get_input_embeddings()(placeholder)).all(-1)
+
     def insert_audio(
         self, input_ids: torch.Tensor | None, inputs_embeds: torch.Tensor, audio_embeds: torch.Tensor
     ) -> torch.Tensor:
         """Put the audio embeddings, in order, where `<|audio|>` or its embedding stands; the counts must agree."""
-        if input_ids is not None:
-            is_audio = input_ids == self.config.audio_token_id  # (batch, length)
-        else:
-            placeholder = torch.tensor(self.config.audio_token_id, device=inputs_embeds.device)
-            is_audio = (inputs_embeds == self.get_input_embeddings()(placeholder)).all(-1)
+        is_audio = self.find_audio(input_ids, inputs_embeds)
         expected = audio_embeds.shape[0] * audio_embeds.shape[1]
         torch_compilable_check(
             is_audio.sum() == expected,
@@ -213,6 +216,8 @@ class MacModel(MacPreTrainedModel):
             check_num_windows(encoder_hidden_states, audio_num_windows)
             audio_embeds = self.connector(encoder_hidden_states[:, 1:])
         if audio_embeds is not None:
+            if self.config.modality_projections:
+                kwargs["is_audio"] = self.find_audio(input_ids, inputs_embeds)
             inputs_embeds = self.insert_audio(input_ids, inputs_embeds, audio_embeds)
         elif input_ids is not None and cache is None:
             self.check_no_audio(input_ids)
@@ -302,8 +307,9 @@ class MacForConditionalGeneration(MacPreTrainedModel, MacGenerationMixin):
             tie_word_embeddings=towers.tied,
             **config,
         )
+        weights = conversion.copy_projections(towers.state_dict, mac_config.modality_projections)
         model = conversion.load_strictly(
-            cls, mac_config, towers.state_dict, "the two towers", dtype=dtype, new="model.connector."
+            cls, mac_config, weights, "the two towers", dtype=dtype, new="model.connector."
         )
         model.generation_config = conversion.default_generation_config(towers.text_config, towers.audio_token_id)
         return model

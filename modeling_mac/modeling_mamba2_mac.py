@@ -7,12 +7,13 @@ on it. Here `out_proj` is always called as a module.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
 
 import torch
 from torch import nn
+from transformers import initialization as init
 from transformers.cache_utils import Cache
 from transformers.integrations.accelerate import force_accelerate_hooks
 from transformers.models.mamba2.configuration_mamba2 import Mamba2Config
@@ -26,7 +27,7 @@ from transformers.models.mamba2.modeling_mamba2 import (
 
 from .cache_mac import StateCache
 from .causal_conv_mac import causal_conv
-from .linear_mac import project
+from .linear_mac import project_by_modality
 from .ssd_mac import ssd_scan, ssd_step, step_size
 
 
@@ -34,6 +35,7 @@ from .ssd_mac import ssd_scan, ssd_step, step_size
 # the caches of the processor.
 PIECE = 1024
 CONV_STRIDE = 8  # causal-conv1d takes tokens side by side if their distance in memory is a multiple of this
+AUDIO_PROJECTIONS = ("in_proj", "out_proj")  # those of which audio may have its own
 EXPONENTS = ("A_log", "dt_bias")  # half precision would change how long the state lasts
 
 
@@ -128,6 +130,7 @@ class StateSpaceMixer:
         cache: Cache | None = None,
         attention_mask: torch.Tensor | None = None,
         seq_idx: torch.Tensor | None = None,
+        is_audio: torch.Tensor | None = None,
         **kwargs,
     ) -> torch.Tensor:
         """
@@ -136,6 +139,7 @@ class StateSpaceMixer:
             cache: Cache with the convolution's and the scan's states of all layers, which is read and updated.
             attention_mask: Mask of these tokens, (batch, length), 0 at padding.
             seq_idx: Number of the packed sequence that each token belongs to, (batch, length) int32.
+            is_audio: Whether a token is audio, (batch, length), for a mixer with projections by modality.
 
         Returns:
             Mixed tokens, (batch, length, hidden_size).
@@ -143,11 +147,14 @@ class StateSpaceMixer:
         length = hidden_states.shape[1]
         in_pieces = cache is not None and seq_idx is None and not torch.is_grad_enabled()
         if not (in_pieces and length > PIECE and hidden_states.device.type == "cpu"):
-            return self.mix(hidden_states, cache, attention_mask, seq_idx)
+            return self.mix(hidden_states, cache, attention_mask, seq_idx, *([] if is_audio is None else [is_audio]))
         number = math.ceil(length / PIECE)
         pieces = hidden_states.tensor_split(number, dim=1)
         masks = [None] * number if attention_mask is None else attention_mask.tensor_split(number, dim=1)
-        mixed = [self.mix(piece, cache, mask, None) for piece, mask in zip(pieces, masks, strict=True)]
+        audio = [[]] * number if is_audio is None else [[part] for part in is_audio.tensor_split(number, dim=1)]
+        mixed = [
+            self.mix(piece, cache, mask, None, *part) for piece, mask, part in zip(pieces, masks, audio, strict=True)
+        ]
         return torch.cat(mixed, dim=1)
 
     def mix(
@@ -209,15 +216,50 @@ class StateSpaceMixer:
 
 
 class Mamba2MacMixer(StateSpaceMixer, Mamba2Mixer):
-    """The token mixer of Mamba-2: in_proj, causal convolution, state-space scan, gated norm, out_proj."""
+    """
+    The token mixer of Mamba-2: in_proj, causal convolution, state-space scan, gated norm, out_proj.
 
-    def __init__(self, config: Mamba2Config, layer_idx: int, initialize_mixer_weights: bool = True):
+    With projections by modality (Mixture-of-Mamba, arXiv 2501.16295) audio tokens go through `in_proj_audio` and
+    `out_proj_audio`; all else is shared, and the scan runs once over all tokens. The paper splits the projections of
+    Mamba-1. In Mamba-2 in_proj alone gives what three give there: its rows z and x answer to Mamba-1's in_proj, its
+    rows B, C and dt to x_proj (but before the convolution, not after it) and to dt_proj's weight, and `dt_bias`,
+    which stays shared, to dt_proj's bias. A gated norm for each modality would add nothing: its weight can be taken
+    into out_proj's columns.
+
+    Args:
+        config: Configuration of the language model.
+        layer_idx: Number of the layer, from 0.
+        initialize_mixer_weights: Whether decays and step sizes get their first values at once.
+        audio_projections: Those of `AUDIO_PROJECTIONS` of which audio has its own.
+    """
+
+    def __init__(
+        self,
+        config: Mamba2Config,
+        layer_idx: int,
+        initialize_mixer_weights: bool = True,
+        audio_projections: Sequence[str] = (),
+    ):
         super().__init__(config, layer_idx, initialize_mixer_weights)
+        for name in AUDIO_PROJECTIONS:
+            own, dense = name in audio_projections, getattr(self, name)
+            copy = nn.Linear(dense.in_features, dense.out_features, bias=dense.bias is not None) if own else None
+            setattr(self, f"{name}_audio", copy)
         for name in EXPONENTS:  # in float32 also where the model is made in half precision
             setattr(self, name, nn.Parameter(getattr(self, name).to(torch.float32)))
         self.norm = GatedRMSNorm(
             self.intermediate_size, self.intermediate_size // self.n_groups, self.layer_norm_epsilon
         )
+
+    @torch.no_grad()
+    def copy_to_audio(self) -> None:
+        """Let new projections of audio be copies of those of text, so that they change nothing at first."""
+        for name in AUDIO_PROJECTIONS:
+            dense, audio = getattr(self, name), getattr(self, f"{name}_audio")
+            if audio is not None:
+                init.copy_(audio.weight, dense.weight)
+                if audio.bias is not None:
+                    init.copy_(audio.bias, dense.bias)
 
     def mix(
         self,
@@ -225,11 +267,13 @@ class Mamba2MacMixer(StateSpaceMixer, Mamba2Mixer):
         cache: Cache | None,
         attention_mask: torch.Tensor | None,
         seq_idx: torch.Tensor | None,
+        is_audio: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """`forward` on tokens that follow those in the cache."""
-        projected = project(self.in_proj, mask_padding(hidden_states, attention_mask))
-        y = self.read(projected, cache, attention_mask, seq_idx)
-        return project(self.out_proj, y.to(hidden_states.dtype))
+        masked = mask_padding(hidden_states, attention_mask)
+        projected = project_by_modality(self.in_proj, self.in_proj_audio, masked, is_audio)
+        y = self.read(projected, cache, attention_mask, seq_idx).to(hidden_states.dtype)
+        return project_by_modality(self.out_proj, self.out_proj_audio, y, is_audio)
 
     def read(
         self,
@@ -328,17 +372,33 @@ class Mamba2MacMixer(StateSpaceMixer, Mamba2Mixer):
 
 
 class Mamba2MacModel(Mamba2Model):
-    """`Mamba2Model` whose blocks hold `Mamba2MacMixer`; weights, config and cache are interchangeable."""
+    """
+    `Mamba2Model` whose blocks hold `Mamba2MacMixer`; weights, config and cache are interchangeable.
+
+    Args:
+        config: Configuration of the language model.
+        audio_projections: Projections of which audio tokens have their own; a dense model's are then copied.
+    """
 
     _keep_in_fp32_modules_strict = set(EXPONENTS)
 
-    def __init__(self, config: Mamba2Config):
+    def __init__(self, config: Mamba2Config, audio_projections: Sequence[str] = ()):
         super().__init__(config)
         for index, block in enumerate(self.layers):
             block.norm = RMSNorm(config.hidden_size, eps=config.layer_norm_epsilon)
-            block.mixer = Mamba2MacMixer(config, layer_idx=index, initialize_mixer_weights=False)
+            block.mixer = Mamba2MacMixer(config, index, False, audio_projections)
         self.norm_f = RMSNorm(config.hidden_size, eps=config.layer_norm_epsilon)
         self.post_init()
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        """Initialise as transformers does; projections of audio that no file held are copied from those of text."""
+        mixer = module if isinstance(module, Mamba2MacMixer) else None
+        # A mixer that a file filled must not be rescaled, only because its projections of audio are new.
+        if mixer is None or not getattr(mixer.out_proj.weight, "_is_hf_initialized", False):
+            super()._init_weights(module)
+        if mixer is not None:
+            mixer.copy_to_audio()
 
     @classmethod
     def is_custom_code(cls) -> bool:
