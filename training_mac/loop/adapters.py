@@ -82,7 +82,7 @@ def check_lora(recipes: Sequence[Recipe]) -> None:
         if any(getattr(recipe, name) != getattr(recipes[0], name) for recipe in recipes):
             raise ValueError(f"`{name}` differs between the stages: the LoRA layers are made once, for all of them.")
     check_lora_sizes(recipes[0])
-    if any(recipe.objective != "captions" for recipe in recipes):
+    if any(recipe.objective not in ("captions", "distillation") for recipe in recipes):
         raise ValueError(
             "A recipe with LoRA cannot learn tags or have a teacher: they are for an encoder that starts from nothing."
         )

@@ -16,6 +16,11 @@ from training_mac.recipe.file import Stage
 
 def make_caption_trainer(stage: Stage, materials: Materials) -> CaptionTrainer:
     """Make a trainer of the parts that the stage names."""
+    return CaptionTrainer(**caption_trainer_parts(stage, materials))
+
+
+def caption_trainer_parts(stage: Stage, materials: Materials) -> dict[str, Any]:
+    """Set what of the model trains, and give the arguments of a `CaptionTrainer`."""
     recipe, training, processor = stage.recipe, stage.training, materials.processor
     set_trainable(materials.model, recipe)
     examples: Any = make_training_set(stage.data, processor, training.seed, materials.tables)
@@ -23,16 +28,17 @@ def make_caption_trainer(stage: Stage, materials: Materials) -> CaptionTrainer:
         examples = encode(examples, stage, materials.model, materials.scratch)
     validates = training.eval_strategy != "no"
     patience = recipe.early_stopping_patience
-    return CaptionTrainer(
-        materials.model,
-        training,
-        recipe=recipe,
-        train_dataset=examples,
-        data_collator=TrainingCollator(processor, recipe.loss_on, recipe.packing),
-        eval_clips=materials.tables.readable_validation(stage.data, processor.feature_extractor) if validates else [],
-        processor=processor,
-        callbacks=None if patience is None else [EarlyStoppingCallback(patience)],
-    )
+    eval_clips = materials.tables.readable_validation(stage.data, processor.feature_extractor) if validates else []
+    return {
+        "model": materials.model,
+        "args": training,
+        "recipe": recipe,
+        "train_dataset": examples,
+        "data_collator": TrainingCollator(processor, recipe.loss_on, recipe.packing),
+        "eval_clips": eval_clips,
+        "processor": processor,
+        "callbacks": None if patience is None else [EarlyStoppingCallback(patience)],
+    }
 
 
 def encode(examples: Any, stage: Stage, model: Any, scratch: Path) -> EncodedExamples:

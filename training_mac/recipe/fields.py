@@ -35,7 +35,12 @@ class Recipe:
     )
     tokenizer: str | None = field(
         default=None,
-        metadata={"help": Help("Tokenizer of `base_language_model`; by default the one in its folder.", "base")},
+        metadata={
+            "help": Help(
+                "Tokenizer of `base_language_model`, by default its own; or of a new model, in place of a BPE.",
+                "base",
+            )
+        },
     )
     encoder_of: str | None = field(
         default=None,
@@ -66,12 +71,13 @@ class Recipe:
     )
 
     # What a stage teaches
-    objective: Literal["captions", "tags", "teacher", "embeddings", "masked_patches"] = field(
+    objective: Literal["captions", "tags", "teacher", "embeddings", "masked_patches", "distillation"] = field(
         default="captions",
         metadata={
             "help": "'captions': the whole model; 'tags': its encoder alone, on the `source` column; 'teacher': on "
             "that column, too, a convolutional network for the encoder to imitate; 'embeddings': the encoder alone, "
-            "on `teacher_targets`; 'masked_patches': a SSAMBA alone, on nothing but recordings."
+            "on `teacher_targets`; 'masked_patches': a SSAMBA alone, on nothing but recordings; 'distillation': captions, "
+            "with `distill_from` for a teacher."
         },
     )
     teacher_width: int = field(
@@ -87,6 +93,20 @@ class Recipe:
             "help": "Files of what a teacher from elsewhere hears in the recordings of `train_data`, and of their "
             "tags: see training_mac/objectives/embeddings.py."
         },
+    )
+    distill_from: str | None = field(
+        default=None,
+        metadata={"help": "MAC folder or Hub id that a student with the same tokenizer and audio tokens imitates."},
+    )
+    distill_temperature: float = field(
+        default=2.0, metadata={"help": "Temperature that divides the logits of teacher and student before they meet."}
+    )
+    distill_weight: float = field(
+        default=0.5, metadata={"help": "Share of the imitation in the loss; the rest is the captions' cross-entropy."}
+    )
+    distill_hidden_weight: float = field(
+        default=0.0,
+        metadata={"help": "Weight of imitating how alike the teacher's last layer finds the labelled tokens; 0: no."},
     )
     average_checkpoints: int = field(
         default=0,
@@ -204,6 +224,8 @@ class Recipe:
 
     def __post_init__(self) -> None:
         self.base_model = shipped_model(self.base_model) if self.base_model else None
+        self.distill_from = shipped_model(self.distill_from) if self.distill_from else None
+        self.tokenizer = shipped_model(self.tokenizer) if self.tokenizer else None
         self.encoder_of = shipped_model(self.encoder_of) if self.encoder_of else None
 
 

@@ -85,13 +85,19 @@ def make_base(recipe: Recipe, prompt: str, texts: Iterable[str], folder: Path) -
         processor.save_pretrained(partial)
 
 
-def join_towers(recipe: Recipe, texts: Iterable[str]) -> tuple[MacForConditionalGeneration, PreTrainedTokenizerFast]:
-    """Join two pretrained towers by a new connector; `<|audio|>` is added to a tokenizer that lacks it."""
-    assert recipe.base_audio_tower is not None and recipe.base_language_model is not None
-    tokenizer = AutoTokenizer.from_pretrained(recipe.tokenizer or recipe.base_language_model, padding_side="left")
+def load_tokenizer(name: str) -> PreTrainedTokenizerFast:
+    """Load the tokenizer of a folder or Hub id; `<|audio|>` and padding are added to one that lacks them."""
+    tokenizer = AutoTokenizer.from_pretrained(name, padding_side="left")
     tokenizer.add_special_tokens({"additional_special_tokens": [AUDIO_TOKEN]})
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def join_towers(recipe: Recipe, texts: Iterable[str]) -> tuple[MacForConditionalGeneration, PreTrainedTokenizerFast]:
+    """Join two pretrained towers by a new connector; `<|audio|>` is added to a tokenizer that lacks it."""
+    assert recipe.base_audio_tower is not None and recipe.base_language_model is not None
+    tokenizer = load_tokenizer(recipe.tokenizer or recipe.base_language_model)
     parts = {name: recipe.model[name] for name in PARTS if name in recipe.model}
     try:
         model = MacForConditionalGeneration.from_towers(
@@ -107,8 +113,8 @@ def join_towers(recipe: Recipe, texts: Iterable[str]) -> tuple[MacForConditional
 
 
 def new_model(recipe: Recipe, texts: Iterable[str]) -> tuple[MacForConditionalGeneration, PreTrainedTokenizerFast]:
-    """Make a model from nothing, with a tokenizer trained on the texts."""
-    tokenizer = train_tokenizer(texts, recipe.vocab_size)
+    """Make a model from nothing, with a tokenizer trained on the texts or the one that `tokenizer` names."""
+    tokenizer = load_tokenizer(recipe.tokenizer) if recipe.tokenizer else train_tokenizer(texts, recipe.vocab_size)
     try:
         config = MacConfig(**with_vocabulary(recipe.model, tokenizer))
     except StrictDataclassError as error:

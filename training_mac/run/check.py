@@ -11,12 +11,14 @@ from accelerate.utils import parse_flag_from_env
 from evaluation_mac.metrics.naming import Naming, load_naming
 from evaluation_mac.metrics.scoring import METRICS
 from modeling_mac.language_model_mac import TESTED, kind_of
+from processing_mac import MacProcessor
 from processing_mac.dataset_mac import Clip
 from training_mac.data.check import read_and_check
 from training_mac.data.tables import ClipTables
 from training_mac.loop.adapters import MODULES, check_lora, check_lora_targets
 from training_mac.loop.pruning import check_encoder, check_keep_rates
 from training_mac.loop.validation import ERROR_RATES, score
+from training_mac.objectives.distillation import check_teacher
 from training_mac.recipe.data_fields import TWO, parse_sources
 from training_mac.recipe.fields import MacTrainingArguments, Recipe
 from training_mac.recipe.file import Stage
@@ -28,6 +30,7 @@ from training_mac.run.towers import check_tower
 
 # Sentence similarity needs an encoder of its own, so it is left out.
 EVAL_METRICS = (*(name for name in METRICS if name != "sentence_similarity"), *ERROR_RATES)
+WHOLE_MODEL = ("captions", "distillation")  # objectives that train a model that captions, not its encoder alone
 STREAMED = "Shards are streamed, and a stream has no list of its recordings: name a manifest or a dataset instead."
 
 
@@ -73,10 +76,10 @@ def check_origin(recipe: Recipe, settings: Mapping[str, Any]) -> None:
     if (recipe.base_audio_tower is None) != (recipe.base_language_model is None) and not recipe.base_model:
         raise ValueError("`base_audio_tower` and `base_language_model` go together: give both or neither.")
     unread = [*towers, "tokenizer", "vocab_size"] if recipe.base_model else []
-    if not recipe.base_model:
-        unread = ["vocab_size"] if recipe.base_language_model else ["tokenizer"]
+    if not recipe.base_model and (recipe.base_language_model or recipe.tokenizer):
+        unread = ["vocab_size"]
     if found := [name for name in unread if settings.get(name) is not None]:
-        beside = "`base_model`" if recipe.base_model else "the towers" if recipe.base_language_model else "a new model"
+        beside = "`base_model`" if recipe.base_model else "the towers" if recipe.base_language_model else "`tokenizer`"
         raise ValueError(f"`{found[0]}` would not be read beside {beside}: leave one of them out.")
     for name in ("base_model", *towers, "tokenizer"):
         if getattr(recipe, name) is not None:
@@ -112,7 +115,8 @@ def check_fields(stage: Stage) -> None:
     if recipe.average_checkpoints:
         check_averaging(recipe, training)
     check_targets(stage)
-    if recipe.objective == "captions" and all(getattr(recipe, part) == "frozen" for part in MODULES):
+    check_distillation(recipe, training)
+    if recipe.objective in WHOLE_MODEL and all(getattr(recipe, part) == "frozen" for part in MODULES):
         raise ValueError("`encoder`, `connector` and `language_model` are all 'frozen': nothing would train.")
     if training.dataloader_persistent_workers:
         raise ValueError("`dataloader_persistent_workers` would draw the first epoch's examples in all epochs.")
@@ -120,7 +124,7 @@ def check_fields(stage: Stage) -> None:
         training.metric_for_best_model and training.load_best_model_at_end
     ):
         raise ValueError("`early_stopping_patience` needs `metric_for_best_model` and `load_best_model_at_end: true`.")
-    if training.eval_strategy != "no" and recipe.objective != "captions":
+    if training.eval_strategy != "no" and recipe.objective not in WHOLE_MODEL:
         raise ValueError(f"`eval_strategy` validates captions; of `objective: {recipe.objective}` there are none.")
     if training.eval_strategy != "no" and not stage.data.eval_data:
         raise ValueError("`eval_strategy` asks for validation, but no data to validate on is given.")
@@ -148,6 +152,27 @@ def check_averaging(recipe: Recipe, training: MacTrainingArguments) -> None:
             f"`average_checkpoints` is {recipe.average_checkpoints}, but `save_strategy` and `save_total_limit` keep "
             f"{kept}."
         )
+
+
+def check_distillation(recipe: Recipe, training: MacTrainingArguments) -> None:
+    """Refuse a teacher that nothing would read, a missing one, and numbers that make no loss."""
+    taught = recipe.objective == "distillation"
+    if (recipe.distill_from is not None) != taught:
+        raise ValueError("`distill_from` names the teacher of `objective: distillation`: give both or neither.")
+    if not taught:
+        return
+    assert recipe.distill_from is not None
+    find_model("distill_from", recipe.distill_from)
+    if recipe.distill_temperature <= 0:
+        raise ValueError(f"`distill_temperature` is {recipe.distill_temperature}; expected more than 0.")
+    if not 0 <= recipe.distill_weight <= 1:
+        raise ValueError(f"`distill_weight` is {recipe.distill_weight}; expected a share, from 0 to 1.")
+    if recipe.distill_hidden_weight < 0:
+        raise ValueError(f"`distill_hidden_weight` is {recipe.distill_hidden_weight}; expected 0 or more.")
+    if not recipe.distill_weight and not recipe.distill_hidden_weight:
+        raise ValueError("`distill_weight` and `distill_hidden_weight` are 0: nothing would be imitated.")
+    if training.label_smoothing_factor:
+        raise ValueError("`label_smoothing_factor` cannot stand beside a teacher, whose answers are soft already.")
 
 
 def check_targets(stage: Stage) -> None:
@@ -195,7 +220,7 @@ def check_streams(stage: Stage) -> None:
             f"A new model's tokenizer is made of all captions: give `base_model`, or the towers. {STREAMED}"
         )
     listed = {
-        "objective": recipe.objective != "captions",
+        "objective": recipe.objective not in WHOLE_MODEL,
         "cached_epochs": recipe.cached_epochs > 0,
         "cache_features": data.cache_features is not None,
         "train_sampling_strategy": training.train_sampling_strategy == "group_by_length",
@@ -209,7 +234,8 @@ def check_base(stages: Sequence[Stage], base: str) -> None:
     Refuse layers to adapt, objectives, pruning or packing that the base model, which exists by now, cannot have.
 
     Raises:
-        ValueError: `check_lora_targets`, `check_encoder`, `check_tower` or `check_packing` refuses a stage.
+        ValueError: `check_lora_targets`, `check_encoder`, `check_tower`, `check_packing` or `check_teacher` refuses a
+            stage.
     """
     config, recipes = read_config(base), [stage.recipe for stage in stages]
     check_lora_targets(recipes, config)
@@ -218,6 +244,11 @@ def check_base(stages: Sequence[Stage], base: str) -> None:
         with naming(stage, stages):
             check_tower(stage, config.audio_config)
     check_packing(stages, base)
+    student = MacProcessor.from_pretrained(base)
+    for stage in stages:
+        if name := stage.recipe.distill_from:
+            with naming(stage, stages):
+                check_teacher(student, MacProcessor.from_pretrained(name), name)
 
 
 def check_packing(stages: Sequence[Stage], base: str) -> None:
@@ -231,7 +262,7 @@ def check_packing(stages: Sequence[Stage], base: str) -> None:
     Raises:
         ValueError: The language model cannot keep packed sequences apart, or is none that MAC can run.
     """
-    if not any(stage.recipe.packing and stage.recipe.objective == "captions" for stage in stages):
+    if not any(stage.recipe.packing and stage.recipe.objective in WHOLE_MODEL for stage in stages):
         return
     config = read_config(base).text_config
     if not kind_of(config).packs:

@@ -9,6 +9,7 @@ from training_mac.loop.averaging import mean_weights
 from training_mac.loop.checkpoints import whole_checkpoints
 from training_mac.loop.pruning import KeepRateSchedule
 from training_mac.objectives.captions import make_caption_trainer
+from training_mac.objectives.distillation import make_distillation_trainer
 from training_mac.objectives.embeddings import make_embedding_trainer
 from training_mac.objectives.masked_patches import make_masked_patch_trainer
 from training_mac.objectives.materials import Materials
@@ -24,6 +25,7 @@ OBJECTIVES = {
     "embeddings": make_embedding_trainer,
     "masked_patches": make_masked_patch_trainer,
     "captions": make_caption_trainer,
+    "distillation": make_distillation_trainer,
 }
 
 
