@@ -2,7 +2,9 @@
 
 from transformers import AutoConfig, AutoModel, AutoModelForAudioClassification, AutoModelForMultimodalLM
 
+from .configuration_discrete_mac import DiscreteMamba2Config
 from .configuration_mac import EatConfig, MacConfig, SsambaConfig, WhisperTowerConfig
+from .modeling_discrete_mamba2_mac import DiscreteMamba2Model
 from .modeling_eat import EatForAudioClassification, EatModel
 from .modeling_mac import MacForConditionalGeneration, MacModel
 from .modeling_ssamba import SsambaForAudioClassification, SsambaModel
@@ -15,10 +17,12 @@ AutoConfig.register("mac_eat", EatConfig)
 AutoConfig.register("mac_ssamba", SsambaConfig)
 AutoConfig.register("mac_whisper", WhisperTowerConfig)
 AutoConfig.register("mac", MacConfig)
+AutoConfig.register("mac_discrete_mamba2", DiscreteMamba2Config)
 AutoModel.register(EatConfig, EatModel)
 AutoModel.register(SsambaConfig, SsambaModel)
 AutoModel.register(WhisperTowerConfig, WhisperTowerModel)
 AutoModel.register(MacConfig, MacModel)
+AutoModel.register(DiscreteMamba2Config, DiscreteMamba2Model)
 AutoModelForAudioClassification.register(EatConfig, EatForAudioClassification)
 AutoModelForAudioClassification.register(SsambaConfig, SsambaForAudioClassification)
 AutoModelForMultimodalLM.register(MacConfig, MacForConditionalGeneration)
@@ -37,6 +41,8 @@ MacModel.register_for_auto_class("AutoModel")
 MacForConditionalGeneration.register_for_auto_class("AutoModelForMultimodalLM")
 
 __all__ = [
+    "DiscreteMamba2Config",
+    "DiscreteMamba2Model",
     "EatConfig",
     "EatForAudioClassification",
     "EatModel",

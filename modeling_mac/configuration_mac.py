@@ -9,6 +9,7 @@ from transformers import AutoConfig, WhisperConfig
 from transformers.configuration_utils import PreTrainedConfig, SubConfigSpec
 from transformers.pipelines import PIPELINE_REGISTRY
 
+from .configuration_discrete_mac import DiscreteMamba2Config
 from .connector_mac import CONNECTORS
 from .mixing_blocks_mac import scan_config
 from .modeling_mamba2_mac import AUDIO_PROJECTIONS
@@ -317,6 +318,8 @@ class MacConfig(PreTrainedConfig):
         # saved folder's code the towers are not registered with `AutoConfig`, so that it cannot be asked instead.
         if isinstance(self.audio_config, Mapping):
             self.audio_config = audio_config_from_dict(self.audio_config)
+        if isinstance(self.text_config, Mapping) and self.text_config.get("model_type") == "mac_discrete_mamba2":
+            self.text_config = DiscreteMamba2Config(**self.text_config)
         super().__post_init__(**kwargs)
 
     @property

@@ -19,6 +19,7 @@ from transformers.configuration_utils import PreTrainedConfig
 from transformers.modeling_utils import PreTrainedModel
 from transformers.utils import ModelOutput, torch_compilable_check
 
+from .modeling_discrete_mamba2_mac import DiscreteMamba2Model
 from .modeling_mamba2_mac import Mamba2MacModel
 from .modeling_mamba_mac import FalconMambaMacModel, MambaMacModel
 
@@ -56,6 +57,7 @@ TESTED = {
     "jamba": Kind(
         reads_on=False, no_lora={"dt_proj": "its weight is read past an adapter, which would learn nothing"}
     ),
+    "mac_discrete_mamba2": Kind(DiscreteMamba2Model),
     "phi": Kind(head_bias=True),
     "zamba2": Kind(
         no_lora={"shared_transformer": "several layers share its weights, but each would have an adapter of its own"}
@@ -110,6 +112,8 @@ def build_language_model(config: PreTrainedConfig, audio_projections: Sequence[s
 
 def head_has_bias(config: PreTrainedConfig) -> bool:
     """Tell whether the head of this language model adds a bias."""
+    if config.model_type == "mac_discrete_mamba2":  # it has the head of the transformer that it came from
+        config = config.source_config()
     return kind_of(config).head_bias
 
 

@@ -120,7 +120,7 @@ class StateSpaceMixer:
     layer_idx: int
     conv_kernel_size: int
     conv1d: nn.Conv1d
-    activation: str
+    activation: str | None
     act: Callable[[torch.Tensor], torch.Tensor]
 
     @force_accelerate_hooks("conv1d")
