@@ -5,8 +5,8 @@ Recordings a second of `mac-caption`'s way through many files: one after the oth
     python benchmarks/many_files.py path/to/folder-of-sounds --files 200 --copies 50 --only ahead    # memory
     python benchmarks/many_files.py path/to/folder-of-sounds --files 1000 --parts 3 --ray 2          # actors
 
-With `--ray N` each turn goes through one actor of Ray and through N, counted from when each has done its first task.
-The ways take turns, a part of the files each, so that all meet the same machine; torch has one thread a process.
+With `--ray N` each turn goes through one actor of Ray and through N; that the actors start and load is counted, so that
+turns should be long. The ways take turns, a part of the files each, so that all meet the same machine; torch has one thread a process.
 """
 
 import argparse
@@ -15,7 +15,6 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator
-from itertools import islice
 from typing import Any
 
 import psutil
@@ -24,7 +23,7 @@ import torch
 import modeling_mac  # noqa: F401 (registers the checkpoint's classes)
 from processing_mac import DEFAULT_MODEL, load_captioner
 from processing_mac.cli_mac import caption_files, find_audio
-from serving_mac.bulk_ray import TASK_BATCHES, BulkOptions, caption_on_ray, start_ray
+from serving_mac.bulk_ray import BulkOptions, caption_on_ray, start_ray
 
 
 def main() -> int:
@@ -59,9 +58,6 @@ def main() -> int:
     for part in (files[turn :: options.parts] for turn in range(options.parts)):
         for name, way in ways.items():
             start, results = time.perf_counter(), iter(way(part))
-            if options.ray:  # the actors start, and each does its first task
-                captions[name] += islice(results, int(name.split()[0]) * TASK_BATCHES * options.batch_size)
-                start = time.perf_counter()
             found = list(results)
             rates[name].append(len(found) / (time.perf_counter() - start))
             captions[name] += found
