@@ -127,7 +127,8 @@ def run_intensity(collector: Collector, clips: list[Clip]) -> Evaluation | None:
 
 def run_tokens(options: argparse.Namespace) -> int:
     """Look at the audio tokens of all the models, one after another."""
-    found, failed = {}, {}
+    found: dict[str, Any] = {}
+    failed: dict[str, str] = {}
     options.dataset = options.dataset or options.data.stem
     files = list(dict.fromkeys(clip.audio for clip in read_manifest(options.data)))
     names = [Path(model).name for model in options.model]

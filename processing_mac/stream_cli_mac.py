@@ -7,10 +7,10 @@ import queue
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import closing
 from datetime import datetime, timedelta
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 
@@ -71,7 +71,7 @@ def show(segment: dict[str, Any], begin: datetime, format: str | None) -> None:
         print(f"{clock:%H:%M:%S}\t{seconds:.1f} s\t{segment['caption']}", flush=True)
 
 
-def read_source(options: argparse.Namespace) -> Iterator[np.ndarray]:
+def read_source(options: argparse.Namespace) -> Generator[np.ndarray, None, None]:
     """Read (samples,) float32 at 16 kHz from what `--stream` names."""
     if options.stream == "-":
         yield from read_pipe(sys.stdin.buffer)
@@ -150,7 +150,7 @@ def read_address(url: str, silent_seconds: float, reconnect: bool) -> Iterator[n
 class Unseekable(io.RawIOBase):
     """A response of a server as a file that is only read onwards, so that nothing waits for its end."""
 
-    def __init__(self, response: BinaryIO | Any):
+    def __init__(self, response: Any):
         self.response = response
 
     def read(self, size: int = -1) -> bytes:

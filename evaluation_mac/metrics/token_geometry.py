@@ -72,9 +72,9 @@ def describe_tokens(
         steps, bands: (n,) time step and frequency band of each token, where it has one.
 
     Returns:
-        `rank_90`, `rank_95`, `rank_99`, `entropy_rank`, `cosine`, `cosine_in_step`, `cosine_in_band`, `tokens` (n), and
-        `rank_95_share` (of min(n, d)); once more as `centred_...` with the mean token removed. And the cumulative share
-        of the energy, (min(n, d),), not centred.
+        `rank_90`, `rank_95`, `rank_99`, `entropy_rank`, `cosine`, `cosine_in_step`, `cosine_in_band`, `tokens` (n),
+        and `rank_95_share` (of min(n, d)); once more as `centred_...` with the mean token removed. And the cumulative
+        share of the energy, (min(n, d),), not centred.
     """
     tokens = np.asarray(tokens, dtype=np.float64)
     found: dict[str, float] = {"tokens": len(tokens)}

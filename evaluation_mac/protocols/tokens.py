@@ -23,8 +23,8 @@ from processing_mac.whole_files_mac import write_text_whole
 
 
 DEFINITION = (
-    "rank_95: least number of directions with 0.95 of the squared singular values; entropy_rank: exp of the entropy of "
-    "the singular values; cosine: mean over pairs of tokens; centred: the clip's mean token removed"
+    "rank_95: least number of directions with 0.95 of the squared singular values; entropy_rank: exp of the entropy "
+    "of the singular values; cosine: mean over pairs of tokens; centred: the clip's mean token removed"
 )
 CURVE = 64  # directions that the picture of the energy shows
 
@@ -63,7 +63,7 @@ def look_at_tokens(captioner: Any, file: str) -> tuple[dict[str, float], dict[st
 def token_places(
     model: Any, window: torch.Tensor, rows: int, columns: int, steps: int
 ) -> Iterator[tuple[str, np.ndarray, tuple[np.ndarray | None, np.ndarray | None]]]:
-    """Encoder and connector: name, (n, d) tokens with sound, and their (n,) time steps and bands where they have any."""
+    """Yield, for encoder and connector, the name, tokens with sound (n, d), and their time steps and bands (n,) if any."""
     output = model.audio_tower(window.to(model.device))
     patches = output.last_hidden_state[:, 1:]
     kept = getattr(output, "kept_patches", None)  # (1, n) places that pruning has left

@@ -9,7 +9,10 @@ from transformers import AutoConfig, WhisperConfig
 from transformers.configuration_utils import PreTrainedConfig, SubConfigSpec
 from transformers.pipelines import PIPELINE_REGISTRY
 
+from .configuration_discrete_mac import DiscreteMamba2Config
 from .connector_mac import CONNECTORS
+from .mixing_blocks_mac import scan_config
+from .modeling_mamba2_mac import AUDIO_PROJECTIONS
 
 
 TASK, PIPELINES = "audio-captioning", "custom_pipelines"
@@ -274,9 +277,16 @@ class MacConfig(PreTrainedConfig):
         audio_config: Configuration of the encoder, of a kind in `AUDIO_CONFIGS`; that of EAT-base by default.
         text_config: Configuration of the language model, of a kind in `TESTED`; that of Mamba-2 130m by default.
         connector_type: Name of the connector, which makes a sequence of a window's grid of tokens: `concat` (the
-            paper's best), `time_major`, `frequency_major`, `mean_pool`, or `stack` (for long grids, as Whisper's).
+            paper's best), `time_major`, `frequency_major`, `mean_pool`, `stack` (for long grids, as Whisper's), or
+            `scan` and `gated_cnn`, which mix the tokens before they end as `concat` does.
         stack_size: Number of time steps that the connector `stack` makes one token of.
         connector_hidden_size: Inner width of the connector's MLP; the language model's width if None.
+        connector_width: Width at which `scan` and `gated_cnn` mix; the language model's width if None.
+        connector_layers: Number of their blocks.
+        connector_scan: Orders in which `scan` reads the grid: `bidirectional` (time-major and back) or `cross`, which
+            adds frequency-major and back.
+        modality_projections: Projections of Mamba-2, of `in_proj` and `out_proj`, of which audio tokens have their own
+            (Mixture-of-Mamba, arXiv 2501.16295).
         audio_token_id: Token id of `<|audio|>`, the placeholder that audio embeddings replace.
         initializer_range: Standard deviation of the connector's new weights.
         tie_word_embeddings: Whether the head shares the embedding's matrix, as in every released Mamba-2.
@@ -295,6 +305,10 @@ class MacConfig(PreTrainedConfig):
     connector_type: str = "concat"
     stack_size: int = 4
     connector_hidden_size: int | None = None
+    connector_width: int | None = None
+    connector_layers: int = 2
+    connector_scan: Literal["bidirectional", "cross"] = "bidirectional"
+    modality_projections: list[str] | None = None
     audio_token_id: int = 50277
     initializer_range: float = 0.02
     tie_word_embeddings: bool = True
@@ -304,6 +318,8 @@ class MacConfig(PreTrainedConfig):
         # saved folder's code the towers are not registered with `AutoConfig`, so that it cannot be asked instead.
         if isinstance(self.audio_config, Mapping):
             self.audio_config = audio_config_from_dict(self.audio_config)
+        if isinstance(self.text_config, Mapping) and self.text_config.get("model_type") == "mac_discrete_mamba2":
+            self.text_config = DiscreteMamba2Config(**self.text_config)
         super().__post_init__(**kwargs)
 
     @property
@@ -320,12 +336,38 @@ class MacConfig(PreTrainedConfig):
         """Refuse an unknown connector or an audio token outside the vocabulary; called by `@strict`."""
         if self.connector_type not in CONNECTORS:
             raise ValueError(f"`connector_type` is {self.connector_type!r}; expected one of {tuple(CONNECTORS)}.")
+        self.check_mixing()
+        self.check_modalities()
         self.check_grid()
         vocab_size = self.text_config.vocab_size
         if not 0 <= self.audio_token_id < vocab_size:
             raise ValueError(
                 f"`audio_token_id` ({self.audio_token_id}) lies outside the vocabulary of {vocab_size} rows."
             )
+
+    def check_mixing(self) -> None:
+        """Refuse sizes of the connectors that mix tokens which cannot be."""
+        if self.connector_layers < 1 or self.mixing_width < 1:
+            raise ValueError(
+                f"`connector_layers` is {self.connector_layers} and `connector_width` {self.mixing_width}; expected "
+                "at least 1 each."
+            )
+        if self.connector_type == "scan":
+            scan_config(self)
+
+    def check_modalities(self) -> None:
+        """Refuse projections by modality that the language model does not have."""
+        wrong = [name for name in self.modality_projections or [] if name not in AUDIO_PROJECTIONS]
+        if wrong or (self.modality_projections and self.text_config.model_type != "mamba2"):
+            raise ValueError(
+                f"`modality_projections` is {self.modality_projections} for a {self.text_config.model_type!r} "
+                f"language model; expected some of {AUDIO_PROJECTIONS}, for a 'mamba2'."
+            )
+
+    @property
+    def mixing_width(self) -> int:
+        """Width at which a connector that mixes tokens does so."""
+        return self.text_config.hidden_size if self.connector_width is None else self.connector_width
 
     def check_grid(self) -> None:
         """Refuse a connector that needs a whole grid where the tower prunes it, or whose steps do not divide it."""

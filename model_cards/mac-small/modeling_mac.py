@@ -21,6 +21,7 @@ from .connector_mac import CONNECTORS
 from .generation_mac import MacGenerationMixin
 from .language_model_mac import build_language_model, finish_logits, head_has_bias, read
 from .linear_mac import as_weight, project
+from .mixing_blocks_mac import ScanMixer
 
 
 # Windows that are encoded at a time where no gradient is needed; this bounds the memory of hour-long recordings.
@@ -81,10 +82,15 @@ class MacPreTrainedModel(PreTrainedModel):
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
         """Initialise the connector and the head; the two towers initialise themselves."""
-        if isinstance(module, nn.Linear):
+        if isinstance(module, (nn.Linear, nn.Conv2d)):
             init.normal_(module.weight, std=self.config.initializer_range)
             if module.bias is not None:
                 init.zeros_(module.bias)
+        elif isinstance(module, nn.LayerNorm) and module.elementwise_affine:
+            init.ones_(module.weight)
+            init.zeros_(module.bias)
+        elif isinstance(module, ScanMixer):  # visited after its parts, which it gives other values
+            module.init_weights()
 
 
 class MacModel(MacPreTrainedModel):
@@ -94,7 +100,7 @@ class MacModel(MacPreTrainedModel):
         super().__init__(config)
         self.audio_tower = build_audio_tower(config.audio_config)
         self.connector = CONNECTORS[config.connector_type](config)
-        self.language_model = build_language_model(config.text_config)
+        self.language_model = build_language_model(config.text_config, config.modality_projections or ())
         # Private, but asked by `generate`: with a state, it must not offer to roll tokens back (assisted decoding).
         self._is_stateful = self.language_model._is_stateful
         self.post_init()
@@ -133,15 +139,18 @@ class MacModel(MacPreTrainedModel):
             attentions=encoded.attentions,
         )
 
+    def find_audio(self, input_ids: torch.Tensor | None, inputs_embeds: torch.Tensor) -> torch.Tensor:
+        """Tell where `<|audio|>` or its embedding stands, (batch, length)."""
+        if input_ids is not None:
+            return input_ids == self.config.audio_token_id
+        placeholder = torch.tensor(self.config.audio_token_id, device=inputs_embeds.device)
+        return (inputs_embeds == self.get_input_embeddings()(placeholder)).all(-1)
+
     def insert_audio(
         self, input_ids: torch.Tensor | None, inputs_embeds: torch.Tensor, audio_embeds: torch.Tensor
     ) -> torch.Tensor:
         """Put the audio embeddings, in order, where `<|audio|>` or its embedding stands; the counts must agree."""
-        if input_ids is not None:
-            is_audio = input_ids == self.config.audio_token_id  # (batch, length)
-        else:
-            placeholder = torch.tensor(self.config.audio_token_id, device=inputs_embeds.device)
-            is_audio = (inputs_embeds == self.get_input_embeddings()(placeholder)).all(-1)
+        is_audio = self.find_audio(input_ids, inputs_embeds)
         expected = audio_embeds.shape[0] * audio_embeds.shape[1]
         torch_compilable_check(
             is_audio.sum() == expected,
@@ -207,6 +216,8 @@ class MacModel(MacPreTrainedModel):
             check_num_windows(encoder_hidden_states, audio_num_windows)
             audio_embeds = self.connector(encoder_hidden_states[:, 1:])
         if audio_embeds is not None:
+            if self.config.modality_projections:
+                kwargs["is_audio"] = self.find_audio(input_ids, inputs_embeds)
             inputs_embeds = self.insert_audio(input_ids, inputs_embeds, audio_embeds)
         elif input_ids is not None and cache is None:
             self.check_no_audio(input_ids)
@@ -251,6 +262,11 @@ class MacForConditionalGeneration(MacPreTrainedModel, MacGenerationMixin):
         name = next(name for name, module in self.model.named_modules() if module is embedding)
         self._tied_weights_keys = {"lm_head.weight": f"model.{name}.weight"}
         self.post_init()
+        plan = self._tp_plan or {}
+        if f"model.{name}" not in plan:
+            # A tied head is the embedding's weight, so tensor parallelism must split both or neither. transformers has
+            # no plan for the embedding of Mamba, for one.
+            self._tp_plan = {part: way for part, way in plan.items() if part != "lm_head"}
 
     @classmethod
     def from_towers(
@@ -291,8 +307,9 @@ class MacForConditionalGeneration(MacPreTrainedModel, MacGenerationMixin):
             tie_word_embeddings=towers.tied,
             **config,
         )
+        weights = conversion.copy_projections(towers.state_dict, mac_config.modality_projections)
         model = conversion.load_strictly(
-            cls, mac_config, towers.state_dict, "the two towers", dtype=dtype, new="model.connector."
+            cls, mac_config, weights, "the two towers", dtype=dtype, new="model.connector."
         )
         model.generation_config = conversion.default_generation_config(towers.text_config, towers.audio_token_id)
         return model

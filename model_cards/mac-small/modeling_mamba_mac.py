@@ -18,7 +18,7 @@ from transformers.models.mamba.configuration_mamba import MambaConfig
 from transformers.models.mamba.modeling_mamba import MambaMixer, MambaModel, MambaOutput
 
 from .cache_mac import StateCache
-from .linear_mac import project
+from .linear_mac import as_weight, project
 from .modeling_mamba2_mac import RMSNorm, StateSpaceMixer, inverse_rms, kernels_for, mask_padding
 from .selective_scan_mac import selective_scan, selective_step
 from .ssd_mac import no_autocast
@@ -44,14 +44,14 @@ class MambaMacMixer(StateSpaceMixer, MambaMixer):
         sizes = [self.time_step_rank, self.ssm_state_size, self.ssm_state_size]
         dt, B, C = self.norm_selection(*project(self.x_proj, u).split(sizes, dim=-1))
         with no_autocast(u):
-            dt = self.dt_proj(dt.to(self.dt_proj.weight.dtype))  # (batch, length, channels), in float32
+            dt = self.dt_proj(as_weight(dt, self.dt_proj))  # (batch, length, channels), in float32
         learns = u.requires_grad or (state is not None and state.requires_grad)
         # The step writes into the cached state through a view, which an exported graph would lose.
         in_place = not (learns or torch.compiler.is_exporting())
         if state is not None and u.shape[1] == 1 and in_place:
             y = self.step(state, u[:, 0], dt[:, 0], B[:, 0], C[:, 0]).unsqueeze(1)
         else:
-            y, final_state = self.scan(u, dt, B, C, state, seq_idx)
+            y, final_state = self.scan(u, dt, B, C, state, seq_idx, state_learns=learns and cache is not None)
             if cache is not None:
                 cache.update_recurrent_state(final_state, layer_idx=self.layer_idx)
         return project(self.out_proj, (y * self.act(gate)).to(hidden_states.dtype))
@@ -70,16 +70,21 @@ class MambaMacMixer(StateSpaceMixer, MambaMixer):
         C: torch.Tensor,
         state: torch.Tensor | None,
         seq_idx: torch.Tensor | None,
+        state_learns: bool = False,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """
         Read any number of tokens.
+
+        Args:
+            state_learns: Whether the final state is to carry a gradient, which the kernel's does not.
 
         Returns:
             The outputs, (batch, length, channels), and the final state, (batch, channels, state).
         """
         A = -torch.exp(self.A_log.float())
         kernels = kernels_for(u)
-        if kernels is None or state is not None or seq_idx is not None:  # the kernel takes neither of the latter
+        # The kernel takes neither a state nor packed sequences.
+        if kernels is None or state is not None or seq_idx is not None or state_learns:
             return selective_scan(u, dt, A, B, C, D=self.D, initial_state=state, seq_idx=seq_idx)
         # The kernel takes the step size in the dtype of `u`, and adds a bias to it in float32.
         bias = self.dt_proj.bias.float()
@@ -97,7 +102,8 @@ class MambaMacMixer(StateSpaceMixer, MambaMixer):
         kernels = kernels_for(u)
         if kernels is None:
             return selective_step(state, u, dt, A, B, C, D=self.D)
-        return kernels.state_update(state, u, dt, A, B, C, D=self.D, dt_softplus=True)
+        no_bias = torch.zeros_like(self.dt_proj.bias)  # `dt` has it already; mamba-ssm 2.3.2 fails without one
+        return kernels.state_update(state, u, dt, A, B, C, D=self.D, dt_bias=no_bias, dt_softplus=True)
 
 
 class FalconMambaMacMixer(MambaMacMixer):

@@ -19,6 +19,7 @@ from transformers.utils import can_return_tuple
 
 from .causal_conv_mac import causal_conv
 from .configuration_mac import SsambaConfig
+from .linear_mac import as_weight
 from .selective_scan_mac import selective_scan
 from .ssd_mac import no_autocast
 
@@ -143,7 +144,7 @@ class SsambaMixer(nn.Module):
         u = nn.functional.silu(causal_conv(padded.to(conv1d.weight.dtype), conv1d.weight.squeeze(1), conv1d.bias))
         dt, B, C = x_proj(u).split([self.time_step_rank, self.state_size, self.state_size], dim=-1)
         with no_autocast(u):
-            dt = dt_proj(dt.to(dt_proj.weight.dtype))
+            dt = dt_proj(as_weight(dt, dt_proj))
         y, _ = selective_scan(u, dt, -torch.exp(A_log.float()), B, C, D=D)
         return y
 

@@ -65,6 +65,27 @@ def ssd_scan(
         return ChunkedScan.apply(x, step_size(dt, dt_bias, dt_limit), A, B, C, D, initial_state, seq_idx)
 
 
+def decay_scan(
+    x: torch.Tensor,
+    log_decay: torch.Tensor,
+    B: torch.Tensor,
+    C: torch.Tensor,
+    *,
+    D: torch.Tensor | None = None,
+    initial_state: torch.Tensor | None = None,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """
+    Run h_t = exp(log_decay_t) h_{t-1} + x_t B_t^T, y_t = h_t C_t + D x_t: the scan without step sizes.
+
+    Args:
+        log_decay: Logarithm of each token's decay, at most 0, (batch, length, heads).
+        Others: Arguments of `ssd_scan`, which also tells what is returned.
+    """
+    rates = log_decay.new_full(log_decay.shape[-1:], -1.0)
+    with no_autocast(x):
+        return ChunkedScan.apply(x, -log_decay.float(), rates, B, C, D, initial_state, None, False)
+
+
 def no_autocast(tensor: torch.Tensor) -> AbstractContextManager:
     """Switch autocast off on the tensor's device: it would round the state of the recurrence with every product."""
     kind = tensor.device.type
@@ -134,6 +155,7 @@ class ChunkedScan(torch.autograd.Function):
         D: torch.Tensor | None,
         initial_state: torch.Tensor | None,
         seq_idx: torch.Tensor | None,
+        weighted_by_step: bool = True,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         groups = B.shape[2]
         # (b, g, n, r p): the heads of a group lie together, so that one product serves them all
@@ -145,7 +167,8 @@ class ChunkedScan(torch.autograd.Function):
             inputs, step = x[:, chunk].float(), dt[:, chunk].transpose(1, 2)  # (b, q, h, p), (b, h, q)
             B_chunk, C_chunk = B[:, chunk].float().transpose(1, 2), C[:, chunk].float().transpose(1, 2)  # (b, g, q, n)
             between, from_start = chunk_decays(step * A.float()[:, None], seq_idx, chunk)
-            weights = between.mul_(step.unsqueeze(-1))  # (b, h, q, later q)
+            # (b, h, q, later q)
+            weights = between.mul_(step.unsqueeze(-1)) if weighted_by_step else between
 
             weighted = inputs * weights[..., -1].transpose(1, 2).unsqueeze(-1)  # what remains at the chunk's end
             update = B_chunk.mT @ group_heads(weighted, groups)  # (b, g, n, r p)
@@ -162,6 +185,7 @@ class ChunkedScan(torch.autograd.Function):
             state = update
         ctx.save_for_backward(x, dt, A, B, C, D, seq_idx, *(states if any(ctx.needs_input_grad) else []))
         ctx.has_initial_state = initial_state is not None
+        ctx.weighted_by_step = weighted_by_step  # whether a token's step size, beside its decay, weighs its input
         final_state = update.mT.unflatten(2, (-1, x.shape[3])).flatten(1, 2)
         return torch.cat(outputs, dim=1).to(x.dtype), final_state
 
@@ -179,7 +203,9 @@ class ChunkedScan(torch.autograd.Function):
         dstate = d_final_state.float().unflatten(1, (groups, -1)).flatten(2, 3).mT  # (b, g, n, r p)
         for chunk, state in zip(reversed(chunks_of(x)), reversed(states), strict=True):
             step = dt[:, chunk].transpose(1, 2)  # (b, h, q)
-            inputs = x[:, chunk].float() * dt[:, chunk].unsqueeze(-1)  # (b, q, h, p)
+            inputs = x[:, chunk].float()  # (b, q, h, p)
+            if ctx.weighted_by_step:
+                inputs = inputs * dt[:, chunk].unsqueeze(-1)
             dy_chunk = dy[:, chunk].float()
             B_chunk, C_chunk = B[:, chunk].float().transpose(1, 2), C[:, chunk].float().transpose(1, 2)
             between, from_start = chunk_decays(step * A.float()[:, None], seq_idx, chunk)
@@ -219,15 +245,18 @@ class ChunkedScan(torch.autograd.Function):
             dlog_decay = nn.functional.pad(earlier[..., :-1], (1, 0))
             dlog_decay = dlog_decay + dlog_start.flip(-1).cumsum(-1).flip(-1)
             dA += (dlog_decay * step).sum((0, 2))
-            ddt[:, chunk] = ((dinputs * x[:, chunk]).sum(-1).transpose(1, 2) + dlog_decay * A.float()[:, None]).mT
-            dx[:, chunk] = dinputs.mul_(dt[:, chunk].unsqueeze(-1))
+            ddt[:, chunk] = (dlog_decay * A.float()[:, None]).mT
+            if ctx.weighted_by_step:
+                ddt[:, chunk] += (dinputs * x[:, chunk]).sum(-1)
+                dinputs = dinputs.mul_(dt[:, chunk].unsqueeze(-1))
+            dx[:, chunk] = dinputs
             dB[:, chunk], dC[:, chunk] = dB_chunk.transpose(1, 2), dC_chunk.transpose(1, 2)
         dD = None
         if D is not None:
             dD = (dy.float() * x).sum((0, 1, 3)).to(D.dtype)
             dx.addcmul_(dy.float(), D.float().unsqueeze(-1))
         dinitial = dstate.mT.unflatten(2, (-1, head_dim)).flatten(1, 2) if ctx.has_initial_state else None
-        return dx.to(x.dtype), ddt, dA.to(A.dtype), dB.to(B.dtype), dC.to(C.dtype), dD, dinitial, None
+        return dx.to(x.dtype), ddt, dA.to(A.dtype), dB.to(B.dtype), dC.to(C.dtype), dD, dinitial, None, None
 
 
 def group_heads(tensor: torch.Tensor, groups: int) -> torch.Tensor:
@@ -293,4 +322,4 @@ def ssd_step(
     return y.to(x.dtype)
 
 
-__all__ = ["ssd_scan", "ssd_step"]
+__all__ = ["chunk_decays", "decay_scan", "ssd_scan", "ssd_step"]

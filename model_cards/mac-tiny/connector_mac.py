@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import nn
 
+from .mixing_blocks_mac import GatedCnnBlock, ScanBlock
+
 
 if TYPE_CHECKING:  # the configuration reads the table below, so that the two cannot import each other
     from .configuration_mac import MacConfig
@@ -172,12 +174,61 @@ class MeanPoolConnector(nn.Module):
         return self.linear(self.layer_norm(self.arrange(tokens)))
 
 
+class MixingConnector(Connector):
+    """
+    Narrow or widen the grid's tokens, mix them with each other, then put those of a time step side by side.
+
+    It ends as `ConcatConnector` does, so that the two are compared at equal length. A window that is padded at its end
+    is read to its end: the padding is silence to a connector, as it is to the encoder.
+    """
+
+    @staticmethod
+    def layout(config: "MacConfig") -> Layout:
+        return ConcatConnector.layout(config)
+
+    def __init__(self, config: "MacConfig"):
+        width = config.mixing_width
+        super().__init__(config, token_size=width * config.audio_config.grid[1])
+        self.linear_in = nn.Linear(config.audio_config.hidden_size, width)
+        self.blocks = nn.ModuleList(self.block(config) for _ in range(config.connector_layers))
+        self.norm = nn.LayerNorm(width, eps=1e-5)
+
+    @staticmethod
+    def block(config: "MacConfig") -> nn.Module:
+        """Make one block, (windows, time * freq, width) -> the same shape."""
+        raise NotImplementedError
+
+    def arrange(self, tokens: torch.Tensor) -> torch.Tensor:
+        mixed = nn.functional.gelu(self.linear_in(tokens))  # (windows, time * freq, width)
+        for block in self.blocks:
+            mixed = block(mixed)
+        return self.norm(mixed).reshape(tokens.shape[0], self.rows, -1)  # (windows, time, freq * width)
+
+
+class ScanConnector(MixingConnector):
+    """The connector of ML-Mamba (arXiv 2407.19832): Mamba-2 over the grid in several orders, ending as `concat`."""
+
+    @staticmethod
+    def block(config: "MacConfig") -> nn.Module:
+        return ScanBlock(config)
+
+
+class GatedCnnConnector(MixingConnector):
+    """The same with MambaOut's block (arXiv 2405.07992): a 7 x 7 depthwise convolution in place of the state space."""
+
+    @staticmethod
+    def block(config: "MacConfig") -> nn.Module:
+        return GatedCnnBlock(config.mixing_width, config.audio_config.grid)
+
+
 CONNECTORS: dict[str, type[Any]] = {
     "concat": ConcatConnector,
     "time_major": TimeMajorConnector,
     "frequency_major": FrequencyMajorConnector,
     "mean_pool": MeanPoolConnector,
     "stack": StackConnector,
+    "scan": ScanConnector,
+    "gated_cnn": GatedCnnConnector,
 }
 
 __all__ = ["CONNECTORS"]

@@ -107,6 +107,8 @@ def _decode_with_av(content: "Content", problems: list[str]) -> Iterator[tuple[n
                 yield samples, rate
         if broken:
             problems.append(f"{len(broken)} packets ({sum(broken):.2f} s) of sound are broken and left out")
+        if (recordings := content.count_recordings()) > 1:
+            problems.append(f"holds {recordings} recordings one after another, of which the first is heard")
         if problems and not heard:
             raise ValueError("; ".join(problems))
         stated = _stated(container, stream, content)
@@ -289,6 +291,23 @@ class Content:
             return True
         [chunk] = struct.unpack_from("<I" if magic == b"RF64" else kind, rest.ljust(16, b"\0"), 4)
         return end + 8 + chunk <= size + 8
+
+    def count_recordings(self) -> int:
+        """Count the recordings of an MP4 by their first boxes: FFmpeg passes over all but the first."""
+        if self.start[4:8] != b"ftyp":
+            return 1
+        position, found = 0, 0
+        end = self.file.seek(0, io.SEEK_END)
+        while position + 8 <= end:
+            self.file.seek(position)
+            size, kind = struct.unpack(">I4s", self.file.read(8))
+            if size == 1:  # the size stands in 64 bits behind the kind
+                size = int.from_bytes(self.file.read(8), "big")
+            found += kind == b"ftyp"
+            if size < 8:  # 0: the box goes on to the end
+                break
+            position += size
+        return max(found, 1)
 
     def read(self, size: int = -1) -> bytes:
         """Read up to `size` bytes, as a file does."""

@@ -9,12 +9,14 @@ import http.client
 import io
 import os
 import re
+import socket
 import stat
 import tempfile
+import threading
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, BinaryIO
@@ -78,6 +80,27 @@ def _explain(error: Exception, limits: UrlLimits) -> str:
     return str(reason) or type(reason).__name__
 
 
+def await_name(host: str, port: int, seconds: float) -> None:
+    """
+    Wait until the host's name is found, or turns out to be none, which the connection will tell.
+
+    The system's look-up knows no time limit, so it runs in a thread that is left behind if it does not come back.
+
+    Raises:
+        TimeoutError: The name was not found in time.
+    """
+    answered = threading.Event()
+
+    def look_up() -> None:
+        with suppress(OSError):
+            socket.getaddrinfo(host, port)
+        answered.set()
+
+    threading.Thread(target=look_up, daemon=True).start()
+    if not answered.wait(seconds):
+        raise TimeoutError
+
+
 def _opener(limits: UrlLimits) -> urllib.request.OpenerDirector:
     """Build an opener whose connections get `silent_seconds` as their time limit once they stand."""
 
@@ -86,6 +109,7 @@ def _opener(limits: UrlLimits) -> urllib.request.OpenerDirector:
         establish = connection.connect
 
         def connect_and_listen() -> None:
+            await_name(connection.host, connection.port, limits.connect_seconds)
             establish()
             connection.sock.settimeout(limits.silent_seconds)
 

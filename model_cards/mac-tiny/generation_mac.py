@@ -10,7 +10,7 @@ from transformers.utils import ModelOutput
 # Inputs that have a row for every window or clip and not for every sequence; only the first step reads them.
 AUDIO_INPUTS = ("input_features", "encoder_hidden_states", "audio_num_windows")
 
-OWN_CACHE = ("mamba", "mamba2")  # kinds of language models that make a cache of their own class
+OWN_CACHE = ("mac_discrete_mamba2", "mamba", "mamba2")  # kinds of language models that make a cache of their own class
 
 
 class MacGenerationMixin(GenerationMixin):

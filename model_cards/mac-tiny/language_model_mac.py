@@ -8,6 +8,7 @@ nothing, and that LoRA learns. Any other kind is refused by name. A fault of thi
 plausible captions, and a check at first use would find it with some weights, lengths and windows and not with others.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,6 +19,7 @@ from transformers.configuration_utils import PreTrainedConfig
 from transformers.modeling_utils import PreTrainedModel
 from transformers.utils import ModelOutput, torch_compilable_check
 
+from .modeling_discrete_mamba2_mac import DiscreteMamba2Model
 from .modeling_mamba2_mac import Mamba2MacModel
 from .modeling_mamba_mac import FalconMambaMacModel, MambaMacModel
 
@@ -55,6 +57,7 @@ TESTED = {
     "jamba": Kind(
         reads_on=False, no_lora={"dt_proj": "its weight is read past an adapter, which would learn nothing"}
     ),
+    "mac_discrete_mamba2": Kind(DiscreteMamba2Model),
     "phi": Kind(head_bias=True),
     "zamba2": Kind(
         no_lora={"shared_transformer": "several layers share its weights, but each would have an adapter of its own"}
@@ -88,21 +91,29 @@ def kind_of(config: PreTrainedConfig) -> Kind:
     )
 
 
-def build_language_model(config: PreTrainedConfig) -> PreTrainedModel:
+def build_language_model(config: PreTrainedConfig, audio_projections: Sequence[str] = ()) -> PreTrainedModel:
     """
     Build the language model without its head, with new weights.
 
     Mamba-1 and Mamba-2 run on the scans of this package, any other kind has its own layers from transformers.
 
+    Args:
+        config: Configuration of the language model.
+        audio_projections: Projections of a Mamba-2 of which audio tokens have their own.
+
     Raises:
         ValueError: It is not among the tested kinds.
     """
     model_class = kind_of(config).model_class
+    if audio_projections:
+        return Mamba2MacModel(config, audio_projections)  # `MacConfig` refuses them for any other kind
     return AutoModel.from_config(config) if model_class is None else model_class(config)
 
 
 def head_has_bias(config: PreTrainedConfig) -> bool:
     """Tell whether the head of this language model adds a bias."""
+    if config.model_type == "mac_discrete_mamba2":  # it has the head of the transformer that it came from
+        config = config.source_config()
     return kind_of(config).head_bias
 
 

@@ -42,6 +42,31 @@ def project(layer: nn.Module, input: torch.Tensor) -> torch.Tensor:
     return output.contiguous().view(*input.shape[:-1], -1)
 
 
+def project_by_modality(
+    text: nn.Module, audio: nn.Module | None, input: torch.Tensor, is_audio: torch.Tensor | None
+) -> torch.Tensor:
+    """
+    Project every token by the layer of its modality (Mixture-of-Mamba, arXiv 2501.16295), each token once.
+
+    Args:
+        text: Layer of the text, which serves all tokens where there is no other.
+        audio: Layer of the audio, of the same size; None if the modalities share one.
+        input: Tokens, (batch, length, in).
+        is_audio: Whether a token is audio, (batch, length); None where all are text, as in decoding.
+
+    Returns:
+        (batch, length, out), in the dtype of the layers' outputs, which autocast may have changed.
+    """
+    if audio is None or is_audio is None:
+        return project(text, input)
+    is_audio = is_audio.to(input.device)
+    spoken = project(text, input[~is_audio])  # (text tokens, out)
+    output = spoken.new_empty(*input.shape[:-1], spoken.shape[-1])
+    output[~is_audio] = spoken
+    output[is_audio] = project(audio, input[is_audio])
+    return output
+
+
 def is_plain(layer: nn.Module, input: torch.Tensor) -> TypeGuard[nn.Linear]:
     """Tell whether this is inference in float32 on a CPU by a layer that nobody has wrapped, hooked or quantised."""
     return (
@@ -62,4 +87,4 @@ def as_weight(input: torch.Tensor, layer: nn.Module) -> torch.Tensor:
     return input.to(dtype) if dtype in (torch.float32, torch.float16, torch.bfloat16, torch.float64) else input
 
 
-__all__ = ["as_weight", "project"]
+__all__ = ["as_weight", "project", "project_by_modality"]

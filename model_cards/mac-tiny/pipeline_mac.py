@@ -7,6 +7,8 @@ import torch
 from transformers import AutoModelForMultimodalLM, GenerationConfig, Pipeline
 
 from .audio_mac import is_list_of_clips
+from .audio_state_mac import AudioState
+from .listening_mac import CaptionStream
 
 
 TASK = "audio-captioning"
@@ -102,6 +104,18 @@ class AudioCaptioningPipeline(Pipeline):
             ]
         return outputs if batched else {key: value[0] for key, value in outputs.items()}
 
+    def listen(self, audio: Any, sampling_rate: Any = None) -> AudioState:
+        """Hear one clip and keep the state after it, to be asked, scored and saved; see `AudioState`."""
+        waveform = self.preprocess(audio, sampling_rate)["waveform"]
+        extractor, state = self.processor.feature_extractor, AudioState(self.model, self.processor)
+        features = extractor([waveform], sampling_rate=extractor.sampling_rate)["input_features"]
+        state.hear(features, len(waveform) / extractor.sampling_rate)
+        return state
+
+    def stream(self, **options: Any) -> CaptionStream:
+        """Make a `CaptionStream` of this model, with its options such as `cut` and `memory`."""
+        return CaptionStream(self.model, self.processor, **options)
+
     def caption_segments(
         self, waveform: Any, windows: torch.Tensor, caption: str, prompt: str | None, generate_kwargs: dict
     ) -> list[dict[str, Any]]:
@@ -116,20 +130,20 @@ class AudioCaptioningPipeline(Pipeline):
             generate_kwargs: Arguments of `generate`.
         """
         extractor = self.processor.feature_extractor
-        duration = len(waveform) / extractor.sampling_rate
-        starts = [index * extractor.window_seconds for index in range(len(windows))]
-        starts = starts[:1] + [start for start in starts[1:] if duration - start >= MIN_SEGMENT_SECONDS]
+        times = segment_times(len(waveform) / extractor.sampling_rate, len(windows), extractor.window_seconds)
         captions = [caption]
         if len(windows) > 1:
-            captions = self.generate(windows[: len(starts)], [1] * len(starts), prompt, generate_kwargs)
-        ends = [*starts[1:], duration]
+            captions = self.generate(windows[: len(times)], [1] * len(times), prompt, generate_kwargs)
         return [
-            {"start": round(start, 3), "end": round(end, 3), "caption": text}
-            for start, end, text in zip(starts, ends, captions, strict=True)
+            {"start": start, "end": end, "caption": text} for (start, end), text in zip(times, captions, strict=True)
         ]
 
     def generate(
-        self, input_features: torch.Tensor, num_windows: list[int], prompt: str | None, generate_kwargs: dict
+        self,
+        input_features: torch.Tensor,
+        num_windows: list[int],
+        prompt: str | list[str] | None,
+        generate_kwargs: dict,
     ) -> list[str]:
         """
         Generate one caption for each clip.
@@ -137,7 +151,7 @@ class AudioCaptioningPipeline(Pipeline):
         Args:
             input_features: Log-mel windows of all clips, (windows, frames, mel bins).
             num_windows: Number of windows of each clip.
-            prompt: Prompt of every clip; the processor's default if None.
+            prompt: Prompt of every clip, or one for each; the processor's default if None.
             generate_kwargs: Arguments of `generate`.
         """
         inputs = {
@@ -165,4 +179,19 @@ class AudioCaptioningPipeline(Pipeline):
         self.processor.save_pretrained(save_directory, **kwargs)
 
 
-__all__ = ["TASK", "AudioCaptioningPipeline"]
+def segment_times(seconds: float, num_windows: int, window_seconds: float) -> list[tuple[float, float]]:
+    """
+    Return the start and the end in seconds of each segment of a clip.
+
+    Args:
+        seconds: Length of the clip.
+        num_windows: Number of its windows; a very short last one belongs to the segment before it.
+        window_seconds: Length of a window.
+    """
+    starts = [index * window_seconds for index in range(num_windows)]
+    starts = starts[:1] + [start for start in starts[1:] if seconds - start >= MIN_SEGMENT_SECONDS]
+    ends = [*starts[1:], seconds]
+    return [(round(start, 3), round(end, 3)) for start, end in zip(starts, ends, strict=True)]
+
+
+__all__ = ["TASK", "AudioCaptioningPipeline", "segment_times"]

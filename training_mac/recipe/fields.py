@@ -76,8 +76,8 @@ class Recipe:
         metadata={
             "help": "'captions': the whole model; 'tags': its encoder alone, on the `source` column; 'teacher': on "
             "that column, too, a convolutional network for the encoder to imitate; 'embeddings': the encoder alone, "
-            "on `teacher_targets`; 'masked_patches': a SSAMBA alone, on nothing but recordings; 'distillation': captions, "
-            "with `distill_from` for a teacher."
+            "on `teacher_targets`; 'masked_patches': a SSAMBA alone, on nothing but recordings; "
+            "'distillation': captions, with `distill_from` for a teacher."
         },
     )
     teacher_width: int = field(

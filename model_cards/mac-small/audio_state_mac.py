@@ -1,0 +1,265 @@
+"""What a model heard, kept: one state that is asked many prompts, also on another day and without the audio."""
+
+import copy
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch.nn.functional import cross_entropy
+
+from .whole_files_mac import write_file_whole
+
+
+# Layers of transformers' caches whose tensors are known; any other is refused, since its copy might be incomplete.
+ATTENTION_LAYER, STATE_TENSORS = "DynamicLayer", ("conv_states", "recurrent_states")
+STATE_LAYERS = ("StateLayer", "LinearAttentionLayer", "LinearAttentionAndFullAttentionLayer")
+
+
+class AudioState:
+    """
+    The language model's cache after the audio of one recording, before any prompt.
+
+        state = captioner.listen("street.mp3")
+        state.ask("Describe the audio you hear.")
+        state.score(["a car passes", "a dog barks"])
+        state.save("street.safetensors")
+
+    Of Mamba-2 it has one size, whatever the length of the recording; of a transformer it is its keys and values.
+
+    Args:
+        model: MAC model.
+        processor: Processor of the model.
+
+    Attributes:
+        duration: Seconds that were heard.
+        windows: Number of windows that were heard.
+    """
+
+    def __init__(self, model: Any, processor: Any):
+        self.model, self.processor = model, processor
+        self.cache: Any = None
+        self.tokens = 0  # in the cache
+        self.windows = 0
+        self.duration = 0.0
+
+    @torch.inference_mode()
+    def hear(self, input_features: torch.Tensor, seconds: float) -> None:
+        """
+        Read more windows of the recording.
+
+        Args:
+            input_features: Normalised log-mel, (windows, frames, mel bins).
+            seconds: Length of what they hold.
+        """
+        heard = self.split(self.windows)[0] if self.windows else []
+        ids = self.split(self.windows + len(input_features))[0][len(heard) :]
+        device = self.model.device
+        outputs = self.model(
+            input_ids=torch.tensor([ids], device=device),
+            input_features=input_features.to(device),
+            cache=self.cache,
+            use_cache=True,
+            logits_to_keep=1,
+        )
+        self.cache = outputs.cache
+        for layer in self.cache.layers:
+            check_layer(layer)
+        self.tokens += len(ids)
+        self.windows += len(input_features)
+        self.duration += seconds
+
+    def split(self, windows: int, prompt: str | None = None) -> tuple[list[int], list[int]]:
+        """Return the token ids up to the end of the audio, and those of the prompt after it."""
+        ids = self.processor.encode([windows], prompt)["input_ids"][0].tolist()
+        end = len(ids) - ids[::-1].index(self.processor.audio_token_id)
+        return ids[:end], ids[end:]
+
+    def prompt_ids(self, prompt: str | None) -> torch.Tensor:
+        """Return the tokens after the audio, (1, length); what a template puts before the audio was read already."""
+        before, after = self.split(1, prompt)
+        if before != self.split(1)[0]:
+            raise ValueError("This prompt puts text before the audio, which was heard without it: listen again.")
+        return torch.tensor([after], device=self.model.device)
+
+    @torch.inference_mode()
+    def ask(self, prompt: str | None = None, **generate_kwargs: Any) -> str:
+        """
+        Answer a prompt as the model would from the audio; the state stays as it is.
+
+        Args:
+            prompt: What to ask; the processor's default if None.
+            generate_kwargs: Arguments of `generate`, such as `num_beams`.
+        """
+        ids = self.prompt_ids(prompt)
+        mask = torch.ones(1, self.tokens + ids.shape[1], dtype=torch.long, device=ids.device)
+        output = self.model.generate(input_ids=ids, attention_mask=mask, cache=self.fork(), **generate_kwargs)
+        sequences = output if isinstance(output, torch.Tensor) else output.sequences
+        if len(sequences) != 1:
+            raise ValueError("A state gives one answer a prompt; ask again for another.")
+        return self.processor.batch_decode(sequences[:, ids.shape[1] :])[0]
+
+    def score(self, texts: Sequence[str], prompt: str | None = None, batch_size: int = 32) -> torch.Tensor:
+        """
+        Compute how likely the model finds texts as answers.
+
+        Args:
+            texts: Texts to score, each with the token that ends it.
+            prompt: What they answer; the processor's default if None.
+            batch_size: Number of texts at a time.
+
+        Returns:
+            Mean cross-entropy of each text, (texts,) float32 in nats a token; low is likely.
+
+        Raises:
+            ValueError: There is no text, or one is blank or holds the placeholder of audio.
+        """
+        if isinstance(texts, str) or not len(texts):
+            raise ValueError(f"texts: expected a list with at least one text, got {texts!r}.")
+        ids = self.processor.tokenizer(list(texts), add_special_tokens=False)["input_ids"]
+        for row, (text, tokens) in enumerate(zip(texts, ids, strict=True)):
+            if not text.strip() or self.processor.audio_token_id in tokens:
+                raise ValueError(f"texts: row {row} is {text!r}; expected words, and no {self.processor.audio_token}.")
+        return self.score_tokens([[*row, self.processor.tokenizer.eos_token_id] for row in ids], prompt, batch_size)
+
+    @torch.inference_mode()
+    def score_tokens(
+        self, token_ids: list[list[int]], prompt: str | None = None, batch_size: int = 32
+    ) -> torch.Tensor:
+        """Do the work of `score` for texts that are tokens already, with their ends."""
+        cache, ids = self.fork(), self.prompt_ids(prompt)
+        first = self.model(input_ids=ids, cache=cache, use_cache=True, logits_to_keep=1).logits
+        order = sorted(range(len(token_ids)), key=lambda row: len(token_ids[row]))  # little padding
+        losses = torch.empty(len(token_ids))
+        for start in range(0, len(order), batch_size):
+            rows = order[start : start + batch_size]
+            batch = self.processor.tokenizer.pad(
+                {"input_ids": [token_ids[row] for row in rows]}, padding_side="right", return_tensors="pt"
+            ).to(ids.device)
+            losses[rows] = self.score_batch(first, cache, batch["input_ids"], batch["attention_mask"])
+        return losses
+
+    def score_batch(self, first: torch.Tensor, cache: Any, tokens: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """
+        Compute the mean loss of texts, (texts,) on the CPU.
+
+        Args:
+            first: Logits of the token after the prompt, (1, 1, vocabulary).
+            cache: Cache after the prompt, which is left as it is.
+            tokens, mask: Token ids and what of them counts, (texts, length), padded on the right.
+        """
+        fork = copy.deepcopy(cache)
+        fork.reorder_cache(torch.zeros(len(tokens), dtype=torch.long, device=tokens.device))
+        # No mask for the model: it is causal, so nothing that counts comes after padding.
+        logits = self.model(input_ids=tokens[:, :-1], cache=fork, use_cache=True).logits
+        logits = torch.cat([first.expand(len(tokens), -1, -1), logits], dim=1).float()
+        losses = cross_entropy(logits.flatten(0, 1), tokens.flatten(), reduction="none").view_as(tokens)
+        return ((losses * mask).sum(dim=1) / mask.sum(dim=1)).cpu()
+
+    def fork(self) -> Any:
+        """Copy the cache, so that a question changes nothing."""
+        if self.cache is None:
+            raise ValueError("This state has heard nothing yet.")
+        return copy.deepcopy(self.cache)
+
+    def save(self, file: str | Path, dtype: torch.dtype | None = None) -> None:
+        """
+        Save the state as safetensors, with the hash of the weights that it belongs to.
+
+        Args:
+            file: Name of the file, which is written whole or not at all.
+            dtype: Number type in the file, such as `torch.float16` for half the size; by default nothing is rounded.
+        """
+        tensors = {
+            name: (tensor.to(dtype) if dtype else tensor).contiguous().cpu()
+            for name, tensor in state_tensors(self.fork()).items()
+        }
+        about = {
+            "model": str(getattr(self.model.config, "_name_or_path", "")),
+            "weights": hash_weights(self.model),
+            "duration": self.duration,
+            "windows": self.windows,
+            "tokens": self.tokens,
+        }
+        with write_file_whole(Path(file)) as temporary:
+            save_file(tensors, temporary, metadata={"mac_audio_state": json.dumps(about)})
+
+    @classmethod
+    @torch.inference_mode()
+    def load(cls, file: str | Path, model: Any, processor: Any = None) -> "AudioState":
+        """
+        Load a state that `save` wrote.
+
+        Args:
+            file: Name of the file.
+            model: Model that heard it, or its pipeline.
+            processor: Processor of the model; a pipeline has it.
+
+        Raises:
+            ValueError: The file is no such state or damaged, or another model heard it.
+        """
+        processor, model = processor or model.processor, getattr(model, "model", model) if processor is None else model
+        try:
+            with safe_open(file, "pt") as content:
+                about = json.loads((content.metadata() or {})["mac_audio_state"])
+                tensors = {name: content.get_tensor(name) for name in content.keys()}  # noqa: SIM118  no mapping
+        except (SafetensorError, OSError, KeyError, ValueError) as error:
+            raise ValueError(f"{file}: is no whole state of `AudioState.save` ({error}).") from error
+        if about["weights"] != hash_weights(model):
+            raise ValueError(f"{file}: was heard by another model, {about['model'] or 'without a name'}.")
+        state = cls(model, processor)
+        state.duration, state.windows, state.tokens = about["duration"], about["windows"], about["tokens"]
+        # A cache of the right classes, whose contents are then replaced.
+        state.cache = model(input_ids=state.prompt_ids(None), use_cache=True, logits_to_keep=1).cache
+        fill(state.cache, tensors)
+        return state
+
+
+def check_layer(layer: Any) -> None:
+    """Refuse a layer of a cache that is not known to be copied whole; the message names it."""
+    name = type(layer).__name__
+    if name != ATTENTION_LAYER and name not in STATE_LAYERS:
+        raise ValueError(f"States of a language model whose cache has layers of the class {name} cannot be kept.")
+
+
+def state_tensors(cache: Any) -> dict[str, torch.Tensor]:
+    """Return every tensor of a cache by the name of its layer and kind."""
+    tensors: dict[str, torch.Tensor] = {}
+    for number, layer in enumerate(cache.layers):
+        check_layer(layer)
+        for kind in STATE_TENSORS:
+            for index, tensor in getattr(layer, kind, {}).items():
+                if tensor is not None:
+                    tensors[f"{number}.{kind}.{index}"] = tensor
+        for kind in ("keys", "values"):
+            if getattr(layer, kind, None) is not None:
+                tensors[f"{number}.{kind}"] = getattr(layer, kind)
+    return tensors
+
+
+def fill(cache: Any, tensors: dict[str, torch.Tensor]) -> None:
+    """Put saved tensors in the place of those of a cache, in its number types, devices and memory layouts."""
+    for name, old in state_tensors(cache).items():
+        number, kind, *index = name.split(".")
+        layer, new = cache.layers[int(number)], tensors[name].to(old)
+        if index:
+            new = torch.empty_strided(new.shape, old.stride(), dtype=old.dtype, device=old.device).copy_(new)
+            getattr(layer, kind)[int(index[0])] = new
+        else:
+            setattr(layer, kind, new)
+
+
+def hash_weights(model: Any) -> str:
+    """Hash all weights with their names and number types: two models of one hash hear the same."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().contiguous().cpu().flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+__all__ = ["AudioState", "hash_weights"]
