@@ -63,7 +63,7 @@ def look_at_tokens(captioner: Any, file: str) -> tuple[dict[str, float], dict[st
 def token_places(
     model: Any, window: torch.Tensor, rows: int, columns: int, steps: int
 ) -> Iterator[tuple[str, np.ndarray, tuple[np.ndarray | None, np.ndarray | None]]]:
-    """Yield, for encoder and connector, the name, tokens with sound (n, d), and their time steps and bands (n,) if any."""
+    """Yield, for encoder and connector, the name, tokens with sound (n, d), and their time steps and bands (n,)."""
     output = model.audio_tower(window.to(model.device))
     patches = output.last_hidden_state[:, 1:]
     kept = getattr(output, "kept_patches", None)  # (1, n) places that pruning has left
