@@ -5,6 +5,7 @@ The picture of the example sounds in README.md: the log-mel that the model reads
 """
 
 import sys
+import textwrap
 from pathlib import Path
 
 import matplotlib
@@ -22,7 +23,7 @@ from demo_mac.pictures import hertz_places
 
 
 def main(folder: Path, picture: Path) -> None:
-    captioner = pipeline("audio-captioning")  # mac-tiny
+    captioner = pipeline("audio-captioning")  # the checkpoint that ships
     extractor = captioner.feature_extractor
     sounds = find_examples(folder)
     figure, panels = plt.subplots(len(sounds) // 2, 2, figsize=(11, 1.75 * (len(sounds) // 2)), sharey=True)
@@ -34,7 +35,8 @@ def main(folder: Path, picture: Path) -> None:
         places = {label: share * log_mel.shape[1] for share, label in hertz_places(extractor).items()}
         panel.set_yticks(list(places.values()), list(places), fontsize=8)
         panel.tick_params(axis="x", labelsize=8)
-        panel.set_title(f"{Path(sound).name}: “{captioner(sound)[0]['caption']}”", fontsize=10, loc="left")
+        title = f"{Path(sound).name}: “{captioner(sound)[0]['caption']}”"
+        panel.set_title(textwrap.fill(title, 62), fontsize=10, loc="left")
     figure.supxlabel("seconds", fontsize=9)
     figure.supylabel("Hz, on the mel scale", fontsize=9)
     figure.tight_layout()
