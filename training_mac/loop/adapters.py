@@ -40,7 +40,8 @@ def attach_adapter(
     if not adapted:
         return model
     recipe = recipes[0]
-    targets = {"encoder": recipe.encoder_lora_targets, "language_model": recipe.lora_targets}
+    own = of_audio(recipe, model.config) if recipe.lora_by_modality else []
+    targets = {"encoder": recipe.encoder_lora_targets, "language_model": [*recipe.lora_targets, *own]}
     patterns = [rf"model\.{MODULES[part]}\..*\.({'|'.join(map(re.escape, targets[part]))})" for part in adapted]
     if "language_model" in adapted:
         check_targets(model, recipe.lora_targets)
@@ -52,6 +53,23 @@ def attach_adapter(
         modules_to_save=None if learns_whole(recipes) else [MODULES[part] for part in MODULES if "full" in ways[part]],
     )
     return get_peft_model(model, config)
+
+
+def of_audio(recipe: Recipe, config: MacConfig) -> list[str]:
+    """
+    List the layers of audio tokens that LoRA by modality adapts beside those of text.
+
+    Raises:
+        ValueError: Audio has no projections of its own that LoRA could adapt.
+    """
+    own = [f"{name}_audio" for name in recipe.lora_targets if name in (config.modality_projections or [])]
+    if not own:
+        raise ValueError(
+            f"`lora_by_modality`: audio must have some of `lora_targets` ({', '.join(recipe.lora_targets)}) of "
+            "its own: name them in `model.modality_projections`, which start as "
+            "copies."
+        )
+    return own
 
 
 def check_targets(model: MacForConditionalGeneration, targets: Sequence[str]) -> None:
@@ -73,6 +91,8 @@ def ways_to_train(recipes: Sequence[Recipe]) -> dict[str, set[str]]:
 def check_lora(recipes: Sequence[Recipe]) -> None:
     """Refuse stages whose LoRA layers cannot be the same."""
     ways = ways_to_train(recipes)
+    if any(recipe.lora_by_modality for recipe in recipes) and "lora" not in ways["language_model"]:
+        raise ValueError("`lora_by_modality` is for a recipe whose `language_model` is 'lora'.")
     if not any("lora" in found for found in ways.values()):
         return
     for part in ways:
@@ -81,6 +101,12 @@ def check_lora(recipes: Sequence[Recipe]) -> None:
     for name in marked("lora"):
         if any(getattr(recipe, name) != getattr(recipes[0], name) for recipe in recipes):
             raise ValueError(f"`{name}` differs between the stages: the LoRA layers are made once, for all of them.")
+    added = recipes[0].base_model is not None and recipes[0].model.get("modality_projections")
+    if added and not ends_whole(recipes):
+        raise ValueError(
+            "`model.modality_projections` adds layers that `base_model` does not have, so that an adapter could not "
+            "be loaded onto it: set `merge_adapter: true`."
+        )
     check_lora_sizes(recipes[0])
     if any(recipe.objective not in ("captions", "distillation") for recipe in recipes):
         raise ValueError(

@@ -181,6 +181,16 @@ class Recipe:
             "help": Help("Layers of the language model that LoRA adapts; Mamba-2's projections by default.", "lora")
         },
     )
+    lora_by_modality: bool = field(
+        default=False,
+        metadata={
+            "help": Help(
+                "One LoRA for audio tokens and one for text, in those of `lora_targets` of which audio has its own: "
+                "see `modality_projections` of `model`.",
+                "lora",
+            )
+        },
+    )
     encoder_lora_targets: list[str] = field(
         default_factory=lambda: ["qkv", "proj"],
         metadata={"help": Help("Layers of the encoder that LoRA adapts.", "lora")},

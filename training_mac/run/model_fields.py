@@ -18,7 +18,7 @@ PARTS = {"audio_config": "mac_eat", "text_config": "mamba2"}  # parts with their
 DROPS = re.compile(r"(^|_)(drop|dropout|pdrop|layerdrop)(_|$)")  # matches shares that training drops out
 OF_CONNECTOR = (
     "connector_type", "connector_hidden_size", "connector_width", "connector_layers", "connector_scan", "stack_size",
-    "initializer_range",
+    "initializer_range", "modality_projections",
 )  # fmt: skip
 OF_TOKENIZER = re.compile(r"(text_config\.)?(vocab_size|(audio|eos|bos|pad)_token_id)$")
 
@@ -105,6 +105,10 @@ def change_config(config: MacConfig, model: Mapping[str, Any], origin: str) -> M
         if json.dumps(before, default=str) == json.dumps(value, default=str):
             continue
         path = f"{part}.{name}".lstrip(".")
+        if path == "modality_projections" and not before:  # these start as copies, which change nothing
+            config.modality_projections = value
+            config.validate_architecture()
+            continue
         if not DROPS.search(name):
             raise ValueError(
                 f"`model.{path}` is {before!r} in {origin}, whose weights were learnt with that: it cannot become "

@@ -117,6 +117,35 @@ def test_learning_rates_by_part_and_depth() -> None:
     assert [group["lr"] for group in others] == [2.0]  # parts without a rate of their own
 
 
+def test_audio_and_text_learn_by_loras_of_their_own(base) -> None:
+    both = ["in_proj", "out_proj"]
+    recipe = Recipe(base_model=str(base), language_model="lora", lora_rank=2, lora_by_modality=True,
+                    merge_adapter=True, encoder="frozen", connector="frozen",
+                    model={"modality_projections": both})  # fmt: skip
+    model, _ = load_base(str(base), recipe.model)
+    dense, _ = load_base(str(base))
+    batch = batch_for(model)
+    with torch.no_grad():
+        assert torch.equal(model.eval()(**batch).logits, dense.eval()(**batch).logits)
+    adapted = attach_adapter(model, [recipe])
+    set_trainable(adapted, recipe)
+    learning = {name.split(".lora_")[0].split(".")[-1] for name, p in adapted.named_parameters() if p.requires_grad}
+    assert learning == {*both, "in_proj_audio", "out_proj_audio"}
+    optimizer = torch.optim.SGD([p for p in adapted.parameters() if p.requires_grad], 1.0)
+    adapted.train()(**batch).loss.backward()
+    optimizer.step()
+    with torch.no_grad():
+        before = adapted.eval()(**batch).logits
+        torch.testing.assert_close(adapted.merge_and_unload()(**batch).logits, before, rtol=1e-4, atol=1e-4)
+    mixer = model.model.language_model.layers[0].mixer
+    assert not torch.equal(mixer.in_proj.weight, mixer.in_proj_audio.weight)
+    with pytest.raises(ValueError, match="modality_projections"):
+        attach_adapter(load_base(str(base))[0], [recipe])
+    recipe.merge_adapter = False
+    with pytest.raises(ValueError, match="merge_adapter"):
+        attach_adapter(model, [recipe])
+
+
 def test_weight_decay_never_reaches_a_state_space(base) -> None:
     model, _ = load_base(str(base))
     names = {name for name, _ in model.named_parameters()}
