@@ -14,7 +14,9 @@ from pathlib import Path
 
 import pytest
 import soundfile
+import torch
 
+from modeling_mac import MacForConditionalGeneration
 from processing_mac import AudioCaptioningPipeline
 
 
@@ -148,3 +150,34 @@ def test_a_process_without_the_packages_captions_and_saves_again(released, model
     with_segments = captioner(audio, num_beams=2, return_segments=True)
     plain = captioner(audio)[0]["caption"]
     assert json.loads(done.stdout.splitlines()[-1]) == [with_segments, plain, with_segments, with_segments]
+
+
+LOADER = STRANGER[: STRANGER.index("folder, audio, again")] + (
+    "import torch\n"
+    "model = AutoModelForMultimodalLM.from_pretrained(sys.argv[1], trust_remote_code=True)\n"
+    "torch.manual_seed(0)\n"
+    "ids = torch.full((1, model.config.audio_tokens_per_window + 3), model.config.audio_token_id)\n"
+    "ids[:, -3:] = 7\n"
+    "logits = model(input_ids=ids, input_features=torch.randn(1, 1024, 128)).logits\n"
+    "print(json.dumps([logits.abs().sum().item(), type(model.model.connector).__module__]))\n"
+)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [{"connector_type": "scan", "modality_projections": ["in_proj", "out_proj"]}, {"connector_type": "gated_cnn"}],
+)
+def test_a_process_without_the_packages_runs_connectors_that_mix(fields, make_config, tmp_path):
+    torch.manual_seed(0)
+    model = MacForConditionalGeneration(make_config(**fields)).eval()
+    model.save_pretrained(tmp_path / "saved")
+    env = {**os.environ, "HF_HOME": str(tmp_path / "cache"), "HF_MODULES_CACHE": str(tmp_path / "cache" / "modules")}
+    command = [sys.executable, "-I", "-c", LOADER, str(tmp_path / "saved")]
+    done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-3000:]
+    total, module = json.loads(done.stdout.splitlines()[-1])
+    torch.manual_seed(0)
+    ids = torch.full((1, model.config.audio_tokens_per_window + 3), model.config.audio_token_id)
+    ids[:, -3:] = 7
+    logits = model(input_ids=ids, input_features=torch.randn(1, 1024, 128)).logits
+    assert total == pytest.approx(logits.abs().sum().item(), rel=1e-5) and module.startswith("transformers_modules")
