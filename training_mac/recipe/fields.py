@@ -71,14 +71,17 @@ class Recipe:
     )
 
     # What a stage teaches
-    objective: Literal["captions", "tags", "teacher", "embeddings", "masked_patches", "distillation"] = field(
-        default="captions",
-        metadata={
-            "help": "'captions': the whole model; 'tags': its encoder alone, on the `source` column; 'teacher': on "
-            "that column, too, a convolutional network for the encoder to imitate; 'embeddings': the encoder alone, "
-            "on `teacher_targets`; 'masked_patches': a SSAMBA alone, on nothing but recordings; "
-            "'distillation': captions, with `distill_from` for a teacher."
-        },
+    objective: Literal["captions", "tags", "teacher", "embeddings", "masked_patches", "distillation", "mohawk"] = (
+        field(
+            default="captions",
+            metadata={
+                "help": "'captions': the whole model; 'tags': its encoder alone, on the `source` column; 'teacher': on "
+                "that column, too, a convolutional network for the encoder to imitate; 'embeddings': the encoder alone, "
+                "on `teacher_targets`; 'masked_patches': a SSAMBA alone, on nothing but recordings; "
+                "'distillation': captions, with `distill_from` for a teacher; "
+                "'mohawk': on a transformer's MAC, what `mohawk_stage` says."
+            },
+        )
     )
     teacher_width: int = field(
         default=32, metadata={"help": "Channels of the teacher's first block; its last has four times as many."}
@@ -107,6 +110,13 @@ class Recipe:
     distill_hidden_weight: float = field(
         default=0.0,
         metadata={"help": "Weight of imitating how alike the teacher's last layer finds the labelled tokens; 0: no."},
+    )
+    mohawk_stage: Literal["matrices", "hidden", "logits"] = field(
+        default="matrices",
+        metadata={
+            "help": "What `objective: mohawk` compares with the transformer of `distill_from`: attention matrices, "
+            "the blocks' outputs, or the logits."
+        },
     )
     average_checkpoints: int = field(
         default=0,

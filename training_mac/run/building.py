@@ -19,6 +19,7 @@ from modeling_mac.modeling_mamba2_mac import Mamba2MacMixer
 from processing_mac import MacFeatureExtractor, MacProcessor
 from processing_mac.processing_mac import AUDIO_TOKEN
 from training_mac.loop.checkpoints import write_whole
+from training_mac.objectives.mohawk import make_student
 from training_mac.recipe.fields import Recipe
 from training_mac.run.model_fields import PARTS, change_config, read_config
 
@@ -71,6 +72,8 @@ def make_base(recipe: Recipe, prompt: str, texts: Iterable[str], folder: Path) -
         folder: Folder to write to.
     """
     make = new_model if recipe.base_audio_tower is None else join_towers
+    if recipe.objective == "mohawk":
+        make = new_student
     model, tokenizer = make(recipe, [*texts, prompt])
     config = model.config
     processor = MacProcessor(
@@ -110,6 +113,14 @@ def join_towers(recipe: Recipe, texts: Iterable[str]) -> tuple[MacForConditional
         raise ValueError(f"`model`: {error}") from error
     change_config(model.config, parts, "the pretrained towers")
     return model, tokenizer
+
+
+def new_student(recipe: Recipe, texts: Iterable[str]) -> tuple[MacForConditionalGeneration, PreTrainedTokenizerFast]:
+    """Make of the teacher's transformer a discrete Mamba-2, with everything but the attention copied."""
+    assert recipe.distill_from is not None
+    teacher, processor = load_base(recipe.distill_from)
+    fields = {name: value for name, value in recipe.model.get("text_config", {}).items() if name != "model_type"}
+    return make_student(teacher, fields), processor.tokenizer
 
 
 def new_model(recipe: Recipe, texts: Iterable[str]) -> tuple[MacForConditionalGeneration, PreTrainedTokenizerFast]:

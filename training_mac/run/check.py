@@ -30,7 +30,11 @@ from training_mac.run.towers import check_tower
 
 # Sentence similarity needs an encoder of its own, so it is left out.
 EVAL_METRICS = (*(name for name in METRICS if name != "sentence_similarity"), *ERROR_RATES)
-WHOLE_MODEL = ("captions", "distillation")  # objectives that train a model that captions, not its encoder alone
+WHOLE_MODEL = (
+    "captions",
+    "distillation",
+    "mohawk",
+)  # objectives that train a model that captions, not its encoder alone
 STREAMED = "Shards are streamed, and a stream has no list of its recordings: name a manifest or a dataset instead."
 
 
@@ -156,9 +160,11 @@ def check_averaging(recipe: Recipe, training: MacTrainingArguments) -> None:
 
 def check_distillation(recipe: Recipe, training: MacTrainingArguments) -> None:
     """Refuse a teacher that nothing would read, a missing one, and numbers that make no loss."""
-    taught = recipe.objective == "distillation"
+    taught = recipe.objective in ("distillation", "mohawk")
     if (recipe.distill_from is not None) != taught:
-        raise ValueError("`distill_from` names the teacher of `objective: distillation`: give both or neither.")
+        raise ValueError(
+            "`distill_from` names the teacher of `objective: distillation` or `mohawk`: give both or neither."
+        )
     if not taught:
         return
     assert recipe.distill_from is not None

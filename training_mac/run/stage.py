@@ -13,6 +13,7 @@ from training_mac.objectives.distillation import make_distillation_trainer
 from training_mac.objectives.embeddings import make_embedding_trainer
 from training_mac.objectives.masked_patches import make_masked_patch_trainer
 from training_mac.objectives.materials import Materials
+from training_mac.objectives.mohawk import make_mohawk_trainer
 from training_mac.objectives.tags import make_tag_trainer
 from training_mac.objectives.teacher import make_teacher_trainer
 from training_mac.recipe.file import Stage
@@ -26,6 +27,7 @@ OBJECTIVES = {
     "masked_patches": make_masked_patch_trainer,
     "captions": make_caption_trainer,
     "distillation": make_distillation_trainer,
+    "mohawk": make_mohawk_trainer,
 }
 
 

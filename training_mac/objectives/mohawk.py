@@ -1,0 +1,189 @@
+"""
+MOHAWK (Bick et al., arXiv 2408.10189): a MAC on a transformer becomes one on discrete Mamba-2, in three stages.
+
+`mohawk_stage` says what a stage compares, the teacher frozen and read in eval mode:
+* `matrices`: the mixer's matrix and the attention's, by the Frobenius norm of the difference. Only the rows B, C and
+  A_log of in_proj, their convolution and D get a gradient.
+* `hidden`: what each block makes of the teacher's input of that block, by the L2 norm a token. The mixers learn.
+* `logits`: what the whole model says at labelled tokens, by the teacher's logits. What the recipe names learns.
+
+In the first two each block is on its own, fed the TEACHER's input; the losses of the blocks are summed for one
+backward pass. What the transformer brings (embedding, norms, MLPs, head) was copied before the first stage.
+"""
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from modeling_mac import MacForConditionalGeneration
+from modeling_mac.modeling_discrete_mamba2_mac import DiscreteMamba2Mixer, DiscreteMamba2Model
+from training_mac.loop.trainer import CaptionTrainer
+from training_mac.objectives.captions import caption_trainer_parts
+from training_mac.objectives.distillation import DistillationTrainer, load_teacher
+from training_mac.objectives.materials import Materials
+from training_mac.recipe.file import Stage
+
+
+class BlockTrainer(CaptionTrainer):
+    """
+    A trainer of the mixers of a student, block by block.
+
+    Args:
+        teacher: MAC on the transformer that the student came from.
+        compares: What is compared, 'matrices' or 'hidden'.
+    """
+
+    def __init__(self, *args: Any, teacher: MacForConditionalGeneration, compares: str, **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        self.teacher = teacher.requires_grad_(False).to(self.args.device).eval()
+        self.teacher.set_attn_implementation("eager")  # the others compute no attention matrices
+        self.compares = compares
+
+    def compute_loss(
+        self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        """Compute the sum of the blocks' losses of a batch, where the model trains; else that of its captions."""
+        if not model.training:
+            return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+        student = self.accelerator.unwrap_model(model).model.language_model
+        given = {name: value for name, value in inputs.items() if name != "labels"}
+        loss = block_losses(student, self.teacher, given, self.compares).sum()
+        if num_items_in_batch is not None:  # the Trainer then takes losses for parts of the step's mean, and adds them
+            loss = loss / self.args.gradient_accumulation_steps
+        return (loss, {}) if return_outputs else loss
+
+
+def block_losses(
+    student: DiscreteMamba2Model, teacher: MacForConditionalGeneration, inputs: dict[str, Any], compares: str
+) -> torch.Tensor:
+    """
+    Compute the loss of each block with a mixer, (blocks,), fed the teacher's input of that block.
+
+    A block's loss is computed when the teacher has just left the block, so that the matrices of one block at a time
+    are held beside what the gradient needs. (transformers' last `hidden_states` is after the final norm, so the blocks
+    are asked and not the output.)
+
+    Args:
+        student: Language model of the student.
+        teacher: Teacher with eager attention.
+        inputs: Inputs of the teacher's forward, without labels.
+        compares: What is compared, 'matrices' or 'hidden'.
+    """
+    losses: list[torch.Tensor] = []
+    mask = inputs.get("attention_mask")
+    blocks = teacher.model.language_model.layers
+    attention: dict[str, torch.Tensor] = {}
+
+    def note(module: nn.Module, arguments: tuple, output: tuple) -> None:
+        attention["matrix"] = output[1]
+
+    def compare(index: int, hidden: torch.Tensor, output: torch.Tensor) -> None:
+        layer: Any = student.layers[index]
+        with torch.enable_grad():
+            if compares == "matrices":
+                mixer = getattr(layer, student.attention_name)
+                matrix = mixer.matrix(layer.input_layernorm(hidden), mask)
+                losses.append(matrix_distance(matrix, attention.pop("matrix"), mask))
+            else:
+                losses.append(hidden_distance(layer(hidden, padding_mask=mask), output, mask))
+
+    handles = []
+    for index, block in enumerate(blocks):
+        if isinstance(getattr(student.layers[index], student.attention_name), DiscreteMamba2Mixer):
+            handles.append(getattr(block, student.attention_name).register_forward_hook(note))
+            handles.append(
+                block.register_forward_hook(lambda _, args, output, index=index: compare(index, args[0], output))
+            )
+    try:
+        with torch.no_grad():
+            teacher(**inputs, use_cache=False, logits_to_keep=1)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return torch.stack(losses)
+
+
+def matrix_distance(ours: torch.Tensor, theirs: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
+    """
+    Compute the Frobenius norm of the difference of two (batch, heads, query, key), a mean over batch and heads.
+
+    Args:
+        mask: Mask of the tokens, (batch, length), 0 at padding, whose queries and keys are left out.
+    """
+    difference = ours.float() - theirs.float()
+    if mask is not None:
+        real = mask.to(difference)
+        difference = difference * real[:, None, :, None] * real[:, None, None, :]
+    return torch.linalg.matrix_norm(difference).mean()
+
+
+def hidden_distance(ours: torch.Tensor, theirs: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
+    """Compute the L2 norm of the difference of two (batch, length, width), a mean over tokens that are no padding."""
+    distance = torch.linalg.vector_norm(ours.float() - theirs.float(), dim=-1)
+    return distance.mean() if mask is None else distance[mask.bool()].mean()
+
+
+def soft_cross_entropy(logits: torch.Tensor, targets: torch.Tensor, temperature: float = 1.0) -> torch.Tensor:
+    """
+    Compute MOHAWK's third loss, in nats a token; less the teacher's entropy it is what the third stage minimises.
+
+    Args:
+        logits: Logits of the student, (tokens, vocabulary), which alone the temperature divides.
+        targets: Logits of the teacher, (tokens, vocabulary).
+        temperature: Temperature of the student.
+    """
+    return nn.functional.cross_entropy(logits.float() / temperature, targets.float().softmax(-1))
+
+
+def make_mohawk_trainer(stage: Stage, materials: Materials) -> CaptionTrainer:
+    """
+    Make the trainer of one of MOHAWK's stages.
+
+    Raises:
+        ValueError: The student's language model is no discrete Mamba-2, or the teacher's not the transformer below it.
+    """
+    recipe, model = stage.recipe, materials.model
+    teacher = load_teacher(recipe, materials)
+    student = model.model.language_model
+    if not isinstance(student, DiscreteMamba2Model):
+        raise ValueError(
+            "`objective: mohawk` trains a 'mac_discrete_mamba2' language model, which a run without `base_model` "
+            f"makes of `distill_from`; this one is {student.config.model_type!r}."
+        )
+    kind, layers = student.config.source["model_type"], student.config.num_hidden_layers
+    theirs = teacher.config.text_config
+    if (theirs.model_type, theirs.num_hidden_layers, theirs.hidden_size) != (kind, layers, student.config.hidden_size):
+        raise ValueError(f"`distill_from`: {recipe.distill_from} is not the {kind!r} that the student came from.")
+    parts = caption_trainer_parts(stage, materials)
+    if recipe.mohawk_stage == "logits":
+        return DistillationTrainer(**parts, teacher=teacher)
+    model.requires_grad_(False)
+    for mixer in (one for one in student.modules() if isinstance(one, DiscreteMamba2Mixer)):
+        mixer.requires_grad_(True)
+    return BlockTrainer(**parts, teacher=teacher, compares=recipe.mohawk_stage)
+
+
+def make_student(teacher: MacForConditionalGeneration, fields: dict[str, Any]) -> MacForConditionalGeneration:
+    """
+    Make the student: the teacher with new mixers for its attention, and everything else copied.
+
+    Args:
+        teacher: MAC on phi, gpt_neox or llama.
+        fields: Fields of `DiscreteMamba2Config` beside `source`.
+
+    Raises:
+        ValueError: The language model is of another kind, or a field is wrong.
+    """
+    text = teacher.config.text_config.to_dict()
+    config = teacher.config.to_dict() | {
+        "text_config": {**fields, "model_type": "mac_discrete_mamba2", "source": text}
+    }
+    student = MacForConditionalGeneration(type(teacher.config)(**config))
+    prefix = "model.language_model."
+    copied = {name.replace(prefix, f"{prefix}backbone."): value for name, value in teacher.state_dict().items()}
+    found = student.load_state_dict(copied, strict=False)
+    attention = f".{student.model.language_model.attention_name}."
+    assert all(attention in name for name in (*found.missing_keys, *found.unexpected_keys))
+    student.generation_config = teacher.generation_config
+    return student
