@@ -10,6 +10,9 @@ from processing_mac import SHIPPED_MODELS
 from training_mac.recipe.data_fields import DataRecipe, Help
 
 
+Objective = Literal["captions", "tags", "teacher", "embeddings", "masked_patches", "distillation", "mohawk"]
+
+
 @dataclass
 class Recipe:
     """
@@ -71,17 +74,15 @@ class Recipe:
     )
 
     # What a stage teaches
-    objective: Literal["captions", "tags", "teacher", "embeddings", "masked_patches", "distillation", "mohawk"] = (
-        field(
-            default="captions",
-            metadata={
-                "help": "'captions': the whole model; 'tags': its encoder alone, on the `source` column; 'teacher': on "
-                "that column, too, a convolutional network for the encoder to imitate; 'embeddings': the encoder alone, "
-                "on `teacher_targets`; 'masked_patches': a SSAMBA alone, on nothing but recordings; "
-                "'distillation': captions, with `distill_from` for a teacher; "
-                "'mohawk': on a transformer's MAC, what `mohawk_stage` says."
-            },
-        )
+    objective: Objective = field(
+        default="captions",
+        metadata={
+            "help": "'captions': the whole model; 'tags': its encoder alone, on the `source` column; 'teacher': on "
+            "that column, too, a convolutional network for the encoder to imitate; 'embeddings': the encoder alone, "
+            "on `teacher_targets`; 'masked_patches': a SSAMBA alone, on nothing but recordings; "
+            "'distillation': captions, with `distill_from` for a teacher; "
+            "'mohawk': on a transformer's MAC, what `mohawk_stage` says."
+        },
     )
     teacher_width: int = field(
         default=32, metadata={"help": "Channels of the teacher's first block; its last has four times as many."}
