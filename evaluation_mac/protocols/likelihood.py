@@ -5,16 +5,15 @@ The clip and the prompt are read once. The language model's state after them (of
 copied for every caption, so that a caption costs its own tokens and no more.
 """
 
-import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch.nn.functional import cross_entropy
 from transformers import PreTrainedModel
 
 from evaluation_mac.metrics.caption_input import refuse_rows
 from processing_mac import MacProcessor
+from processing_mac.audio_state_mac import AudioState
 
 
 @torch.inference_mode()
@@ -46,17 +45,12 @@ def score_by_likelihood(
     """
     extractor = processor.feature_extractor
     token_ids = tokenize_captions(processor, captions)
-    batches = list(batch_by_length(token_ids, batch_size))
     losses = []
     for waveform in extractor.load(audio):
-        inputs = processor(waveform, prompt, sampling_rate=extractor.sampling_rate).to(model.device)
-        outputs = model(**inputs, use_cache=True, logits_to_keep=1)
-        losses.append(torch.empty(len(token_ids)))
-        for captions_at in batches:
-            batch = processor.tokenizer.pad(
-                {"input_ids": [token_ids[index] for index in captions_at]}, padding_side="right", return_tensors="pt"
-            )
-            losses[-1][captions_at] = score_batch(model, outputs.logits, outputs.cache, batch.to(model.device))
+        state = AudioState(model, processor)
+        features = extractor(waveform, sampling_rate=extractor.sampling_rate)["input_features"]
+        state.hear(features, len(waveform) / extractor.sampling_rate)
+        losses.append(state.score_tokens(token_ids, prompt, batch_size))
     return torch.stack(losses)
 
 
@@ -71,28 +65,3 @@ def tokenize_captions(processor: MacProcessor, captions: Sequence[str]) -> list[
         [processor.audio_token_id in row for row in token_ids],
     )
     return [[*row, processor.tokenizer.eos_token_id] for row in token_ids]
-
-
-def batch_by_length(token_ids: list[list[int]], batch_size: int) -> Iterator[list[int]]:
-    """Indices of captions, those of similar length together: little padding."""
-    order = sorted(range(len(token_ids)), key=lambda index: len(token_ids[index]))
-    yield from (order[start : start + batch_size] for start in range(0, len(order), batch_size))
-
-
-def score_batch(model: PreTrainedModel, first_logits: torch.Tensor, cache: Any, batch: Any) -> torch.Tensor:
-    """
-    Compute the mean loss of each caption, (captions,) in nats per token, on the CPU.
-
-    Args:
-        first_logits: Logits of the token after the prompt, (1, 1, vocabulary).
-        cache: State after the prompt, which is left as it is.
-        batch: Captions' `input_ids` and `attention_mask`, (captions, length), padded on the right.
-    """
-    tokens, mask = batch["input_ids"], batch["attention_mask"]  # PAD may equal EOS: only the mask tells them apart
-    fork = copy.deepcopy(cache)
-    fork.reorder_cache(torch.zeros(len(tokens), dtype=torch.long))
-    # No mask for the model: it is causal, so nothing that counts comes after padding.
-    logits = model(input_ids=tokens[:, :-1], cache=fork, use_cache=True).logits
-    logits = torch.cat([first_logits.expand(len(tokens), -1, -1), logits], dim=1).float()
-    losses = cross_entropy(logits.flatten(0, 1), tokens.flatten(), reduction="none").view_as(tokens)
-    return ((losses * mask).sum(dim=1) / mask.sum(dim=1)).cpu()
