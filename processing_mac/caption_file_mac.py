@@ -6,13 +6,15 @@ import json
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
+
 
 class CaptionFile:
     """
     A file of captions in `.jsonl` or `.csv`, with the fields `audio`, `caption` and, if asked for, `segments`.
 
     Each record is written in one piece. If a run was killed while writing, the part of its last record is cut off, so
-    that this recording is captioned again.
+    that this recording is captioned again. While one run has the file, another one cannot have it.
 
     Args:
         path: Path of the file, which is made if it does not exist and continued if it does.
@@ -22,7 +24,7 @@ class CaptionFile:
         done: Names of the recordings that the file holds.
 
     Raises:
-        ValueError: The file has another suffix or holds something else.
+        ValueError: The file has another suffix or holds something else, or another run writes to it.
         OSError: The file cannot be read or written.
     """
 
@@ -32,7 +34,21 @@ class CaptionFile:
         self.path = path
         self.fields = ["audio", "caption"] + ["segments"] * with_segments
         self.start = f"{','.join(self.fields)}\n" if path.suffix == ".csv" else ""
-        self.done = self.resume()
+        open(path, "ab").close()  # tells of a missing folder in the system's words
+        self.lock = FileLock(path.with_name(f".{path.name}.lock"))
+        try:
+            self.lock.acquire(timeout=0)
+        except Timeout:
+            raise ValueError(f"{path}: another run of this command writes to it.") from None
+        try:
+            self.done = self.resume()
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Let other runs have the file."""
+        self.lock.release()
 
     def resume(self) -> set[str]:
         """Cut off a half-written record at the end and return the recordings that are done."""

@@ -12,15 +12,18 @@ import os
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
 from tqdm import tqdm
 
 from processing_mac import DEFAULT_MODEL, AudioCaptioningPipeline, load_captioner
 
-from .audio_mac import AUDIO_SUFFIXES
+from .audio_mac import AUDIO_SUFFIXES, TooLongError
 from .caption_file_mac import CaptionFile
+from .long_recordings_mac import caption_long_file, load_one_window
 from .processing_mac import AUDIO_TOKEN
 from .reading_ahead_mac import in_order, read_in_batches, warnings_of_decoding_printed
 from .segment_files_mac import FORMATS, SegmentFiles, format_of, write_segments
@@ -28,6 +31,14 @@ from .stream_cli_mac import caption_stream
 
 
 NOTHING_SAID = "the model said nothing to this prompt"
+EPILOG = """\
+examples:
+  mac-caption dog.wav rain.flac                            print what is heard
+  mac-caption recordings --output captions.jsonl           a folder; the same command again goes on
+  mac-caption night.mp3 --segments --output night.csv      a long recording, window by window
+
+exit code: 0 all captioned, 1 some recordings could not be read, 2 nothing could be done or written,
+130 stopped by Ctrl-C, 141 nobody reads the output any more"""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -35,8 +46,8 @@ def main(arguments: list[str] | None = None) -> int:
     Caption the recordings and return the exit code.
 
     Returns:
-        0 if all recordings were captioned, 1 if some could not be read. If nothing can be done, the parser exits
-        with 2.
+        0 if all recordings were captioned, 1 if some could not be read, 2 if the captions cannot be written, 130 after
+        Ctrl-C, 141 if nobody reads the output any more. If nothing can be done, the parser exits with 2.
     """
     parser = build_parser()
     options = parser.parse_args(arguments)
@@ -46,16 +57,14 @@ def main(arguments: list[str] | None = None) -> int:
     if options.stream and (
         options.ray is not None or options.output or options.segments or options.format not in (None, "jsonl")
     ):
-        parser.error("--stream prints lines or, with --format jsonl, JSON; it takes no --output, --segments or --ray")
+        parser.error(
+            "--stream prints lines or, with --format jsonl, JSON; it takes no --output, --segments, --whole or --ray"
+        )
     if options.stream:
-        try:
-            captioner = load_captioner(options.model, revision=options.revision, device=options.device)
-        except ValueError as error:
-            parser.error(f"--model {error}")
-        return caption_stream(captioner, options)
+        return caption_stream(open_captioner(parser, options), options)
     if options.ray is not None:
-        if options.format:
-            parser.error("--format is of one machine; with --ray --shards says how captions are written")
+        if options.format or options.whole or options.threads:
+            parser.error("--format, --whole and --threads are of one machine; they cannot go with --ray")
         return importlib.import_module("serving_mac.bulk_cli").caption_in_bulk(parser, options)
     if isinstance(options.output, str):
         parser.error(f"--output {options.output}: is an address, which only --ray writes to")
@@ -66,6 +75,32 @@ def main(arguments: list[str] | None = None) -> int:
         output = open_output(options, files)
     except (OSError, ValueError) as error:
         parser.error(f"--output {error}")
+    try:
+        captioner = open_captioner(parser, options)
+        return 1 if caption_all(captioner, files, output, options) else 0
+    except KeyboardInterrupt:
+        tqdm.write(f"mac-caption: stopped. {what_is_kept(output)}".rstrip(), file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        # Python would write what is left to the pipe once more when it ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        tqdm.write("mac-caption: stopped, since nobody reads its output any more", file=sys.stderr)
+        return 141
+    except OSError as error:
+        target = f"--output {options.output}" if output else "the output"
+        tqdm.write(
+            f"mac-caption: {target}: cannot be written ({error}). {what_is_kept(output)}".rstrip(), file=sys.stderr
+        )
+        return 2
+    finally:
+        if isinstance(output, CaptionFile):
+            output.close()
+
+
+def open_captioner(parser: argparse.ArgumentParser, options: argparse.Namespace) -> AudioCaptioningPipeline:
+    """Load the model as the options say; the parser ends the command if that is not possible."""
+    if options.threads:
+        torch.set_num_threads(options.threads)
     try:
         captioner = load_captioner(
             options.model,
@@ -79,11 +114,29 @@ def main(arguments: list[str] | None = None) -> int:
         parser.error(f"--model {error}")
     limits = {"silent_seconds": options.url_timeout, "megabytes": options.url_megabytes}
     captioner.feature_extractor.url_limits = {name: value for name, value in limits.items() if value is not None}
+    return captioner
 
-    failed = 0
+
+def caption_all(
+    captioner: AudioCaptioningPipeline,
+    files: list[str],
+    output: CaptionFile | SegmentFiles | None,
+    options: argparse.Namespace,
+) -> int:
+    """
+    Caption all recordings, those of one window in batches and longer ones window by window.
+
+    Returns:
+        Number of recordings that could not be read.
+    """
+    failed = unsaid = 0
     todo = [file for file in files if output is None or file not in output.done]
+    load = None if options.whole else partial(load_one_window, captioner.feature_extractor)
     with tqdm(total=len(files), initial=len(files) - len(todo), unit="file", disable=output is None) as bar:
-        for file, result in caption_files(captioner, todo, options.batch_size):
+        for file, result in caption_files(captioner, todo, options.batch_size, load):
+            if isinstance(result, TooLongError):
+                result = caption_long(captioner, file, show=output is None and not options.format)
+                unsaid += not isinstance(result, ValueError) and output is not None and not options.segments
             if isinstance(result, ValueError):
                 failed += 1
                 tqdm.write(f"mac-caption: {result}", file=sys.stderr)
@@ -93,59 +146,102 @@ def main(arguments: list[str] | None = None) -> int:
                 if output is None:
                     print(show_caption(file, result, options.format), flush=True)
                 else:
-                    try:
-                        output.append({"audio": file, **result})
-                    except OSError as error:
-                        parser.error(f"--output {options.output}: cannot be written ({error}); run it again to go on")
+                    output.append({"audio": file, **result})
             bar.update()
-    return 1 if failed else 0
+    if unsaid:
+        tqdm.write(
+            f"mac-caption: {unsaid} recordings are longer than a window; --segments also writes what is heard when",
+            file=sys.stderr,
+        )
+    return failed
+
+
+def caption_long(captioner: AudioCaptioningPipeline, file: str, show: bool) -> dict[str, Any] | ValueError:
+    """
+    Caption a recording window by window.
+
+    Args:
+        captioner: Pipeline that writes the captions.
+        file: Path or address of the recording.
+        show: Whether to print each segment when it is there; the result then is without them.
+    """
+
+    def print_segment(segment: dict[str, Any]) -> None:
+        with tqdm.external_write_mode(sys.stdout):
+            print(format_segment(segment), flush=True)
+
+    try:
+        if not show:
+            return caption_long_file(captioner, file)
+        return {"caption": caption_long_file(captioner, file, print_segment)["caption"]}
+    except ValueError as error:
+        return error
+
+
+def what_is_kept(output: CaptionFile | SegmentFiles | None) -> str:
+    """Say what a run that ends too early leaves behind."""
+    return "Captions written so far are kept; the same command goes on after them" if output else ""
 
 
 def build_parser() -> argparse.ArgumentParser:
     """Build the parser of the command's options."""
     parser = argparse.ArgumentParser(
         prog="mac-caption",
-        description="Describe recordings in words. Prints `path<TAB>caption` lines, or writes them to a file.",
-        epilog="Exit code: 0 all captioned, 1 some recordings could not be read, 2 nothing could be done.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        description="Describe recordings in words. Prints `path<TAB>caption` lines, or writes them to a file.\n"
+        "Of a recording of more than one window (10.24 s) it says what is heard in each, and then all in a line.",
+        epilog=EPILOG,
     )
     parser.add_argument("inputs", nargs="*", metavar="FILE_OR_FOLDER", help="folders are searched through and through")
-    parser.add_argument(
-        "--stream",
-        metavar="SOURCE",
-        help="caption without end: - for raw PCM (s16le, 16 kHz, mono) or a sound file on standard input, mic, or an "
-        "address that begins with http:// or https://",
-    )
-    parser.add_argument("--reconnect", action="store_true", help="open an address of --stream again when it breaks")
-    parser.add_argument(
-        "--cut",
-        choices=["every", "change"],
-        default="every",
-        help="where segments of --stream end: every 10.24 s, or earlier where the sound changes",
-    )
-    parser.add_argument("--model", default=DEFAULT_MODEL, help="folder or Hub id (default: the packaged mac-small)")
-    parser.add_argument("--revision", help="branch, tag or commit of a model on the Hub (default: main)")
-    parser.add_argument(
+    what = parser.add_argument_group("what is written")
+    what.add_argument(
         "--output",
         type=output_name,
         metavar="FILE",
         help=".jsonl or .csv; what it already holds is not captioned again",
-    )  # fmt: skip
-    parser.add_argument(
+    )
+    what.add_argument(
         "--format",
         choices=FORMATS,
         help="segments alone, as a table, subtitles or labels: printed, or in --output, which is a file or, for "
         "several recordings, a folder (FILE.srt, .vtt and .tsv say it by their suffix)",
     )
-    parser.add_argument("--batch-size", type=positive, default=8, help="recordings at a time (default: 8)")
-    parser.add_argument("--num-beams", type=positive, help="beams of the search (default: what the model ships with)")
-    parser.add_argument("--segments", action="store_true", help="one more caption for every window of 10.24 s")
-    parser.add_argument(
+    what.add_argument("--segments", action="store_true", help="also start, end and caption of every window of 10.24 s")
+    what.add_argument(
+        "--whole", action="store_true",
+        help="ask for one caption of all windows of a recording at once: for models trained on long recordings; "
+        "takes memory for all of it",
+    )  # fmt: skip
+    model = parser.add_argument_group("the model")
+    model.add_argument("--model", default=DEFAULT_MODEL, help="folder or Hub id (default: the packaged mac-small)")
+    model.add_argument("--revision", help="branch, tag or commit of a model on the Hub (default: main)")
+    model.add_argument(
         "--prompt", type=plain_text, help="what to ask (default, and of a blank one: what it was trained with)"
     )
-    parser.add_argument(
+    model.add_argument("--num-beams", type=positive, help="beams of the search (default: what the model ships with)")
+    stream = parser.add_argument_group("sound without an end")
+    stream.add_argument(
+        "--stream",
+        metavar="SOURCE",
+        help="caption without end: - for raw PCM (s16le, 16 kHz, mono) or a sound file on standard input, mic, or an "
+        "address that begins with http:// or https://",
+    )
+    stream.add_argument("--reconnect", action="store_true", help="open an address of --stream again when it breaks")
+    stream.add_argument(
+        "--cut",
+        choices=["every", "change"],
+        default="every",
+        help="where segments of --stream end: every 10.24 s, or earlier where the sound changes",
+    )
+    machine = parser.add_argument_group("the machine")
+    machine.add_argument("--device", help="such as cpu or cuda:1 (default: the first accelerator, else the CPU)")
+    machine.add_argument("--threads", type=positive, help="of the CPU for the model (default: what torch takes)")
+    machine.add_argument("--batch-size", type=positive, default=8, help="recordings at a time (default: 8)")
+    web = parser.add_argument_group("recordings from the web")
+    web.add_argument(
         "--url-timeout", type=positive, metavar="SECONDS", help="give up on a silent server (default: 20)"
     )
-    parser.add_argument(
+    web.add_argument(
         "--url-megabytes", type=positive, metavar="MB", help="give up on a longer file from a server (default: 1000)"
     )
     ray = parser.add_argument_group("on a cluster", "these need the extra [ray]; see docs/serving.md")
@@ -158,7 +254,6 @@ def build_parser() -> argparse.ArgumentParser:
     ray.add_argument(
         "--shards", choices=("parquet", "jsonl"), default="parquet", help="format of an --output that is a folder"
     )
-    parser.add_argument("--device", help="such as cpu or cuda:1 (default: the first accelerator, else the CPU)")
     return parser
 
 
@@ -296,11 +391,13 @@ def caption_batches(
 
 
 def format_caption(file: str, record: dict[str, Any]) -> str:
-    """Format a record as `path<TAB>caption`, with the segments indented below."""
-    lines = [f"{file}\t{record['caption']}"]
-    for segment in record.get("segments", []):
-        lines.append(f"    {segment['start']:.2f}-{segment['end']:.2f} s\t{segment['caption']}")
-    return "\n".join(lines)
+    """Format a record as `path<TAB>caption`, below its segments, which are indented."""
+    return "\n".join([*map(format_segment, record.get("segments", [])), f"{file}\t{record['caption']}"])
+
+
+def format_segment(segment: dict[str, Any]) -> str:
+    """Format a segment as an indented line of its seconds and its caption."""
+    return f"    {segment['start']:.2f}-{segment['end']:.2f} s\t{segment['caption']}"
 
 
 if __name__ == "__main__":

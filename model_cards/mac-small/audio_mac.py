@@ -31,6 +31,11 @@ AUDIO_SUFFIXES = (
     ".wav", ".wave", ".weba", ".webm", ".wma", ".wmv", ".wv",
 )  # fmt: skip
 
+
+class TooLongError(ValueError):
+    """A clip is longer than the caller wants to hold in memory."""
+
+
 Blocks = Generator[tuple[np.ndarray, float], None, None]  # (channels, samples) and their rate
 
 
@@ -61,7 +66,8 @@ def load_waveform(
         max_seconds: Length in seconds above which a clip is refused, as soon as so much is decoded; None for any.
 
     Raises:
-        ValueError: The clip is empty, shorter than 400 samples or longer than `max_seconds`; it has NaN or Inf,
+        TooLongError: The clip is longer than `max_seconds`; this is a ValueError, too.
+        ValueError: The clip is empty or shorter than 400 samples; it has NaN or Inf,
             samples far beyond [-1, 1], samples of a type that is no PCM, more than two axes, or no sampling rate from
             8 to 192 kHz; or it cannot be fetched or decoded. The message names the clip.
 
@@ -75,7 +81,7 @@ def load_waveform(
             blocks.append(block)
             samples += len(block)
             if max_seconds is not None and samples > max_seconds * target_rate:
-                raise ValueError(f"{name}: longer than {max_seconds:g} s, which is the limit.")
+                raise TooLongError(f"{name}: longer than {max_seconds:g} s, which is the limit.")
     if samples < MIN_SAMPLES:
         what = f"{samples} samples at {target_rate} Hz" if samples else "empty audio"
         raise ValueError(f"{name}: {what}; expected at least {MIN_SAMPLES} samples at {target_rate} Hz (25 ms).")
@@ -319,4 +325,4 @@ def _check_samples(block: np.ndarray, mono: np.ndarray, position: int, name: str
         )
 
 
-__all__ = ["AUDIO_SUFFIXES", "is_list_of_clips", "load_waveform", "read_blocks"]
+__all__ = ["AUDIO_SUFFIXES", "TooLongError", "is_list_of_clips", "load_waveform", "read_blocks"]

@@ -5,10 +5,13 @@ import errno
 import io
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import soundfile
+import torch
 
 from processing_mac import AudioCaptioningPipeline
 from processing_mac.caption_file_mac import CaptionFile
@@ -51,18 +54,39 @@ def run(model_folder):
     return lambda *arguments: main([*map(str, arguments), "--model", model_folder, "--device", "cpu"])
 
 
+def hear(captioner, file: str, **options) -> dict:
+    """What the command says of a recording: of a long one, the captions of its segments, each once."""
+    [record] = captioner(file, return_segments=True, **options)
+    if record["segments"][1:]:
+        record["caption"] = "; ".join(dict.fromkeys(segment["caption"] for segment in record["segments"]))
+    return record
+
+
 def read_jsonl(path: str) -> list[dict]:
     return [json.loads(line) for line in Path(path).read_text(encoding="utf-8").splitlines()]
 
 
 def test_prints_paths_and_captions(run, sounds, captioner, capsys):
     assert run(sounds, "--batch-size", 2) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line for line in lines if line[0] != " "] == [
+        f"{file}\t{hear(captioner, file)['caption']}" for file in FILES
+    ]
+    assert [line[:17] for line in lines[:2]] == [
+        "    0.00-10.24 s\t",
+        "    10.24-12.00 s",
+    ]  # of the one long recording
+
+
+def test_the_whole_of_a_recording_at_once(run, sounds, captioner, capsys):
+    assert run(sounds, "--whole") == 0
     assert capsys.readouterr().out == "".join(f"{file}\t{captioner(file)[0]['caption']}\n" for file in FILES)
 
 
 def test_named_files_come_as_named_and_once(run, sounds, capsys):
     assert run("sounds/b.wav", sounds, "sounds/b.wav") == 0
-    assert [line.split("\t")[0] for line in capsys.readouterr().out.splitlines()] == [FILES[2], *FILES[:2]]
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split("\t")[0] for line in lines if line[0] != " "] == [FILES[2], *FILES[:2]]
 
 
 def test_a_blank_prompt_is_the_default(run, sounds, capsys):
@@ -75,25 +99,25 @@ def test_a_blank_prompt_is_the_default(run, sounds, capsys):
 
 def test_a_model_that_says_nothing_is_reported(run, sounds, capsys, monkeypatch):
     monkeypatch.setattr(AudioCaptioningPipeline, "generate", lambda self, features, counts, *rest: [""] * len(counts))
-    assert run(FILES[0], "--prompt", "Hi") == 0
+    assert run(FILES[1], "--prompt", "Hi") == 0
     printed = capsys.readouterr()
-    assert printed.out == f"{FILES[0]}\t\n" and f"{FILES[0]}: the model said nothing to this prompt" in printed.err
+    assert printed.out == f"{FILES[1]}\t\n" and f"{FILES[1]}: the model said nothing to this prompt" in printed.err
 
 
 def test_segments_beams_and_prompt(run, sounds, captioner, capsys):
     assert run(FILES[0], "--segments", "--num-beams", 3, "--prompt", "Hi") == 0
-    [record] = captioner(FILES[0], return_segments=True, num_beams=3, prompt="Hi")
+    record = hear(captioner, FILES[0], num_beams=3, prompt="Hi")
     first, second = (segment["caption"] for segment in record["segments"])
     assert capsys.readouterr().out.splitlines() == [
-        f"{FILES[0]}\t{record['caption']}",
         f"    0.00-10.24 s\t{first}",
         f"    10.24-12.00 s\t{second}",
+        f"{FILES[0]}\t{record['caption']}",
     ]
 
 
 def test_jsonl(run, sounds, captioner, capsys):
     assert run(sounds, "--output", "captions.jsonl", "--segments") == 0
-    expected = [{"audio": file, **captioner(file, return_segments=True)[0]} for file in FILES]
+    expected = [{"audio": file, **hear(captioner, file)} for file in FILES]
     assert read_jsonl("captions.jsonl") == expected
     printed = capsys.readouterr()
     assert printed.out == "" and "3/3" in printed.err
@@ -104,7 +128,7 @@ def test_csv(segments, run, sounds, captioner):
     assert run(sounds, "--output", "captions.csv", *["--segments"] * segments) == 0
     with open("captions.csv", encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
-    results = [captioner(file, return_segments=True)[0] for file in FILES]
+    results = [hear(captioner, file) for file in FILES]
     assert [(row["audio"], row["caption"]) for row in rows] == [
         (file, result["caption"]) for file, result in zip(FILES, results, strict=True)
     ]
@@ -240,6 +264,7 @@ def test_any_name_of_a_file_is_found_again(suffix, tmp_path):
     output = CaptionFile(tmp_path / f"captions{suffix}", with_segments=True)
     for name in NAMES:
         output.append({"audio": name, "caption": 'says "hello", twice', "segments": []})
+    output.close()
     assert CaptionFile(output.path, with_segments=True).done == set(NAMES)
 
 
@@ -248,7 +273,63 @@ def test_a_full_disk_is_told_in_a_line(run, sounds, monkeypatch, capsys):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(CaptionFile, "append", full)
+    assert run(sounds, "--output", "captions.csv") == 2
+    errors = capsys.readouterr().err
+    assert "--output captions.csv: cannot be written ([Errno 28] No space left" in errors and "usage:" not in errors
+
+
+def test_a_second_run_does_not_write_between_the_lines_of_a_first(run, sounds, capsys):
+    first = CaptionFile(Path("captions.jsonl"))
     with pytest.raises(SystemExit) as exit:
-        run(sounds, "--output", "captions.csv")
-    assert exit.value.code == 2
-    assert "--output captions.csv: cannot be written ([Errno 28] No space left" in capsys.readouterr().err
+        run(sounds, "--output", "captions.jsonl")
+    assert exit.value.code == 2 and "another run of this command writes to it" in capsys.readouterr().err
+    first.close()
+    assert run(sounds, "--output", "captions.jsonl") == 0 and len(read_jsonl("captions.jsonl")) == len(FILES)
+
+
+def test_control_c_keeps_what_is_written(run, sounds, monkeypatch, capsys):
+    append = CaptionFile.append
+
+    def stop(self, record):
+        append(self, record)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(CaptionFile, "append", stop)
+        assert run(sounds, "--output", "captions.jsonl") == 130
+    assert "mac-caption: stopped. Captions written so far are kept" in capsys.readouterr().err
+    assert [record["audio"] for record in read_jsonl("captions.jsonl")] == FILES[:1]
+    assert run(sounds, "--output", "captions.jsonl") == 0
+    assert [record["audio"] for record in read_jsonl("captions.jsonl")] == FILES
+
+
+@pytest.mark.parametrize(("target", "code", "message"), [("pipe", 141, "nobody reads"), ("/dev/full", 2, "No space")])
+def test_output_that_takes_no_more(target, code, message, sounds, model_folder):
+    command = [sys.executable, "-m", "processing_mac.cli_mac", "sounds/b.wav", "--model", model_folder]
+    if target == "pipe":
+        reader, writer = os.pipe()
+        os.close(reader)
+    else:
+        writer = os.open(target, os.O_WRONLY)
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    done = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, text=True, env=environment)
+    os.close(writer)
+    assert done.returncode == code and message in done.stderr and "Traceback" not in done.stderr
+    assert "Exception ignored" not in done.stderr
+
+
+def test_help_is_in_groups_with_examples(capsys):
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    text = capsys.readouterr().out
+    assert text.count("\n  mac-caption ") == 3
+    assert all(f"\n{group}:\n" in text for group in ("what is written", "the model", "the machine"))
+
+
+def test_threads_are_set(run, sounds):
+    before = torch.get_num_threads()
+    try:
+        assert run(FILES[1], "--threads", 2) == 0
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)

@@ -86,13 +86,13 @@ def falls(parameters, compute, steps: int) -> float:
         loss = compute()
         loss.backward()
         optimizer.step()
-        losses.append(float(loss))
+        losses.append(float(loss.detach()))
     return losses[-1] / losses[0]
 
 
 def test_each_stage_falls_to_a_tenth(make_teacher) -> None:
     teacher = MacForConditionalGeneration.from_pretrained(make_teacher("phi"), attn_implementation="eager").eval()
-    for name, parameter in teacher.named_parameters():
+    for parameter in teacher.parameters():
         if parameter.dim() > 1:  # attention that depends on the tokens, and no mean over all
             torch.nn.init.normal_(parameter, std=0.3)
     teacher.requires_grad_(False)
