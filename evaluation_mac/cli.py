@@ -38,6 +38,7 @@ from evaluation_mac.protocols.intensity import evaluate_intensity, look_at_all
 from evaluation_mac.protocols.retrieval import caption_texts, evaluate_retrieval, likelihood_asker, read_losses
 from evaluation_mac.protocols.tokens import evaluate_tokens, write_tokens
 from evaluation_mac.protocols.transcription import PROMPT, evaluate_transcripts, transcript_asker
+from evaluation_mac.reports.comparison import compare_results
 from evaluation_mac.reports.evaluation import Evaluation
 from evaluation_mac.reports.model_card import find_card, update_card
 from evaluation_mac.reports.plots import draw_plots
@@ -142,7 +143,13 @@ def run_tokens(options: argparse.Namespace) -> int:
     return 1 if failed else 0
 
 
-ALONE: dict[str, Any] = {"tokens": run_tokens}  # tasks with a model more than one, or none
+def run_compare(options: argparse.Namespace) -> int:
+    """Compare results that are there already."""
+    print(compare_results(options.results, options.output), end="")
+    return 0
+
+
+ALONE: dict[str, Any] = {"tokens": run_tokens, "compare": run_compare}  # tasks with a model more than one, or none
 UNIMPORTANT = (
     "output",
     "batch_size",
@@ -254,6 +261,9 @@ def build_parser() -> argparse.ArgumentParser:
     tokens.add_argument("--output", type=Path, required=True, metavar="FOLDER", help="where the results go")
     tokens.add_argument("--dataset", help="what the results call the data (default: the manifest's name)")
     tokens.set_defaults(revision=None, prompt=None, num_beams=None)
+    compare = tasks.add_parser("compare", help="results of several models on the same recordings")
+    compare.add_argument("results", type=Path, nargs="+", metavar="FOLDER", help="what mac-eval wrote; first: base")
+    compare.add_argument("--output", type=Path, required=True, metavar="FOLDER", help="where the comparison goes")
     return parser
 
 
