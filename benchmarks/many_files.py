@@ -5,7 +5,7 @@ Recordings a second of `mac-caption`'s way through many files: one after the oth
     python benchmarks/many_files.py path/to/folder-of-sounds --files 200 --copies 50 --only ahead    # memory
     python benchmarks/many_files.py path/to/folder-of-sounds --files 1000 --parts 3 --ray 2          # actors
 
-With `--ray N` each turn goes through one actor of Ray and through N. That the actors start and load is counted, so that
+With `--ray N` each turn goes through one actor of Ray and through N. The start of the actors is counted, so that
 turns should be long. The ways take turns, a part of the files each, so that all meet the same machine; torch has one
 thread a process.
 """
