@@ -24,7 +24,7 @@ from locust.env import Environment
 
 
 BROKEN, LEAVING = (float(os.environ.get(name, "0")) for name in ("BROKEN", "LEAVING"))
-MODEL = os.environ.get("MODEL", "mac-tiny")
+MODEL = os.environ.get("MODEL", "mac-small")
 SUFFIXES = (".flac", ".mp3", ".ogg", ".opus", ".wav")
 SOUNDS = [path for path in sorted(Path(os.environ["SOUNDS"]).iterdir()) if path.suffix in SUFFIXES]
 CAPTIONS: dict[Path, str] = {}  # the first answer for each recording

@@ -1,8 +1,8 @@
 """
 Captions recordings of any length window by window, in memory that does not grow with their length.
 
-A part is decoded, captioned and forgotten before the next one is decoded. The one caption of such a recording is made
-of what its windows say, since a model that was trained on single windows does not know what several of them mean.
+A part is decoded, captioned and forgotten before the next one is. The one caption of such a recording is made of what
+its windows say, since a model that was trained on single windows does not know what several of them mean.
 """
 
 import os

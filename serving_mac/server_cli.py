@@ -3,7 +3,7 @@ The command `mac-serve`: captions for programs, over HTTP, in the interface of O
 
     mac-serve                                          # the checkpoint that ships, at http://127.0.0.1:8000
     mac-serve --model user/name --host 0.0.0.0 --token-file token.txt
-    curl -F file=@dog.wav -F model=mac-tiny http://127.0.0.1:8000/v1/audio/transcriptions
+    curl -F file=@dog.wav -F model=mac-small http://127.0.0.1:8000/v1/audio/transcriptions
 """
 
 import argparse
@@ -97,7 +97,7 @@ def build_parser() -> argparse.ArgumentParser:
         description="Serve captions over HTTP, as OpenAI's POST /v1/audio/transcriptions does transcripts.",
         epilog=f"A token may stand in {TOKEN_VARIABLE}, too. Exit code: 0 ended, 2 nothing could be served.",
     )
-    parser.add_argument("--model", default=DEFAULT_MODEL, help="folder or Hub id (default: the packaged mac-tiny)")
+    parser.add_argument("--model", default=DEFAULT_MODEL, help="folder or Hub id (default: the packaged mac-small)")
     parser.add_argument("--revision", help="branch, tag or commit of a model on the Hub (default: main)")
     parser.add_argument("--device", help="such as cpu or cuda:1 (default: the first accelerator, else the CPU)")
     parser.add_argument("--num-beams", type=positive, help="beams of the search (default: what the model ships with)")

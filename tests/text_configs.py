@@ -42,6 +42,7 @@ TEXT_CONFIGS: dict[str, dict[str, Any]] = {
     ),
     "lfm2": attention(layer_types=["conv", "full_attention"]),
     "llama": attention(),
+    "mac_discrete_mamba2": {},
     "mamba": {"state_size": 16, "time_step_rank": 4},
     "mamba2": {"num_heads": 8, "head_dim": 8, "state_size": 16, "n_groups": 1},
     "mistral": attention(sliding_window=16),
@@ -71,6 +72,9 @@ TEXT_CONFIGS: dict[str, dict[str, Any]] = {
 
 
 def text_config(model_type: str, **fields: Any) -> PreTrainedConfig:
+    if model_type == "mac_discrete_mamba2":  # its sizes are those of the transformer that it came from
+        source = text_config("phi", **fields).to_dict()
+        return AutoConfig.for_model(model_type, source=source, attention_layers=[0], state_size=16)
     common = {"vocab_size": 64, "hidden_size": 32, "num_hidden_layers": 2, "initializer_range": 0.3}
     tokens = {"bos_token_id": 0, "eos_token_id": 0, "pad_token_id": 0, "tie_word_embeddings": False}
     return AutoConfig.for_model(model_type, **common | tokens | TEXT_CONFIGS[model_type] | fields)

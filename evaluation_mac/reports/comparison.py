@@ -132,7 +132,8 @@ def page(head: str, first: str, rows: Sequence[dict[str, Any]], examples: dict[s
     """One HTML page with the table, its picture and the examples inside."""
     parts = [
         "<!doctype html><html lang=en><meta charset=utf-8><title>Comparison</title><style>"
-        "body{font:16px/1.5 system-ui;max-width:70rem;margin:2rem auto;padding:0 1rem}table{border-collapse:collapse;font-size:.9rem}td,th{padding:"
+        "body{font:16px/1.5 system-ui;max-width:70rem;margin:2rem auto;padding:0 1rem}"
+        "table{border-collapse:collapse;font-size:.9rem}td,th{padding:"
         ".3rem .6rem;border-bottom:1px solid #ddd;text-align:left}img{max-width:100%}</style><h1>Comparison</h1>",
         f"<p>{html.escape(head)} Intervals: 95 %, bootstrap over recordings; p: sign-flip test.</p>",
         picture(rows),

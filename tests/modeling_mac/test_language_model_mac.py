@@ -41,7 +41,8 @@ def causal_model(model_type: str, **fields) -> PreTrainedModel:
     return model
 
 
-@every_kind
+# A discrete Mamba-2 has no causal LM in transformers; its logits have golden files in a test of their own.
+@pytest.mark.parametrize("model_type", sorted(set(TESTED) - {"mac_discrete_mamba2"}))
 @torch.no_grad()
 def test_logits_and_towers(model_type, eat_folder, tmp_path):
     """Those of the causal model, whose folder `from_towers` reads; a batch padded on the left too."""

@@ -2,7 +2,6 @@
 
 import os
 import threading
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -51,11 +50,9 @@ def test_parts_hold_no_more_than_they_need():
 def test_segments_come_before_the_recording_is_read(captioner, tmp_path, sound, monkeypatch):
     path = str(tmp_path / "long.wav")
     soundfile.write(path, sound(70), 16_000)
-    content = Path(path).read_bytes()
-    with open(path, "wb") as file:  # a fault after all windows of the first part
-        samples = np.frombuffer(content[44:], np.int16).astype(np.float32) / 32768
-        samples[69 * 16_000] = np.nan
-        soundfile.write(file, samples, 16_000, format="WAV", subtype="FLOAT")
+    samples, _ = soundfile.read(path, dtype="float32")
+    samples[69 * 16_000] = np.nan  # after all windows of the first part
+    soundfile.write(path, samples, 16_000, subtype="FLOAT")
     shown = []
     with pytest.raises(ValueError, match="NaN"):
         caption_long_file(captioner, path, shown.append)

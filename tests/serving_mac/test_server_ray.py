@@ -30,14 +30,14 @@ def test_a_replica_serves_batches_and_ends_by_a_signal(sounds, tmp_path):
             client = openai.OpenAI(api_key="secret", base_url=f"{address}/v1", max_retries=0)
             ask = client.audio.transcriptions.create
             with ThreadPoolExecutor(6) as pool:
-                told = list(pool.map(lambda file: ask(model="mac-tiny", file=file).text, sounds))
+                told = list(pool.map(lambda file: ask(model="mac-small", file=file).text, sounds))
             assert told == [captioner(str(file))[0]["caption"] for file in sounds]
             long = sounds[-1].read_bytes() + b"\0\0" * 16_000 * 88  # 10 windows, more than a batch may read
-            assert ask(model="mac-tiny", file=long, response_format="verbose_json").duration > 10
-            *deltas, done = ask(model="mac-tiny", file=sounds[0], stream=True)
+            assert ask(model="mac-small", file=long, response_format="verbose_json").duration > 10
+            *deltas, done = ask(model="mac-small", file=sounds[0], stream=True)
             assert "".join(event.delta for event in deltas) == done.text == told[0]
             with pytest.raises(openai.BadRequestError, match="cannot be read as audio"):
-                ask(model="mac-tiny", file=b"no sound")
+                ask(model="mac-small", file=b"no sound")
             with pytest.raises(openai.AuthenticationError):
                 client.with_options(api_key="wrong").models.list()
             metrics = client.with_options(base_url=address).get("/metrics", cast_to=str)

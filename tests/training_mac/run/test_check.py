@@ -48,7 +48,7 @@ SHARDS = {"train_data": "sounds-{000..009}.tar", "eval_data": None}
         ({"language_model": "lora", "lora_alpha": 0.0}, "`lora_alpha` is 0.0; expected more than 0"),
         ({"base_audio_tower": "eat"}, "`base_audio_tower` would not be read beside `base_model`"),
         ({"vocab_size": 900}, "`vocab_size` would not be read beside `base_model`"),
-        ({"base_model": None, "tokenizer": "words"}, "`tokenizer` would not be read beside a new model"),
+        ({"base_model": None, "tokenizer": "words"}, "`vocab_size` would not be read beside `tokenizer`"),
         ({"model": {"connector_type": "spiral"}}, "`model.connector_type` is 'concat' in "),
         ({"prompt": "<|audio|>"}, "`prompt` is '<|audio|>'".replace("|", "[|]")),
         ({"encoding_mix": 0.6}, "`encoding_mix` is 0.6; expected 0 to 0.5"),
