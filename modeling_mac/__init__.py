@@ -4,6 +4,7 @@ from transformers import AutoConfig, AutoModel, AutoModelForAudioClassification,
 
 from .configuration_discrete_mac import DiscreteMamba2Config
 from .configuration_mac import EatConfig, MacConfig, SsambaConfig, WhisperTowerConfig
+from .int8_mac import Int8Config
 from .modeling_discrete_mamba2_mac import DiscreteMamba2Model
 from .modeling_eat import EatForAudioClassification, EatModel
 from .modeling_mac import MacForConditionalGeneration, MacModel
@@ -46,6 +47,7 @@ __all__ = [
     "EatConfig",
     "EatForAudioClassification",
     "EatModel",
+    "Int8Config",
     "MacConfig",
     "MacForConditionalGeneration",
     "MacModel",

@@ -1,0 +1,67 @@
+"""Weights of 8 bits: close to float32, a quarter of its file, and loaded again by whoever opens the folder."""
+
+import pytest
+import torch
+from transformers import AutoModelForMultimodalLM
+
+from modeling_mac import Int8Config, MacForConditionalGeneration
+from modeling_mac.convert_cli_mac import main
+from modeling_mac.int8_mac import Int8Linear, round_rows
+from processing_mac import DEFAULT_MODEL
+
+
+def size(folder) -> int:
+    return sum(file.stat().st_size for file in folder.glob("*.safetensors"))
+
+
+def test_a_row_of_zeros_and_the_largest_value_are_exact():
+    weight = torch.tensor([[0.0, 0.0], [0.5, -1.0]])
+    rounded, scale = round_rows(weight)
+    assert rounded[0].tolist() == [0, 0] and rounded[1, 1] <= -126
+    assert ((rounded * scale.unsqueeze(1) - weight).abs() <= scale.unsqueeze(1)).all()
+    assert torch.equal(scale, scale.bfloat16().float())
+
+
+@pytest.mark.parametrize("rows", [1, 7, 32, 33, 200])
+@torch.no_grad()
+def test_few_rows_and_many_give_nearly_the_float_product(rows):
+    layer = torch.nn.Linear(64, 48)
+    ours = Int8Linear(layer)
+    ours.take(layer.weight)
+    input = torch.randn(2, rows, 64)[:, : (rows + 1) // 2]
+    expected = layer(input)
+    assert (ours(input) - expected).norm() < 0.02 * expected.norm()
+
+
+@pytest.mark.parametrize("tied", [False, True])
+@torch.no_grad()
+def test_saved_and_loaded(make_mac, make_inputs, tmp_path, tied):
+    model = make_mac(tie_word_embeddings=tied)
+    inputs = make_inputs(1, 2)
+    expected = model(**inputs).logits
+    model.save_pretrained(tmp_path / "float")
+    loaded = MacForConditionalGeneration.from_pretrained(tmp_path / "float", quantization_config=Int8Config())
+    assert (loaded.lm_head.weight is loaded.get_input_embeddings().weight) == tied
+    actual = loaded(**inputs).logits
+    assert (actual - expected).norm() < 0.2 * expected.norm()
+    loaded.save_pretrained(tmp_path / "int8")
+    again = MacForConditionalGeneration.from_pretrained(tmp_path / "int8")
+    assert torch.equal(again(**inputs).logits, actual)
+    assert again.lm_head.weight.dtype == torch.int8 and again.dtype == torch.float32
+    assert torch.equal(again.generate(**inputs, num_beams=2), loaded.generate(**inputs, num_beams=2))
+
+
+def test_the_shipped_checkpoint_is_a_third_of_its_size(tmp_path):
+    model = AutoModelForMultimodalLM.from_pretrained(DEFAULT_MODEL, quantization_config=Int8Config())
+    model.save_pretrained(tmp_path / "int8")
+    model = AutoModelForMultimodalLM.from_pretrained(DEFAULT_MODEL, dtype=torch.float32)
+    model.save_pretrained(tmp_path / "float")
+    assert size(tmp_path / "int8") < 0.3 * size(tmp_path / "float")
+    AutoModelForMultimodalLM.from_pretrained(tmp_path / "int8")
+
+
+def test_mac_convert_rounds(eat_folder, mamba2_folder, tmp_path):
+    towers = ["--audio", str(eat_folder), "--language-model", str(mamba2_folder), "--audio-token-id", "51"]
+    main([*towers, "--output", str(tmp_path / "int8"), "--int8"])
+    model = MacForConditionalGeneration.from_pretrained(tmp_path / "int8")
+    assert model.lm_head.weight.dtype == torch.int8 and model.lm_head.weight is model.get_input_embeddings().weight
