@@ -19,6 +19,7 @@ from .audio_tower_mac import build_audio_tower
 from .configuration_mac import MacConfig
 from .connector_mac import CONNECTORS
 from .generation_mac import MacGenerationMixin
+from .int8_mac import round_model
 from .language_model_mac import build_language_model, finish_logits, head_has_bias, read
 from .linear_mac import as_weight, project
 from .mixing_blocks_mac import ScanMixer
@@ -319,6 +320,10 @@ class MacForConditionalGeneration(MacPreTrainedModel, MacGenerationMixin):
 
     def set_input_embeddings(self, value: nn.Module) -> None:
         self.model.set_input_embeddings(value)
+
+    def to_int8(self) -> "MacForConditionalGeneration":
+        """Round the weights to 8 bits, in place, as `quantization_config=Int8Config()` does on loading."""
+        return round_model(self)
 
     def get_audio_features(self, input_features: torch.Tensor, **kwargs) -> BaseModelOutputWithPooling:
         """See `MacModel.get_audio_features`."""

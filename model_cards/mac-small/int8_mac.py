@@ -1,0 +1,161 @@
+"""
+Weights in 8 bits: a quarter of the file and of the memory that a decoded token reads.
+
+`from_pretrained(folder, quantization_config=Int8Config())` rounds the linear layers and the embeddings of a model;
+`save_pretrained` then writes the rounded weights, and `from_pretrained` loads them without a word. A row of a weight,
+which makes one output channel, has one scale. Few rows of activations, as decoding has them, are multiplied in bf16 by
+an operator of torch that reads the 8 bits as they are; for many rows the weight is made float again, for one layer at
+a time.
+"""
+
+from typing import Any
+
+import torch
+from torch import nn
+from transformers.modeling_utils import PreTrainedModel
+from transformers.quantizers import HfQuantizer
+from transformers.quantizers.auto import AUTO_QUANTIZATION_CONFIG_MAPPING, AUTO_QUANTIZER_MAPPING
+from transformers.utils.quantization_config import QuantizationConfigMixin
+
+
+METHOD = "mac_int8"
+FEW_ROWS = 32  # rows up to which the operator on 8 bits is the faster way on a CPU
+VECTOR = 32  # numbers that it reads at a time, past the end of a row of another length, and only from aligned memory
+LEAST_SCALE = 1e-30  # of a row of zeros
+# Mamba-1 asks for the dtype of this layer, whose outputs stand in an exponent and stay in float32.
+KEPT = "dt_proj"
+
+
+class Int8Config(QuantizationConfigMixin):
+    """The quantisation of this file, which has no options; for `from_pretrained(..., quantization_config=...)`."""
+
+    def __init__(self, **kwargs: Any):
+        self.quant_method = METHOD
+
+
+def round_rows(weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """
+    Round a weight, (rows, columns), to 8 bits.
+
+    Returns:
+        The rounded weight, int8, and the scale of every row, (rows,), a number that bf16 holds exactly.
+    """
+    scale = (weight.float().abs().amax(1) / 127).clamp(min=LEAST_SCALE).bfloat16()
+    rounded = (weight.float() / scale.float().unsqueeze(1)).round().clamp(-127, 127)
+    return rounded.to(torch.int8), scale.to(weight.dtype)
+
+
+class Int8Weight(nn.Module):
+    """A weight of 8 bits, `weight` (rows, columns), and its scales, `weight_scale` (rows,)."""
+
+    def hold(self, rows: int, columns: int, dtype: torch.dtype, device: torch.device | str) -> None:
+        weight = torch.empty(rows, columns, dtype=torch.int8, device=device)
+        self.weight = nn.Parameter(weight, requires_grad=False)
+        self.weight_scale = nn.Parameter(torch.empty(rows, dtype=dtype, device=device), requires_grad=False)
+
+    @torch.no_grad()
+    def take(self, weight: torch.Tensor) -> None:
+        """Round a weight of this shape into this layer."""
+        rounded, scale = round_rows(weight)
+        self.weight.copy_(rounded)
+        self.weight_scale.copy_(scale)
+
+    def as_float(self, dtype: torch.dtype) -> torch.Tensor:
+        return self.weight.to(dtype) * self.weight_scale.to(dtype).unsqueeze(1)
+
+
+class Int8Linear(Int8Weight):
+    """A linear layer, (..., in) -> (..., out), on a weight of 8 bits."""
+
+    def __init__(self, layer: nn.Linear):
+        super().__init__()
+        self.in_features, self.out_features = layer.in_features, layer.out_features
+        self.hold(layer.out_features, layer.in_features, layer.weight.dtype, layer.weight.device)
+        self.bias = layer.bias
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        rows = input.numel() // self.in_features
+        fits = self.in_features % VECTOR == 0 and self.weight.data_ptr() % VECTOR == 0
+        if not fits or input.device.type != "cpu" or not 0 < rows <= FEW_ROWS or torch.is_grad_enabled():
+            weight = self.as_float(input.dtype)
+            return nn.functional.linear(input, weight, None if self.bias is None else self.bias.to(input.dtype))
+        # (rows, in), contiguous: the operator reads past rows that are not.
+        flat = input.reshape(rows, self.in_features).to(torch.bfloat16).contiguous()
+        # A private operator of torch, which torch's own int8 recipes call. It is fast with bf16 activations alone.
+        output = torch._weight_int8pack_mm(flat, self.weight, self.weight_scale.to(torch.bfloat16)).to(input.dtype)
+        if self.bias is not None:
+            output = output + self.bias
+        return output.view(*input.shape[:-1], self.out_features)
+
+
+class Int8Embedding(Int8Weight):
+    """An embedding on a weight of 8 bits, (tokens) -> (tokens, width)."""
+
+    def __init__(self, layer: nn.Embedding):
+        super().__init__()
+        self.num_embeddings, self.embedding_dim = layer.num_embeddings, layer.embedding_dim
+        self.hold(layer.num_embeddings, layer.embedding_dim, layer.weight.dtype, layer.weight.device)
+
+    def forward(self, ids: torch.Tensor) -> torch.Tensor:
+        scale = self.weight_scale[ids].unsqueeze(-1)
+        return self.weight[ids].to(scale.dtype) * scale
+
+
+def replace_layers(model: PreTrainedModel) -> dict[str, nn.Module]:
+    """Put empty layers of 8 bits in place of the float ones, and return those by name."""
+    types = {nn.Linear: Int8Linear, nn.Embedding: Int8Embedding}
+    found = {
+        name: layer
+        for name, layer in model.named_modules()
+        if type(layer) in types and not name.rpartition(".")[2].startswith(KEPT)
+    }
+    for name, layer in found.items():
+        parent, _, child = name.rpartition(".")
+        setattr(model.get_submodule(parent), child, types[type(layer)](layer))
+    # The scales of a head that is tied to the embeddings are tied, too.
+    tied = dict(model._tied_weights_keys or {})
+    model._tied_weights_keys = tied | {f"{target}_scale": f"{source}_scale" for target, source in tied.items()}
+    model.all_tied_weights_keys = model.get_expanded_tied_weights_keys(all_submodels=False)
+    return found
+
+
+def round_model(model: PreTrainedModel) -> PreTrainedModel:
+    """Round the weights of a loaded model in place, and let it be saved so."""
+    for name, layer in replace_layers(model).items():
+        model.get_submodule(name).take(layer.weight)
+    model.tie_weights()
+    model.hf_quantizer = Int8Quantizer(Int8Config(), pre_quantized=True)
+    model.config.quantization_config = model.hf_quantizer.quantization_config
+    return model.eval()
+
+
+class Int8Quantizer(HfQuantizer):
+    """What `from_pretrained` and `save_pretrained` ask about this quantisation."""
+
+    requires_calibration = False
+    is_trainable = False
+
+    def is_serializable(self) -> bool:
+        return True
+
+    def _process_model_before_weight_loading(self, model: PreTrainedModel, **kwargs: Any) -> PreTrainedModel:
+        if self.pre_quantized:
+            replace_layers(model)
+        return model
+
+    def _process_model_after_weight_loading(self, model: PreTrainedModel, **kwargs: Any) -> PreTrainedModel:
+        if not self.pre_quantized:
+            return round_model(model)
+        for layer in model.modules():
+            if isinstance(layer, Int8Weight):  # in a file the weights may lie anywhere; of their own they are aligned
+                layer.weight.data = layer.weight.data.clone()
+        model.tie_weights()
+        return model
+
+
+# By assignment and not by transformers' functions, which refuse a name that is known already: a folder's own copy of
+# this file is imported beside the package.
+AUTO_QUANTIZATION_CONFIG_MAPPING[METHOD] = Int8Config
+AUTO_QUANTIZER_MAPPING[METHOD] = Int8Quantizer
+
+__all__ = ["Int8Config", "round_model"]
