@@ -113,6 +113,7 @@ class TestMamba2(MacCase, unittest.TestCase):
         "test_eager_matches_sdpa_inference": NO_AUDIO,
         "test_bc_cache_name_forward": "the cache never had another name here",
         "test_model_rope_scaling": "draws ids at random, `<|audio|>` among them",
+        "test_model_rope_with_partial_rotation": "draws ids at random, `<|audio|>` among them",
     }
 )
 class TestGptNeox(MacCase, unittest.TestCase):
@@ -125,6 +126,7 @@ class TestGptNeox(MacCase, unittest.TestCase):
         "test_eager_matches_sdpa_inference": NO_AUDIO,
         "test_bc_cache_name_forward": "the cache never had another name here",
         "test_model_rope_scaling": "draws ids at random, `<|audio|>` among them",
+        "test_model_rope_with_partial_rotation": "draws ids at random, `<|audio|>` among them",
         "test_attention_outputs": "expects attention in every layer; a hybrid has it in some",
     }
 )
