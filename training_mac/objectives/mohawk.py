@@ -141,13 +141,14 @@ def make_mohawk_trainer(stage: Stage, materials: Materials) -> CaptionTrainer:
     Make the trainer of one of MOHAWK's stages.
 
     Raises:
-        ValueError: There are several processes; or the student's language model is no discrete Mamba-2, or the teacher's not the transformer below it.
+        ValueError: There are several processes; the student's language model is no discrete Mamba-2; or the teacher's
+            is not the transformer below it.
     """
     recipe, model = stage.recipe, materials.model
     if stage.training.world_size > 1 and recipe.mohawk_stage != "logits":
         raise ValueError(
-            f"`mohawk_stage: {recipe.mohawk_stage}` compares blocks outside of the model's forward, where processes do not "
-            f"share gradients: run it on one process, not {stage.training.world_size}."
+            f"`mohawk_stage: {recipe.mohawk_stage}` compares blocks outside of the model's forward, where processes do "
+            f"not share gradients: run it on one process, not {stage.training.world_size}."
         )
     teacher = load_teacher(recipe, materials)
     student = model.model.language_model
