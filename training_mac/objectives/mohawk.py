@@ -147,8 +147,8 @@ def make_mohawk_trainer(stage: Stage, materials: Materials) -> CaptionTrainer:
     recipe, model = stage.recipe, materials.model
     if stage.training.world_size > 1 and recipe.mohawk_stage != "logits":
         raise ValueError(
-            f"`mohawk_stage: {recipe.mohawk_stage}` compares blocks outside of the model's forward, where processes do "
-            f"not share gradients: run it on one process, not {stage.training.world_size}."
+            f"`mohawk_stage: {recipe.mohawk_stage}` compares blocks outside of the model's forward, where processes"
+            f" do not share gradients: run it on one process, not {stage.training.world_size}."
         )
     teacher = load_teacher(recipe, materials)
     student = model.model.language_model
