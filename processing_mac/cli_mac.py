@@ -60,6 +60,8 @@ def main(arguments: list[str] | None = None) -> int:
         parser.error(
             "--stream prints lines or, with --format jsonl, JSON; it takes no --output, --segments, --whole or --ray"
         )
+    if not options.stream and (options.reconnect or options.cut != "every"):
+        parser.error("--reconnect and --cut are of --stream")
     if options.stream:
         return caption_stream(open_captioner(parser, options), options)
     if options.ray is not None:

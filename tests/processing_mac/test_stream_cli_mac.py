@@ -94,7 +94,16 @@ def test_ctrl_c_ends_with_what_was_heard(run, sound, capsys, monkeypatch) -> Non
     assert run("-") == 0 and json.loads(capsys.readouterr().out)["end"] == 2
 
 
-@pytest.mark.parametrize("arguments", [[], ["a.wav", "--stream", "-"], ["--stream", "-", "--format", "srt"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["a.wav", "--stream", "-"],
+        ["--stream", "-", "--format", "srt"],
+        ["a.wav", "--reconnect"],
+        ["a.wav", "--cut", "change"],
+    ],
+)
 def test_wrong_use(arguments, capsys) -> None:
     with pytest.raises(SystemExit) as exit:
         main(arguments)
