@@ -4,9 +4,10 @@ Scenes of everyday sounds, with what a teacher hears in them: what `everyday.yam
     python recipes/mix_everyday.py --data runs/everyday/train.csv --teacher yamnet.tflite --output runs/scenes-0
 
 Each scene is one recording of `--data` (a manifest of `prepare_everyday.py`), or two or three: one after another, at
-once, or one faintly behind the other, with other speeds, levels and pauses each time. `--seed` gives other scenes. The
-teacher is YAMNet (Google, Apache-2.0) as a TFLite file, run by `ai-edge-litert`; nothing of it is in what is trained.
-Without one there are captions only. `--seconds 60` gives longer scenes, of up to four recordings, each over and over.
+once, or one faintly behind the other, with other speeds, levels and pauses each time. `--seed` gives other scenes,
+`--overlaps` and `--strange` other shares of two sounds at once and of recordings made unrecognisable. The teacher is
+YAMNet (Google, Apache-2.0) as a TFLite file, run by `ai-edge-litert`; nothing of it is in what is trained. Without one
+there are captions only. `--seconds 60` gives longer scenes, of up to four recordings, each over and over.
 
 Writes into `--output`:
     NAME-N.flac           the scenes at 16 kHz, after the name of the folder
@@ -39,11 +40,11 @@ from training_mac.objectives.embeddings import TeacherTargets
 
 RATE = 16_000  # Hz
 SHORT = {"single": 0.48, "followed_by": 0.21, "while": 0.16, "behind": 0.11, "sequence": 0.04}
+AT_ONCE = ("while", "behind")
 LONG = {"single": 0.15, "followed_by": 0.25, "sequence": 0.6}  # shares in scenes longer than a window of 10 s
 VOICES = ("voice", "music")  # kinds whose pitch tells something, so that only their level changes
 EMBEDDING, WIDTH = 121, 1024  # YAMNet's tensor before its classes, and the size of that
 FRAME, STEP = 15_600, 15_360  # samples at 16 kHz: YAMNet's frame, and its step from one frame to the next
-STRANGE = 0.12  # share of the recordings of a kind with a broader one that are made so strange that only that is told
 MOST_DRAWS = 10_000  # draws of another recording before the search is given up
 PART = 100  # scenes that are written at a time, so that a stopped run goes on after them
 CUT_OFF = 3_000  # Hz; a lossy source of some recordings ends there, which must not tell one collection from another
@@ -69,13 +70,21 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--seconds", type=int, default=10, help="of the longest scenes (default: 10)")
     parser.add_argument("--scenes", type=int, default=4000, help="how many (default: 4000)")
     parser.add_argument("--captions", type=int, default=3, help="wordings of each (default: 3)")
+    parser.add_argument("--overlaps", type=float, default=0.27, help="share of scenes of two at once (default: 0.27)")
+    parser.add_argument(
+        "--strange",
+        type=float,
+        default=0.12,
+        help="share of the recordings of a kind with a broader one that are made so strange that only that is told "
+        "(default: 0.12)",
+    )
     parser.add_argument("--seed", type=int, default=0, help="of every choice (default: 0)")
     parser.add_argument("--output", type=Path, required=True, help="folder of the scenes")
     options = parser.parse_args(arguments)
     try:
         recordings = read_table(options.data)
         options.output.mkdir(parents=True, exist_ok=True)
-        mixer = Mixer(recordings, Grammar(), options.seconds)
+        mixer = Mixer(recordings, Grammar(), options.seconds, options.overlaps, options.strange)
         hear = load_teacher(options.teacher) if options.teacher else None
         for first in range(0, options.scenes, PART):
             write_part(mixer, hear, options, range(first, min(first + PART, options.scenes)))
@@ -122,11 +131,21 @@ class Mixer:
         recordings: Rows of the manifest with audio, source (a kind of the grammar) and group.
         grammar: Grammar that makes the captions.
         seconds: Greatest length of a scene in seconds.
+        overlaps: Share of the scenes of at most a window in which two recordings sound at once.
+        strange: Share of the recordings of a kind with a broader one that are made strange.
+
+    Raises:
+        ValueError: A share is not from 0 to 1.
     """
 
-    def __init__(self, recordings: Sequence[dict[str, str]], grammar: Grammar, seconds: int):
-        self.recordings, self.grammar = recordings, grammar
-        self.longest, self.shares = seconds * RATE, SHORT if seconds <= 10 else LONG
+    def __init__(
+        self, recordings: Sequence[dict[str, str]], grammar: Grammar, seconds: int, overlaps: float, strange: float
+    ):
+        if not (0 <= overlaps <= 1 and 0 <= strange <= 1):
+            raise ValueError(f"`--overlaps {overlaps}` and `--strange {strange}`: expected shares from 0 to 1.")
+        self.recordings, self.grammar, self.strange = recordings, grammar, strange
+        self.long = seconds > 10
+        self.longest, self.shares = seconds * RATE, LONG if self.long else with_overlaps(overlaps)
         names = np.array([one["source"] for one in recordings])
         counts = dict(zip(*np.unique(names, return_counts=True), strict=True))
         weights = np.array([counts[name] ** -0.5 for name in names])  # so that speech is not all there is
@@ -136,7 +155,7 @@ class Mixer:
         """Draw the relation of the recordings of a scene, and the recordings themselves, each varied."""
         relation = str(rng.choice(list(self.shares), p=list(self.shares.values())))
         rows: list[dict[str, str]] = []
-        most = 3 if self.shares is SHORT else int(rng.integers(3, 5))
+        most = int(rng.integers(3, 5)) if self.long else 3
         for _ in range({"single": 1, "sequence": most}.get(relation, 2)):
             rows.append(self.draw_other(rows, rng))
         if rows[0]["source"] in ("silence", "noise"):
@@ -152,7 +171,7 @@ class Mixer:
         barks an octave lower or higher, at times backwards, and all that may be said is that an animal calls.
         """
         wave, general = self.vary(row, longest, rng), self.grammar.general_of(row["source"])
-        if general is None or rng.random() >= STRANGE:
+        if general is None or rng.random() >= self.strange:
             return Event(row["source"], wave)
         speed = float(rng.choice([rng.uniform(0.4, 0.6), rng.uniform(1.8, 2.6)]))
         wave = soxr.resample(wave, RATE * speed, RATE, quality="QQ")[:longest]
@@ -185,11 +204,20 @@ class Mixer:
         if len(wave) > RATE and rng.random() < 0.4:
             wave = wave[: int(len(wave) * rng.uniform(0.4, 1))]
         pause = np.zeros(int(rng.uniform(0.05, 0.8) * RATE), np.float32)
-        if self.shares is LONG:  # long scenes repeat it for a good part of its share
+        if self.long:  # long scenes repeat it for a good part of its share
             wave = np.resize(np.concatenate([wave, pause]), int(longest * rng.uniform(0.3, 1)))
         elif len(wave) < 3 * RATE and rng.random() < 0.35:
             wave = np.concatenate([wave, pause] * int(rng.integers(2, 5)))[:longest]
         return fade(wave)
+
+
+def with_overlaps(share: float) -> dict[str, float]:
+    """Give the shares of the relations of short scenes, where two recordings at once have this share together."""
+    at_once = sum(SHORT[name] for name in AT_ONCE)
+    return {
+        name: value * (share / at_once if name in AT_ONCE else (1 - share) / (1 - at_once))
+        for name, value in SHORT.items()
+    }
 
 
 def trim(wave: np.ndarray) -> np.ndarray:
@@ -210,7 +238,7 @@ def arrange(relation: str, events: list[Event], longest: int, rng: np.random.Gen
         level = np.sqrt(np.mean(event.wave**2) + 1e-12)
         if event.name != "silence":
             event.wave = event.wave * 0.1 / level
-    if relation in ("while", "behind"):
+    if relation in AT_ONCE:
         first, second = events
         decibels = rng.uniform(0, 5) if relation == "while" else rng.uniform(7, 16)
         length = max(min(len(first.wave), longest), RATE)

@@ -127,16 +127,29 @@ def test_scenes_carry_what_is_heard_when(prepared: Path, tmp_path: Path, monkeyp
     assert before == {path.name: path.read_bytes() for path in (tmp_path / "scenes").glob("*.flac")}
 
 
-def test_what_is_made_strange_is_told_in_general(prepared: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(mix_everyday, "STRANGE", 1.0)
-    mixer = mix_everyday.Mixer(read(prepared / "train.csv"), Grammar(), seconds=10)
+def test_what_is_made_strange_is_told_in_general(prepared: Path) -> None:
+    mixer = mix_everyday.Mixer(read(prepared / "train.csv"), Grammar(), seconds=10, overlaps=0.3, strange=1.0)
     told = {"dog": "animal", "man": "man", "piano": "piano", "silence": "silence"}
     for row in mixer.recordings:
         if row["source"] in told:
             event = mixer.make_event(row, 3 * RATE, np.random.default_rng(0))
             assert event.name == told[row["source"]] and 0 < len(event.wave) <= 3 * RATE
-    monkeypatch.setattr(mix_everyday, "STRANGE", 0.0)
+    mixer = mix_everyday.Mixer(read(prepared / "train.csv"), Grammar(), seconds=10, overlaps=0.3, strange=0.0)
     assert mixer.make_event(mixer.recordings[0], RATE, np.random.default_rng(0)).name == "dog"
+
+
+@pytest.mark.parametrize("share", [0.0, 0.27, 0.6, 1.0])
+def test_the_share_of_two_at_once_is_what_was_asked(share: float) -> None:
+    shares = mix_everyday.with_overlaps(share)
+    assert sum(shares.values()) == pytest.approx(1) and shares["while"] + shares["behind"] == pytest.approx(share)
+    assert share == 1 or shares["single"] / shares["followed_by"] == pytest.approx(0.48 / 0.21)
+
+
+def test_an_impossible_share_is_refused(prepared: Path, tmp_path: Path, capsys) -> None:
+    arguments = ["--data", str(prepared / "train.csv"), "--overlaps", "1.5", "--output", str(tmp_path / "scenes")]
+    with pytest.raises(SystemExit):
+        mix_everyday.main(arguments)
+    assert "expected shares from 0 to 1" in capsys.readouterr().err
 
 
 def test_long_scenes_go_through_many_windows(prepared: Path, tmp_path: Path) -> None:
@@ -173,7 +186,7 @@ def test_what_is_left_out_is_of_no_kind() -> None:
 
 
 def test_no_fact_is_told_twice_in_a_scene(prepared: Path) -> None:
-    mixer = mix_everyday.Mixer(read(prepared / "train.csv"), Grammar(), seconds=10)
+    mixer = mix_everyday.Mixer(read(prepared / "train.csv"), Grammar(), seconds=10, overlaps=0.27, strange=0.12)
     for seed in range(50):
         _, events = mixer.draw(np.random.default_rng(seed))
         assert len({event.name for event in events}) == len(events)
