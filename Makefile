@@ -13,6 +13,9 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c c
 COMMON_TESTS = $(BIN)/python -m pip download --quiet --disable-pip-version-check --no-deps --no-binary :all: \
 	--dest $(VENV)/sources $$(grep '^transformers==' constraints.txt) && tar -xzf $(VENV)/sources/transformers-*.tar.gz -C $(VENV)
 
+# axe-core looks for faults of accessibility in the page of mac-demo; without npm that test is skipped.
+AXE = npm install --silent --no-fund --no-audit --prefix $(VENV) axe-core@4.14.1
+
 .PHONY: caption test test-kernels test-newest test-lowest lint cards clean
 
 caption: $(VENV)/installed
@@ -74,4 +77,5 @@ $(VENV)/installed-kernels: $(VENV)/installed-dev
 $(VENV)/installed-dev: $(VENV)/installed
 	$(INSTALL) -e .[dev]
 	-$(COMMON_TESTS)
+	-$(AXE)
 	touch $@

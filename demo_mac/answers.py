@@ -1,44 +1,52 @@
 """The answers to the page's buttons: a file and texts go in, and captions, pictures and probabilities come out."""
 
+import io
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
+import soundfile
 
 from evaluation_mac.protocols.likelihood import score_by_likelihood, tokenize_captions
 from processing_mac import AudioCaptioningPipeline
+from processing_mac.audio_mac import TooLongError
 from processing_mac.cli_mac import NOTHING_SAID
+from processing_mac.listening_mac import merge_equal
+from processing_mac.long_recordings_mac import caption_windows, join_captions
 
-from .pictures import draw_recording
+from .limits import clock, decodable_seconds
 
 
-MAX_SECONDS = 600  # longest recording, in seconds, that the page takes
 MAX_LABELS = 100  # labels that are ranked at once
 MAX_CHARACTERS = 500  # longest prompt or label that the page takes
 
 
-def describe(captioner: AudioCaptioningPipeline, path: str | None, prompt: str = "") -> tuple[str, str]:
+class Description(NamedTuple):
+    """What the model makes of a recording."""
+
+    caption: str
+    segments: list[dict[str, Any]]  # `start` and `end` in seconds and `caption`; neighbours that say the same are one
+    waveform: np.ndarray  # what it heard, (samples,) at its rate
+
+
+def describe(captioner: AudioCaptioningPipeline, path: str | None, prompt: str = "") -> Description:
     """
-    Caption a recording and draw it.
+    Caption a recording. The caption of one longer than a window is made of what its windows say, in order.
 
     Args:
-        captioner: Pipeline that makes segments (`return_segments=True`).
+        captioner: Pipeline of the model.
         path: Path of the recording; None if there is none yet.
         prompt: Question to the model; the processor's default if blank.
-
-    Returns:
-        The caption, or in brackets that there is none; and HTML with waveform, log-mel and, for more than one window,
-            the segments' captions.
 
     Raises:
         ValueError: There is no recording, it cannot be read, is too short or too long, or the prompt is wrong; the
             message is in the words of the page's user.
     """
     waveform = load_recording(captioner, path)
-    extractor = captioner.processor.feature_extractor
-    clip = {"array": waveform, "sampling_rate": extractor.sampling_rate}
-    [result] = captioner(clip, prompt=check_prompt(prompt), return_segments=True)
-    picture = draw_recording(waveform, extractor, result["segments"])
-    return result["caption"].strip() or f"({NOTHING_SAID})", picture
+    clip = {"array": waveform, "sampling_rate": captioner.processor.feature_extractor.sampling_rate}
+    segments = merge_equal(caption_windows(captioner, clip, check_prompt(prompt)))
+    caption = join_captions(segment["caption"] for segment in segments)
+    return Description(caption or f"({NOTHING_SAID})", segments, waveform)
 
 
 def rank_labels(
@@ -77,12 +85,22 @@ def load_recording(captioner: AudioCaptioningPipeline, path: str | None) -> np.n
     """Load (samples,) float32 at the model's rate; a ValueError shows no folder of the server."""
     if not path:
         raise ValueError("There is no sound yet. Open a file, record one, or choose an example.")
-    extractor = captioner.processor.feature_extractor
+    name = Path(path).name
+    seconds = decodable_seconds(path, name)
     try:
-        [waveform] = extractor.load(path, max_seconds=MAX_SECONDS)
+        [waveform] = captioner.processor.feature_extractor.load(path, max_seconds=seconds)
+    except TooLongError:
+        raise ValueError(f"{name}: longer than {clock(seconds)}, which is the most that this page takes.") from None
     except ValueError as error:
         raise ValueError(str(error).replace(f"{Path(path).parent}/", "")) from None
     return waveform
+
+
+def encode_flac(waveform: np.ndarray, rate: int) -> bytes:
+    """Encode samples in [-1, 1], (samples,), in a form that every browser plays and finds its way in."""
+    file = io.BytesIO()
+    soundfile.write(file, np.clip(waveform, -1, 1), rate, format="FLAC", subtype="PCM_16")
+    return file.getvalue()
 
 
 def check_prompt(prompt: str | None) -> str | None:

@@ -12,7 +12,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from processing_mac import DEFAULT_MODEL, load_captioner
-from processing_mac.cli_mac import find_audio
+from processing_mac.audio_mac import AUDIO_SUFFIXES
 
 
 # A clone has the examples; a wheel does not.
@@ -33,9 +33,11 @@ def main(arguments: list[str] | None = None) -> int:
         parser.error(f"--model {error}")
 
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # before the import, which would call home
+    from .model_facts import read_facts
     from .page import build_page, serve
 
-    page = build_page(captioner, find_examples(options.examples))
+    facts = read_facts(options.model, captioner.model)
+    page = build_page(captioner, find_examples(options.examples), facts)
     try:
         address = serve(page, options.host, options.port)
     except OSError:
@@ -65,7 +67,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 def find_examples(folder: Path) -> list[str]:
     """Find the sounds in a folder in order of their names; none if the folder is missing."""
-    return find_audio([str(folder)]) if folder.is_dir() else []
+    return sorted(str(file) for file in folder.rglob("*") if file.suffix.lower() in AUDIO_SUFFIXES)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,9 @@
 """
-A recording as HTML: waveform, log-mel and captions of segments over one time axis, in seconds.
+A recording as HTML: segments, waveform and log-mel over one time axis, in seconds.
 
 Text stays HTML and curves stay vectors, so that they keep their size on a phone and take the page's colours, light or
-dark; only the log-mel is an image. Sizes and colours are in `page.css`.
+dark; only the log-mel is an image. Sizes and colours are in `page.css`; `page.js` moves the playheads and plays what
+has the attributes `data-start` and `data-end`.
 """
 
 import base64
@@ -26,9 +27,9 @@ COLUMNS = 1200  # most columns of either picture, which are as many as a wide sc
 COLORS = "magma"
 RANGE = 80 * DECIBEL  # cells this far below the loudest one are black
 TICKS = {250: "250", 500: "500", 1000: "1k", 2000: "2k", 4000: "4k", 7000: "7k"}  # Hz
-NUMBER_WIDTH = 2.2  # em that a segment's number needs with its box's padding
-AXIS_WIDTH = 4.1  # em that ticks, gap and padding take beside the time axis, as in page.css
-CAPTION_WIDTH = 7  # em that a segment's caption needs to stand in its place on the time axis
+INTERVALS = 6  # most intervals of the time axis
+LONG = 120  # seconds from which on times are minutes and seconds
+PLAYHEAD = '<i class="playhead"></i>'
 
 
 def draw_recording(waveform: np.ndarray, extractor: MacFeatureExtractor, segments: list[dict[str, Any]]) -> str:
@@ -47,19 +48,20 @@ def draw_recording(waveform: np.ndarray, extractor: MacFeatureExtractor, segment
     segments = segments if len(segments) > 1 else []
     borders = "".join(f'<i class="border" style="left:{place(s["start"] / seconds)}"></i>' for s in segments[1:])
     return f"""
-<figure class="recording" aria-label="Waveform and log-mel spectrogram of the recording, {seconds:.1f} seconds">
-  <div class="scroll"><div class="plots" style="min-width:{least_width(segments, seconds):.1f}em">
-    <h4>Waveform <small>amplitude</small></h4>
-    <div class="ticks">{ticks({0.5: "0"} | loudest, "bottom")}</div>
-    <div class="plot wave">{draw_waveform(waveform, peak)}{borders}</div>
-    <h4>Log-mel <small>Hz on the mel scale {draw_scale(log_mel)}</small></h4>
-    <div class="ticks">{ticks(hertz_places(extractor), "bottom")}</div>
-    <div class="plot mel">{draw_log_mel(log_mel)}{borders}</div>
+<figure class="recording" data-seconds="{seconds:.3f}"
+  aria-label="Waveform and log-mel spectrogram of the recording, {seconds:.1f} seconds">
+  <div class="plots">
     {draw_lane(segments, seconds)}
-    <div class="ticks time">{ticks(time_places(seconds, max(6, len(segments) // 2)), "left")}</div>
-    <small class="axis">Time (s)</small>
-  </div></div>
-  {list_segments(segments, seconds)}
+    <h2>Waveform <small>amplitude</small></h2>
+    <div class="ticks">{ticks({0.5: "0"} | loudest, "bottom")}</div>
+    <div class="plot wave">{draw_waveform(waveform, peak)}{borders}{PLAYHEAD}</div>
+    <h2>Log-mel <small>Hz on the mel scale {draw_scale(log_mel)}</small></h2>
+    <div class="ticks">{ticks(hertz_places(extractor), "bottom")}</div>
+    <div class="plot mel">{draw_log_mel(log_mel)}{borders}{PLAYHEAD}</div>
+    <div class="ticks time">{ticks(time_places(seconds), "left")}</div>
+    <small class="axis">Time ({"min:s" if seconds >= LONG else "s"})</small>
+  </div>
+  {list_segments(segments)}
 </figure>"""
 
 
@@ -68,22 +70,17 @@ def place(share: float) -> str:
     return f"{100 * share:.2f}%"
 
 
-def least_width(segments: list[dict[str, Any]], seconds: float) -> float:
-    """Compute the least em at which numbers fit their boxes; a last segment below half a window goes without one."""
-    if not segments:
-        return 0.0
-    shortest = min(segment["end"] - segment["start"] for segment in segments)
-    return AXIS_WIDTH + NUMBER_WIDTH * min(seconds / shortest, 2 * len(segments))
-
-
 def ticks(places: dict[float, str], side: str) -> str:
     """Write labels at their shares of an axis, counted from `side`."""
     return "".join(f'<span style="{side}:{place(share)}">{label}</span>' for share, label in places.items())
 
 
-def time_places(seconds: float, intervals: int = 6) -> dict[float, str]:
-    """Place round numbers of seconds on the time axis, with at most `intervals` intervals."""
-    values = MaxNLocator(intervals, steps=[1, 2, 5, 10]).tick_values(0, seconds)
+def time_places(seconds: float) -> dict[float, str]:
+    """Place round numbers of seconds, or from two minutes on of minutes, on the time axis, in few intervals."""
+    if seconds >= LONG:
+        step = 30 if seconds <= 30 * INTERVALS else 60 * math.ceil(seconds / 60 / INTERVALS)
+        return {value / seconds: clock(value) for value in range(0, int(seconds) + 1, step)}
+    values = MaxNLocator(INTERVALS, steps=[1, 2, 5, 10]).tick_values(0, seconds)
     return {value / seconds: f"{value:g}" for value in values if 0 <= value <= seconds}
 
 
@@ -136,34 +133,33 @@ def draw_scale(log_mel: np.ndarray) -> str:
 
 
 def draw_lane(segments: list[dict[str, Any]], seconds: float) -> str:
-    """Draw the segments below the pictures, each from its start to its end, with its number and caption."""
+    """Draw the segments over the pictures, each from its start to its end; the list below says the same to readers."""
     if not segments:
         return ""
-    lane = least_width(segments, seconds) - AXIS_WIDTH
-
-    def has_room(segment: dict[str, Any]) -> bool:
-        return lane * (segment["end"] - segment["start"]) / seconds >= 0.99 * NUMBER_WIDTH
-
     boxes = "".join(
         f'<div style="left:{place(segment["start"] / seconds)};'
-        f'width:{place((segment["end"] - segment["start"]) / seconds)}">'
-        f"<b>{number if has_room(segment) else ''}</b><span>{html.escape(segment['caption'])}</span></div>"
-        for number, segment in enumerate(segments, start=1)
+        f'width:{place((segment["end"] - segment["start"]) / seconds)}" '
+        f'{extent(segment)} title="{caption}"><span>{caption}</span></div>'
+        for segment, caption in ((segment, html.escape(segment["caption"])) for segment in segments)
     )
-    return f'<div class="plot lane">{boxes}</div>'
+    return f'<h2>Timeline</h2><div class="plot lane" aria-hidden="true">{boxes}{PLAYHEAD}</div>'
 
 
-def list_segments(segments: list[dict[str, Any]], seconds: float) -> str:
-    """List the segments in words, for screens on which the narrowest box has no room for its caption."""
-    if not segments:
-        return ""
+def list_segments(segments: list[dict[str, Any]]) -> str:
+    """List the segments in words, each a button that plays it."""
     rows = "".join(
-        f"<li><b>{segment['start']:.1f}–{segment['end']:.1f} s</b> {html.escape(segment['caption'])}</li>"
+        f'<li><button type="button" {extent(segment)}><time>{clock(segment["start"])}–{clock(segment["end"])}</time> '
+        f"<span>{html.escape(segment['caption'])}</span></button></li>"
         for segment in segments
     )
-    width = CAPTION_WIDTH * seconds / min(segment["end"] - segment["start"] for segment in segments)
-    narrow, wide = f"(width < {width:.0f}em)", f"(width >= {width:.0f}em)"
-    return f"""<style>
-@container recording {narrow} {{ .recording .lane span {{ display: none }} }}
-@container recording {wide} {{ .recording ol {{ display: none }} }}
-</style><ol>{rows}</ol>"""
+    return f'<ol class="segments" aria-label="Segments, each a button that plays it">{rows}</ol>' if rows else ""
+
+
+def extent(segment: dict[str, Any]) -> str:
+    """Write the attributes by which a segment is played."""
+    return f'data-start="{segment["start"]:.3f}" data-end="{segment["end"]:.3f}"'
+
+
+def clock(seconds: float) -> str:
+    """Write a time as minutes and seconds, such as 1:05."""
+    return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"

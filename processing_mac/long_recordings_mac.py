@@ -39,7 +39,9 @@ def load_one_window(extractor: Any, file: str) -> np.ndarray:
     )
 
 
-def caption_windows(captioner: AudioCaptioningPipeline, file: str) -> Iterator[dict[str, Any]]:
+def caption_windows(
+    captioner: AudioCaptioningPipeline, audio: Any, prompt: str | None = None
+) -> Iterator[dict[str, Any]]:
     """
     Caption each window of a recording as soon as it is decoded.
 
@@ -48,7 +50,8 @@ def caption_windows(captioner: AudioCaptioningPipeline, file: str) -> Iterator[d
 
     Args:
         captioner: Pipeline that writes the captions.
-        file: Path or address of the recording.
+        audio: Path or address of the recording, or whatever else `read_blocks` takes.
+        prompt: Prompt of every window; the pipeline's own if None.
 
     Yields:
         Segments with `start` and `end` in seconds and `caption`, in order.
@@ -61,19 +64,21 @@ def caption_windows(captioner: AudioCaptioningPipeline, file: str) -> Iterator[d
     size = round(extractor.window_seconds * rate)
     shortest = round(MIN_SEGMENT_SECONDS * rate)
     start = 0  # sample at which the windows that follow begin
-    for part, is_last in cut_parts(read_blocks(file, None, rate, "", extractor.url_limits), size, shortest):
+    for part, is_last in cut_parts(read_blocks(audio, None, rate, "", extractor.url_limits), size, shortest):
         starts = list(range(0, len(part) if is_last else BLOCK_WINDOWS * size, size))
         if is_last:  # a short rest belongs to the window before it
             starts = starts[:1] + [begin for begin in starts[1:] if len(part) - begin >= shortest]
             if len(part) < FRAME_LENGTH and start == 0:
+                name = audio if isinstance(audio, str) else "audio"
                 raise ValueError(
-                    f"{file}: {len(part)} samples at {rate} Hz; expected at least {FRAME_LENGTH} (25 ms)."
+                    f"{name}: {len(part)} samples at {rate} Hz; expected at least {FRAME_LENGTH} (25 ms)."
                 )
         # The last frame of a window reaches beyond its end.
         clips = [part[begin : begin + size + FRAME_LENGTH - FRAME_SHIFT] for begin in starts]
         results = captioner(
-            [{"array": clip, "sampling_rate": rate} for clip in clips], batch_size=len(clips), return_segments=False
-        )
+            [{"array": clip, "sampling_rate": rate} for clip in clips],
+            batch_size=len(clips), prompt=prompt, return_segments=False,
+        )  # fmt: skip
         ends = [*starts[1:], len(part) if is_last else BLOCK_WINDOWS * size]
         for begin, end, [result] in zip(starts, ends, results, strict=True):
             seconds = {"start": round((start + begin) / rate, 3), "end": round((start + end) / rate, 3)}

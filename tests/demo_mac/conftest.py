@@ -18,7 +18,9 @@ ROOT = Path(__file__).parents[2]
 START_SECONDS = 300  # on a busy machine
 FLAGS = (
     "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
-    "--disable-component-update --disable-sync --window-size=1280,1000"
+    "--disable-component-update --disable-sync --window-size=1280,1000 --autoplay-policy=no-user-gesture-required "
+    "--use-fake-device-for-media-stream --use-fake-ui-for-media-stream "
+    f"--use-file-for-fake-audio-capture={ROOT / 'examples' / 'clock_tick.wav'}"
 )
 
 

@@ -1,0 +1,74 @@
+// The microphone of the live page. gradio's own sends ten files a second in no certain order, and has the browser take out
+// of the sound what is no speech. This one sends all that was recorded since the last answer, one message at a time.
+const button = element.querySelector("button"), level = element.querySelector("meter");
+const RECORD = button.textContent, STOP = "Stop";
+const TAP = `registerProcessor("tap", class extends AudioWorkletProcessor {
+  process([[channel]]) { if (channel) this.port.postMessage(channel.slice()); return true; }
+});`;
+let context = null, microphone = null, parts = [], samples = 0, waiting = false, first = true, ended = true;
+
+// In base64, samples of 16 bits.
+const encode = (blocks) => {
+  const values = new Int16Array(samples);
+  let at = 0, text = "";
+  for (const block of blocks) for (const value of block) values[at++] = Math.max(-1, Math.min(1, value)) * 32767;
+  for (const byte of new Uint8Array(values.buffer)) text += String.fromCharCode(byte);
+  return btoa(text);
+};
+
+// Called after each block and after each answer: sends a second and more, and after the last block whatever there is.
+const send = () => {
+  if (waiting || !context) return;
+  if (samples && (ended || samples >= context.sampleRate)) {
+    waiting = true;
+    const chunk = { samples: encode(parts), rate: context.sampleRate, first };
+    [parts, samples, first] = [[], 0, false];
+    trigger("chunk", chunk);
+  } else if (ended) {
+    context = null;
+    if (!first) trigger("end");
+  }
+};
+window.microphoneAnswered = () => { waiting = false; send(); };
+
+const connect = async (rate) => {
+  const made = new AudioContext(rate && { sampleRate: rate });
+  const source = made.createMediaStreamSource(microphone);
+  await made.audioWorklet.addModule(URL.createObjectURL(new Blob([TAP], { type: "text/javascript" })));
+  const tap = new AudioWorkletNode(made, "tap", { channelCount: 1, channelCountMode: "explicit" });
+  tap.port.onmessage = ({ data }) => {
+    if (ended) return;
+    parts.push(data);
+    samples += data.length;
+    level.value = Math.max(level.value * 0.95, ...data);
+    send();
+  };
+  source.connect(tap);
+  return made;
+};
+
+const stop = () => {
+  ended = true;
+  level.value = 0;
+  button.textContent = RECORD;
+  microphone.getTracks().forEach((track) => track.stop());
+  context.close();
+  send();
+};
+window.microphoneStop = () => { if (!ended) stop(); };
+
+button.addEventListener("click", async () => {
+  if (!ended) return stop();
+  if (context) return; // the last answers of the recording before are still to come
+  try {
+    const audio = { echoCancellation: false, noiseSuppression: false, autoGainControl: false };
+    microphone = await navigator.mediaDevices.getUserMedia({ audio });
+    [parts, samples, waiting, first, ended] = [[], 0, false, true, false];
+    button.textContent = STOP;
+    context = await connect(16000).catch(() => connect()); // Firefox knows the microphone's own rate alone
+  } catch (error) {
+    ended = true;
+    button.textContent = RECORD;
+    trigger("refused");
+  }
+});
