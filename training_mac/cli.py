@@ -16,7 +16,7 @@ from training_mac.release.card import launch_options, write_card
 from training_mac.release.emissions import hardware_in_use
 from training_mac.release.hub import prepare, publish, read_target, remove_stale
 from training_mac.run.check import check_base, check_stages
-from training_mac.run.folder import Run
+from training_mac.run.folder import ClipTables, Run
 from training_mac.run.input_errors import input_errors, training_errors
 from training_mac.run.saving import save_model
 from training_mac.run.stage import train_stage
@@ -39,16 +39,16 @@ def main(arguments: list[str] | None = None) -> None:
         with training_errors():
             for stage in run.unfinished():
                 train_stage(run, stage, tables)
-            finish(run, arguments, was_finished, repo_id)
+            finish(run, tables, arguments, was_finished, repo_id)
     if run.is_main and target:
         with input_errors():
             print(f"Pushed: {publish(run.folder, target)}")
     state.destroy_process_group()
 
 
-def finish(run: Run, arguments: list[str], was_finished: bool, repo_id: str | None) -> None:
+def finish(run: Run, tables: ClipTables, arguments: list[str], was_finished: bool, repo_id: str | None) -> None:
     """Write the model and, for a run that has just come to its end, its card."""
-    saved, folder = save_model(run), run.folder
+    saved, folder = save_model(run, tables), run.folder
     if not run.is_main:
         return
     remove_stale(folder, saved)

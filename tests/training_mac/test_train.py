@@ -155,3 +155,11 @@ def test_a_finished_run_keeps_its_card(base, write_recipe, train, capsys) -> Non
     card.unlink()
     train(recipe)
     assert "This is an adapter for" in card.read_text()
+
+
+def test_the_processor_tells_whether_it_was_asked_more_than_one_prompt(write_recipe, train, manifest, tmp_path):
+    one = train(write_recipe(max_steps=1, eval_strategy="no"))
+    assert AutoProcessor.from_pretrained(one).knows_prompts is False
+    sources = [str(manifest), {"path": str(manifest), "prompt": "What is heard?"}]
+    fields = {"max_steps": 1, "eval_strategy": "no", "output_dir": str(tmp_path / "two"), "train_data": sources}
+    assert AutoProcessor.from_pretrained(train(write_recipe(**fields))).knows_prompts is True

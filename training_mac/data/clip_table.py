@@ -111,6 +111,12 @@ class ClipTable(Sequence):
                 yield from captions
                 yield from phrases
 
+    def prompts(self) -> set[str | None]:
+        """Give the prompts of the clips, None for the default: all of them if they are one or two, else some."""
+        column = self.table["prompt"]
+        bounds = pyarrow.compute.min_max(column).as_py()  # not all: of questions there may be millions
+        return {bounds["min"], bounds["max"]} | ({None} if column.null_count else set())
+
     def indices_with(self, text: str) -> list[int]:
         """Find the rows whose captions, phrases or prompt hold a text."""
         found: set[int] = set()

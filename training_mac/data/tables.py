@@ -87,6 +87,17 @@ class ClipTables:
         """Go through every wording that training may draw, from which a new tokenizer is made."""
         return (text for _, table in self.training(data) for text in table.texts())
 
+    def prompts(self, data: DataRecipe) -> set[str | None]:
+        """
+        Give the prompts that training may ask, None for the default: all if they are one or two, else some.
+
+        Shards are not listed: of these it is the prompt of the source alone.
+        """
+        found: set[str | None] = set()
+        for source in parse_sources(data.train_data, data):
+            found |= {source.prompt} if source.format == "webdataset" else self.table(source).prompts()
+        return {prompt or data.prompt for prompt in found}
+
     def validation(self, data: DataRecipe) -> JoinedClips:
         """Give the recordings to validate on, with all their references; none if the recipe names none."""
         sources = parse_sources(data.eval_data, data, split=None)

@@ -9,12 +9,14 @@ from peft import PeftModel
 
 from processing_mac import AudioCaptioningPipeline
 from processing_mac.whole_files_mac import partial_name, write_files_into
+from training_mac.data.tables import ClipTables
 from training_mac.loop.adapters import ends_whole
 from training_mac.loop.checkpoints import writing
+from training_mac.run.check import WHOLE_MODEL
 from training_mac.run.folder import Run
 
 
-def save_model(run: Run) -> set[str]:
+def save_model(run: Run, tables: ClipTables) -> set[str]:
     """
     Write the model of the last stage into the run's folder, each file under a temporary name first.
 
@@ -25,6 +27,9 @@ def save_model(run: Run) -> set[str]:
     if run.is_main:
         stage = run.stages[-1]
         model, processor = run.load(after=len(run.stages))
+        asked = [stage.data for stage in run.stages if stage.recipe.objective in WHOLE_MODEL]
+        prompts = {prompt or processor.default_prompt for data in asked for prompt in tables.prompts(data)}
+        processor.knows_prompts = processor.knows_prompts or len(prompts) > 1
         processor.default_prompt = stage.data.prompt or processor.default_prompt
         if isinstance(model, PeftModel) and ends_whole(run.recipes):
             model = model.merge_and_unload()

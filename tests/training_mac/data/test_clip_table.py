@@ -38,6 +38,13 @@ def test_rows_of_one_recording_and_prompt_are_one_clip(file: Path) -> None:
     assert list(table.texts()) == ["A", "B", "an a", "D", "C", "a c", "no c", "E"]
 
 
+def test_prompts(file: Path, tmp_path: Path) -> None:
+    assert ClipTable(file).prompts() == {"What?", None}
+    clips = [Clip("a.wav", ("A",), prompt=prompt) for prompt in ("Which?", "What?", "Why?")]
+    write_clips(enumerate(clips, start=1), tmp_path / "more.arrow")
+    assert len(ClipTable(tmp_path / "more.arrow").prompts()) == 2  # enough to tell that there are more than one
+
+
 def test_audio_of_a_dataset_is_asked_for_by_its_row(tmp_path: Path) -> None:
     write_clips([(3, Clip(object(), ("A",))), (7, Clip(object(), ("B",)))], tmp_path / "clips.arrow")
     table = ClipTable(tmp_path / "clips.arrow", merged=True, stored=lambda row: f"row {row}")
