@@ -7,7 +7,7 @@ its windows say, since a model that was trained on single windows does not know 
 
 import os
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from tqdm import tqdm
@@ -19,6 +19,14 @@ from .pipeline_mac import MIN_SEGMENT_SECONDS, AudioCaptioningPipeline
 
 
 BLOCK_WINDOWS = 6  # about a minute of sound is held and captioned at a time
+
+
+class Window(NamedTuple):
+    """A window of a recording: its start and end in seconds, and its waveform, (samples,)."""
+
+    start: float
+    end: float
+    waveform: np.ndarray
 
 
 def load_one_window(extractor: Any, file: str) -> np.ndarray:
@@ -59,7 +67,28 @@ def caption_windows(
     Raises:
         ValueError: The recording cannot be read, which may show only after some segments.
     """
-    extractor = captioner.feature_extractor
+    rate = captioner.feature_extractor.sampling_rate
+    for windows, _ in read_windows(captioner.feature_extractor, audio):
+        clips = [{"array": window.waveform, "sampling_rate": rate} for window in windows]
+        results = captioner(clips, batch_size=len(clips), prompt=prompt, return_segments=False)
+        for window, [result] in zip(windows, results, strict=True):
+            yield {"start": window.start, "end": window.end, "caption": result["caption"]}
+
+
+def read_windows(extractor: Any, audio: Any) -> Iterator[tuple[list[Window], bool]]:
+    """
+    Read a recording of any length a few windows at a time.
+
+    Args:
+        extractor: Feature extractor of the model.
+        audio: Path or address of the recording, or whatever else `read_blocks` takes.
+
+    Yields:
+        At most `BLOCK_WINDOWS` windows, in order, and whether they are the last.
+
+    Raises:
+        ValueError: The recording cannot be read, which may show only after some windows.
+    """
     rate = extractor.sampling_rate
     size = round(extractor.window_seconds * rate)
     shortest = round(MIN_SEGMENT_SECONDS * rate)
@@ -73,16 +102,15 @@ def caption_windows(
                 raise ValueError(
                     f"{name}: {len(part)} samples at {rate} Hz; expected at least {FRAME_LENGTH} (25 ms)."
                 )
-        # The last frame of a window reaches beyond its end.
-        clips = [part[begin : begin + size + FRAME_LENGTH - FRAME_SHIFT] for begin in starts]
-        results = captioner(
-            [{"array": clip, "sampling_rate": rate} for clip in clips],
-            batch_size=len(clips), prompt=prompt, return_segments=False,
-        )  # fmt: skip
         ends = [*starts[1:], len(part) if is_last else BLOCK_WINDOWS * size]
-        for begin, end, [result] in zip(starts, ends, results, strict=True):
-            seconds = {"start": round((start + begin) / rate, 3), "end": round((start + end) / rate, 3)}
-            yield {**seconds, "caption": result["caption"]}
+        reach = size + FRAME_LENGTH - FRAME_SHIFT  # the last frame of a window reaches beyond its end
+        yield (
+            [
+                Window(round((start + begin) / rate, 3), round((start + end) / rate, 3), part[begin : begin + reach])
+                for begin, end in zip(starts, ends, strict=True)
+            ],
+            is_last,
+        )
         start += BLOCK_WINDOWS * size
 
 
@@ -142,4 +170,4 @@ def join_captions(captions: Iterable[str]) -> str:
     return "; ".join(dict.fromkeys(filter(None, (caption.strip() for caption in captions))))
 
 
-__all__ = ["caption_long_file", "caption_windows", "join_captions", "load_one_window"]
+__all__ = ["Window", "caption_long_file", "caption_windows", "join_captions", "load_one_window", "read_windows"]

@@ -1,0 +1,194 @@
+"""
+The command `mac-index`, which makes a collection of recordings searchable with `mac-search`.
+
+    mac-index sounds --output sounds.index       # the same command again takes in what is new
+    mac-search sounds.index "rain on a roof"
+"""
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+from tqdm import tqdm
+
+from evaluation_mac.metrics.text_encoder import TextEncoder
+from processing_mac import DEFAULT_MODEL, load_captioner
+from processing_mac.audio_mac import AUDIO_SUFFIXES
+from processing_mac.cli_mac import find_audio, plain_text, positive
+
+from .caption_vectors import keep_vectors
+from .index_folder import IndexSettings
+from .index_hearing import Segment, hear_files
+from .index_states import StateReader
+from .index_writer import IndexWriter, version_of
+
+
+EPILOG = """\
+examples:
+  mac-index sounds --output sounds.index                       a folder; the same command again takes in what is new
+  mac-index sounds --output sounds.index --encoder MiniLM      also vectors of the captions, to search by meaning
+
+exit code: 0 all in the index, 1 some recordings could not be read (failed.jsonl names them), 2 nothing could be
+done or written, 130 stopped by Ctrl-C"""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Bring an index up to date, and return the exit code that the help explains."""
+    parser = build_parser()
+    options = parser.parse_args(arguments)
+    try:
+        files = find_files(options.inputs)
+        with IndexWriter(options.output) as writer:
+            captioner = load_captioner(options.model, revision=options.revision, device=options.device)
+            reader = StateReader(captioner, options.prompt)
+            writer.open(make_settings(options, reader.weights))
+            for note in writer.notes:
+                tell(note)
+            return update(writer, reader, files, options)
+    except ValueError as error:
+        parser.error(str(error))
+    except OSError as error:
+        tell(f"--output {options.output}: cannot be written ({error}). What it holds is whole; run it again to go on")
+        return 2
+
+
+def find_files(inputs: list[str]) -> list[str]:
+    """
+    List the recordings, each by its absolute path.
+
+    Raises:
+        ValueError: There are none, or an input is an address.
+    """
+    if addresses := [name for name in inputs if "://" in name]:
+        raise ValueError(f"{addresses[0]}: is an address; an index is of files on this machine")
+    files = find_audio(inputs)
+    if not files:
+        raise ValueError(f"no audio in {', '.join(inputs)}: looked for {' '.join(AUDIO_SUFFIXES)}")
+    return list(dict.fromkeys(map(os.path.abspath, files)))
+
+
+def make_settings(options: argparse.Namespace, weights: str) -> IndexSettings:
+    """Make the settings of the index out of the command's options and the hash of the model's weights."""
+    return IndexSettings(
+        model=os.path.abspath(options.model) if os.path.isdir(options.model) else options.model,
+        revision=options.revision,
+        weights=weights,
+        prompt=options.prompt,
+        num_beams=options.num_beams,
+        precision=options.precision,
+    )
+
+
+def update(writer: IndexWriter, reader: StateReader, files: list[str], options: argparse.Namespace) -> int:
+    """Take in what is new, take out what is gone, and return the exit code."""
+    before = set(writer.table["audio"])
+    new = writer.find_new(files)
+    failed: dict[str, str] = {}
+    try:
+        take_in(writer, reader, files, new, failed, options)
+    except KeyboardInterrupt:
+        writer.flush()
+        tell("stopped. What was heard so far is kept; the same command goes on after it")
+        return 130
+    writer.flush()
+    writer.fail(failed)
+    gone = {file for file in before if is_below(file, options.inputs) and not os.path.exists(file)}
+    writer.prune(gone | set(failed))
+    if options.encoder:
+        keep_vectors(options.output, writer.table["caption"], TextEncoder(options.encoder), options.encoder)
+    now = set(writer.table["audio"])
+    tell(
+        f"{options.output}: {len(now)} recordings in {len(writer.table)} segments; {len(now - before)} are new, "
+        f"{len(set(new) & before & now)} had changed, {len(gone)} are gone, {len(failed)} could not be read"
+    )
+    return 1 if failed else 0
+
+
+def take_in(
+    writer: IndexWriter,
+    reader: StateReader,
+    files: list[str],
+    new: list[str],
+    failed: dict[str, str],
+    options: argparse.Namespace,
+) -> None:
+    """Hear the new files into the index; those that cannot be read get their reason in `failed`."""
+    versions = {}
+    for file in new:
+        if not is_text(file):
+            failed[file] = "its name is no UTF-8, which Parquet cannot hold"
+        elif (version := version_of(file)) is None:
+            failed[file] = f"{file}: does not exist or cannot be read"
+        else:
+            versions[file] = version
+    for reason in failed.values():
+        tell(reason)
+    with tqdm(total=len(files), initial=len(files) - len(versions), unit="file", disable=None) as bar:
+        for file, found in hear_files(reader, list(versions), options.batch_size, options.num_beams):
+            if isinstance(found, Segment):
+                size, modified = versions[file]
+                row = {"audio": file, "size": size, "modified": modified, "start": found.start, "end": found.end}
+                row |= {"caption": found.caption, "loss": found.loss, "is_last": found.is_last}
+                writer.append(row, found.state)
+                bar.update(found.is_last)
+            else:
+                failed[file] = str(found)
+                tell(str(found))
+                bar.update()
+
+
+def is_below(file: str, folders: list[str]) -> bool:
+    """Tell whether a file, by its absolute path, lies below one of the folders."""
+    return any(Path(file).is_relative_to(os.path.abspath(folder)) for folder in folders)
+
+
+def is_text(name: str) -> bool:
+    """Tell whether a file's name is UTF-8."""
+    return name.isprintable() or not any("\udc80" <= letter <= "\udcff" for letter in name)
+
+
+def tell(sentence: str) -> None:
+    """Print a sentence beside the bar."""
+    tqdm.write(f"mac-index: {sentence}", file=sys.stderr)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Build the parser of the command's options."""
+    parser = argparse.ArgumentParser(
+        prog="mac-index",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        description="Hear a collection of recordings once, and keep captions and states, for mac-search.",
+        epilog=EPILOG,
+    )
+    parser.add_argument(
+        "inputs", nargs="+", metavar="FOLDER", help="searched through and through; files may be named, too"
+    )
+    parser.add_argument(
+        "--output",
+        type=Path,
+        required=True,
+        metavar="INDEX",
+        help="folder of the index; what it holds is not heard again",
+    )
+    model = parser.add_argument_group("the model")
+    model.add_argument("--model", default=DEFAULT_MODEL, help="folder or Hub id (default: the packaged mac-small)")
+    model.add_argument("--revision", help="branch, tag or commit of a model on the Hub (default: main)")
+    model.add_argument("--prompt", type=plain_text, help="what to ask (default: what it was trained with)")
+    model.add_argument("--num-beams", type=positive, help="beams of the search (default: what the model ships with)")
+    model.add_argument(
+        "--precision", choices=("float16", "float32"), default="float16", help="of the states (default: float16)"
+    )
+    model.add_argument(
+        "--encoder",
+        metavar="FOLDER",
+        help="sentence encoder, a folder or Hub id, that makes captions searchable by meaning",
+    )
+    machine = parser.add_argument_group("the machine")
+    machine.add_argument("--device", help="such as cpu or cuda:1 (default: the first accelerator, else the CPU)")
+    machine.add_argument("--batch-size", type=positive, default=8, help="recordings at a time (default: 8)")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

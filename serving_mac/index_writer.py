@@ -1,0 +1,196 @@
+"""The one run that writes an index: it continues what is there, part by part, and takes out what is gone."""
+
+import json
+import os
+from collections.abc import Collection, Iterable
+from pathlib import Path
+from types import TracebackType
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from filelock import FileLock, Timeout
+from safetensors.torch import save
+
+from processing_mac.whole_files_mac import write_file_whole, write_text_whole
+
+from .index_folder import (
+    FAILED,
+    LOCK,
+    SCHEMA,
+    SETTINGS,
+    BrokenPartError,
+    IndexSettings,
+    join_parts,
+    part_files,
+    read_part,
+    read_states,
+)
+from .index_states import States, round_states, size_of
+
+
+PART_ROWS, PART_BYTES = 1000, 2**28  # a part is written when it has so many segments, or states of this size
+SPARSE = 0.5  # a part with a smaller share of states that count is written anew
+
+
+class IndexWriter:
+    """
+    An index that grows. While one run has it, another one cannot have it.
+
+    Args:
+        folder: Folder of the index, which is made if it does not exist.
+
+    Attributes:
+        notes: Sentences on what was found damaged and is made again.
+
+    Raises:
+        ValueError: The folder holds something else, or another run writes to it.
+        OSError: The folder cannot be made or read.
+    """
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
+        others = [file for file in folder.iterdir() if file.name != LOCK and file.suffix != ".part"]
+        if others and not (folder / SETTINGS).exists():
+            raise ValueError(f"{folder}: holds something else than an index; choose or make another folder")
+        self.lock = FileLock(folder / LOCK)
+        try:
+            self.lock.acquire(timeout=0)
+        except Timeout:
+            raise ValueError(f"{folder}: another run of this command writes to it") from None
+        self.notes: list[str] = []
+        self.waiting: list[dict] = []
+        self.states: list[States] = []
+        self.bytes = 0
+        self.table = join_parts([])
+
+    def __enter__(self) -> "IndexWriter":
+        """Return the writer itself."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Let others write."""
+        self.lock.release()
+
+    def open(self, settings: IndexSettings) -> None:
+        """
+        Start or continue the index with these settings; damaged parts are thrown away.
+
+        Raises:
+            ValueError: It was made by another model or with other settings.
+        """
+        self.settings = settings
+        if (self.folder / SETTINGS).exists():
+            refuse_changes(self.folder, IndexSettings.read(self.folder), settings)
+        else:
+            write_text_whole(self.folder / SETTINGS, settings.write())
+        parts = []
+        for file in part_files(self.folder):
+            try:
+                parts.append(read_part(file))
+            except BrokenPartError as error:
+                self.notes.append(f"{error}; what it held is read again")
+                remove_part(file)
+        for states in self.folder.glob("part-*.safetensors"):  # a run was killed before it wrote the table
+            if not states.with_suffix(".parquet").exists():
+                states.unlink()
+        for partial in self.folder.glob("*.part"):
+            partial.unlink()
+        self.table = join_parts(parts)
+        self.number = max((int(file.stem[5:]) + 1 for file in part_files(self.folder)), default=0)
+
+    def find_new(self, files: Iterable[str]) -> list[str]:
+        """Return those of the files, by their absolute paths, that the index does not hold as they are now."""
+        rows = self.table.drop_duplicates("audio")[["audio", "size", "modified"]]
+        known = {audio: (size, modified) for audio, size, modified in rows.itertuples(index=False)}
+        return [file for file in files if file not in known or known[file] != version_of(file)]
+
+    def append(self, row: dict, state: States) -> None:
+        """
+        Take a segment; a part that is full is written.
+
+        Args:
+            row: Columns of `SCHEMA` but `row`.
+            state: State after the segment, (1, …).
+        """
+        state = round_states(state, getattr(torch, self.settings.precision))
+        self.waiting.append({**row, "row": len(self.waiting)})
+        self.states.append(state)
+        self.bytes += size_of(state)
+        if len(self.waiting) >= PART_ROWS or self.bytes >= PART_BYTES:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write what is waiting as a part."""
+        if not self.waiting:
+            return
+        table = pa.Table.from_pylist(self.waiting, SCHEMA).to_pandas()
+        self.write_part(table, {name: torch.cat([part[name] for part in self.states]) for name in self.states[0]})
+        self.waiting, self.states, self.bytes = [], [], 0
+
+    def write_part(self, table: pd.DataFrame, states: States) -> None:
+        """Write a new part, its table last."""
+        file = self.folder / f"part-{self.number:05}.parquet"
+        with write_file_whole(file.with_suffix(".safetensors")) as temporary:
+            temporary.write_bytes(save({name: tensor.contiguous() for name, tensor in states.items()}))
+        write_table(file, table)
+        self.number += 1
+
+    def fail(self, failed: dict[str, str]) -> None:
+        """Write why which files could not be read in this run."""
+        lines = [json.dumps({"audio": name, "error": why}, ensure_ascii=False) + "\n" for name, why in failed.items()]
+        write_text_whole(self.folder / FAILED, "".join(lines))
+
+    def prune(self, gone: Collection[str]) -> None:
+        """Take out what no longer counts, and the files `gone`; a part of which little is left is written anew."""
+        parts = [read_part(file) for file in part_files(self.folder)]
+        alive = join_parts(parts)
+        self.table = alive = alive[~alive["audio"].isin(gone)]
+        for table in parts:
+            name = table["part"].iloc[0]
+            kept = alive[alive["part"] == name].drop(columns="part").reset_index(drop=True)
+            if len(kept) == len(table):
+                continue
+            file = self.folder / f"{name}.parquet"
+            states = file.with_suffix(".safetensors")
+            if len(kept) >= SPARSE * (table["row"].max() + 1):
+                write_table(file, kept)
+                continue
+            if len(kept):
+                self.write_part(kept.assign(row=range(len(kept))), read_states(states, kept["row"].to_numpy()))
+            remove_part(file)
+
+
+def version_of(file: str) -> tuple[int, int] | None:
+    """Return a file's size in bytes and its time of change in nanoseconds; None if there is no such file."""
+    try:
+        status = os.stat(file)
+    except OSError:
+        return None
+    return status.st_size, status.st_mtime_ns
+
+
+def refuse_changes(folder: Path, old: IndexSettings, new: IndexSettings) -> None:
+    """Refuse to add to an index what could not be compared with what it holds."""
+    old.refuse_other_model(folder, new.weights)
+    for name in ("prompt", "num_beams", "precision"):
+        before, now = getattr(old, name), getattr(new, name)
+        if before != now:
+            option = name.replace("_", "-")
+            raise ValueError(f"{folder}: was made with --{option} {before}, not {now}; choose or make another folder")
+
+
+def write_table(file: Path, table: pd.DataFrame) -> None:
+    """Write the table of a part whole."""
+    with write_file_whole(file) as temporary:
+        pq.write_table(pa.Table.from_pandas(table, SCHEMA, preserve_index=False), temporary)
+
+
+def remove_part(file: Path) -> None:
+    """Delete a part, its table first: what is without a table is not there."""
+    file.unlink(missing_ok=True)
+    file.with_suffix(".safetensors").unlink(missing_ok=True)
