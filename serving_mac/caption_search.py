@@ -52,7 +52,7 @@ class CaptionSearch:
     """
     Finds recordings of an index by words.
 
-        search = CaptionSearch(IndexFolder(Path("sounds.index")), reader=StateReader(load_captioner("mac-small")))
+        search = CaptionSearch(IndexFolder(Path("sounds.index")), reader=StateReader(load_captioner(DEFAULT_MODEL)))
         search.find("rain on a roof")
 
     Args:
@@ -73,11 +73,11 @@ class CaptionSearch:
         self.codes, unique = pd.factorize(table["caption"])
         self.captions = [str(caption) for caption in unique]
         self.losses = table["loss"].to_numpy()
-        self.words = bm25s.BM25()
+        self.bm25 = bm25s.BM25()
         if not self.captions:
             return
         if encoder is None:
-            self.words.index(split_words(self.captions), show_progress=False)
+            self.bm25.index(split_words(self.captions), show_progress=False)
         else:
             self.vectors = caption_vectors(index.folder, self.captions, encoder)
 
@@ -123,7 +123,7 @@ class CaptionSearch:
         if self.encoder is not None:
             return self.vectors @ self.encoder.embed_text([query])[0]
         [words] = split_words([query])
-        return self.words.get_scores(words) if words else np.zeros(len(self.captions), np.float32)
+        return self.bm25.get_scores(words) if words else np.zeros(len(self.captions), np.float32)
 
     def likelihoods(self, rows: np.ndarray, query: str, similarities: np.ndarray, likelihood: str) -> np.ndarray:
         """
@@ -141,7 +141,7 @@ class CaptionSearch:
         if self.encoder is None:
             nearest = nearest[similarities[nearest] > 0]
         best = similarities[nearest[0]]
-        relative = (similarities[nearest] - best) / abs(best)
+        relative = (similarities[nearest] - best) / (abs(best) or 1.0)
         texts = [self.captions[place] for place in nearest]
         return np.logaddexp.reduce(self.log_likelihoods(rows, texts) + relative / TEMPERATURE, axis=1)
 

@@ -70,7 +70,7 @@ def read_vectors(folder: Path) -> pa.Table | None:
     if not file.exists():
         return None
     try:
-        table = pq.read_table(file)
+        table = pq.ParquetFile(file).read()
         if table.column_names != ["caption", "embedding"] or {"name", "weights"} - set(encoder_of(table)):
             raise ValueError("it has other columns")
     except (OSError, ValueError, KeyError, TypeError) as error:

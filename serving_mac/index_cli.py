@@ -17,6 +17,7 @@ from processing_mac import DEFAULT_MODEL, load_captioner
 from processing_mac.audio_mac import AUDIO_SUFFIXES
 from processing_mac.cli_mac import find_audio, plain_text, positive
 
+from .bulk_files import is_text
 from .caption_vectors import keep_vectors
 from .index_folder import IndexSettings
 from .index_hearing import Segment, hear_files
@@ -42,12 +43,16 @@ def main(arguments: list[str] | None = None) -> int:
         with IndexWriter(options.output) as writer:
             captioner = load_captioner(options.model, revision=options.revision, device=options.device)
             reader = StateReader(captioner, options.prompt)
+            encoder = TextEncoder(options.encoder) if options.encoder else None
             writer.open(make_settings(options, reader.weights))
             for note in writer.notes:
                 tell(note)
-            return update(writer, reader, files, options)
+            return update(writer, reader, files, encoder, options)
     except ValueError as error:
         parser.error(str(error))
+    except KeyboardInterrupt:
+        tell("stopped. What was heard so far is kept; the same command goes on after it")
+        return 130
     except OSError as error:
         tell(f"--output {options.output}: cannot be written ({error}). What it holds is whole; run it again to go on")
         return 2
@@ -58,10 +63,13 @@ def find_files(inputs: list[str]) -> list[str]:
     List the recordings, each by its absolute path.
 
     Raises:
-        ValueError: There are none, or an input is an address.
+        ValueError: There are none, or an input is an address or does not exist.
     """
-    if addresses := [name for name in inputs if "://" in name]:
-        raise ValueError(f"{addresses[0]}: is an address; an index is of files on this machine")
+    for name in inputs:
+        if "://" in name:
+            raise ValueError(f"{name}: is an address; an index is of files on this machine")
+        if not os.path.exists(name):
+            raise ValueError(f"{name}: there is no such file or folder")
     files = find_audio(inputs)
     if not files:
         raise ValueError(f"no audio in {', '.join(inputs)}: looked for {' '.join(AUDIO_SUFFIXES)}")
@@ -80,7 +88,13 @@ def make_settings(options: argparse.Namespace, weights: str) -> IndexSettings:
     )
 
 
-def update(writer: IndexWriter, reader: StateReader, files: list[str], options: argparse.Namespace) -> int:
+def update(
+    writer: IndexWriter,
+    reader: StateReader,
+    files: list[str],
+    encoder: TextEncoder | None,
+    options: argparse.Namespace,
+) -> int:
     """Take in what is new, take out what is gone, and return the exit code."""
     before = set(writer.table["audio"])
     new = writer.find_new(files)
@@ -89,14 +103,13 @@ def update(writer: IndexWriter, reader: StateReader, files: list[str], options: 
         take_in(writer, reader, files, new, failed, options)
     except KeyboardInterrupt:
         writer.flush()
-        tell("stopped. What was heard so far is kept; the same command goes on after it")
-        return 130
+        raise
     writer.flush()
     writer.fail(failed)
     gone = {file for file in before if is_below(file, options.inputs) and not os.path.exists(file)}
     writer.prune(gone | set(failed))
-    if options.encoder:
-        keep_vectors(options.output, writer.table["caption"], TextEncoder(options.encoder), options.encoder)
+    if encoder:
+        keep_vectors(options.output, writer.table["caption"], encoder, options.encoder)
     now = set(writer.table["audio"])
     tell(
         f"{options.output}: {len(now)} recordings in {len(writer.table)} segments; {len(now - before)} are new, "
@@ -117,7 +130,7 @@ def take_in(
     versions = {}
     for file in new:
         if not is_text(file):
-            failed[file] = "its name is no UTF-8, which Parquet cannot hold"
+            failed[file] = f"{file}: its name is no UTF-8, which Parquet cannot hold"
         elif (version := version_of(file)) is None:
             failed[file] = f"{file}: does not exist or cannot be read"
         else:
@@ -141,11 +154,6 @@ def take_in(
 def is_below(file: str, folders: list[str]) -> bool:
     """Tell whether a file, by its absolute path, lies below one of the folders."""
     return any(Path(file).is_relative_to(os.path.abspath(folder)) for folder in folders)
-
-
-def is_text(name: str) -> bool:
-    """Tell whether a file's name is UTF-8."""
-    return name.isprintable() or not any("\udc80" <= letter <= "\udcff" for letter in name)
 
 
 def tell(sentence: str) -> None:

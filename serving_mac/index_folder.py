@@ -114,10 +114,13 @@ def read_part(file: Path) -> pd.DataFrame:
         BrokenPartError: The table or the states are missing, damaged or of different sizes.
     """
     try:
-        table = pq.read_table(file, schema=SCHEMA).to_pandas()
+        content = pq.ParquetFile(file).read()
+        if not content.schema.equals(SCHEMA):
+            raise ValueError(f"its table has the columns {', '.join(content.column_names)}")
+        table = content.to_pandas()
         with safe_open(file.with_suffix(".safetensors"), "pt") as states:
             rows = {states.get_slice(name).get_shape()[0] for name in states.keys()}  # noqa: SIM118  no mapping
-        if len(rows) != 1 or (len(table) and table["row"].max() >= rows.pop()):
+        if len(rows) != 1 or table["row"].max() >= rows.pop():
             raise ValueError("its table and its states do not belong together")
     except (OSError, ValueError, KeyError, IndexError, SafetensorError) as error:
         raise BrokenPartError(f"{file.parent}: {file.stem} is damaged ({error})") from error

@@ -48,6 +48,8 @@ def main(arguments: list[str] | None = None) -> int:
         found = [print_hits(search, query, options) for query in queries]
     except (ValueError, argparse.ArgumentTypeError) as error:
         parser.error(str(error))
+    except KeyboardInterrupt:
+        return 130
     except BrokenPipeError:  # Python would write what is left to the pipe once more when it ends
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0

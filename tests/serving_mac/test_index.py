@@ -168,6 +168,10 @@ def test_damaged_parts_are_refused_and_mended(folder, heard, capsys) -> None:
     heard.clear()
     assert len(make_index().table) == 7 and len(heard) == 6
     assert "what it held is read again" in capsys.readouterr().err
+    [table] = Path("index").glob("part-*.parquet")
+    table.write_bytes(table.read_bytes()[:-100])
+    heard.clear()
+    assert len(make_index().table) == 7 and len(heard) == 6
     Path("index/part-00009.safetensors").write_bytes(b"killed before its table was written")
     make_index()
     assert not Path("index/part-00009.safetensors").exists()
@@ -186,6 +190,7 @@ def test_what_is_no_index_or_of_another_model_is_refused(folder, captioner, caps
     assert "holds something else than an index" in refused(index_cli, ".", "--output", ".")
     assert "is no index" in refused(search_cli, ".", "rain")
     assert "the query is blank" in refused(search_cli, "index", " ")
+    assert "nothing: there is no such file" in refused(index_cli, "nothing", "--output", "index")
     assert "is an address" in refused(index_cli, "https://example.org/a.wav", "--output", "index")
     with IndexWriter(Path("index")):
         assert "another run of this command writes to it" in refused(index_cli, ".", "--output", "index")
