@@ -22,7 +22,7 @@ from accelerate.utils import parse_flag_from_env
 
 from evaluation_mac.metrics.naming import NAMINGS, Naming, load_naming
 from evaluation_mac.metrics.text_encoder import CLAP, TextEncoder
-from evaluation_mac.protocols.captioning import caption_asker, evaluate_captions
+from evaluation_mac.protocols.captioning import caption_asker, evaluate_captions, refined_asker
 from evaluation_mac.protocols.clap_refine import Clap
 from evaluation_mac.protocols.classification import (
     LabelledClip,
@@ -56,22 +56,33 @@ class Collector:
         self.captioner = captioner
         self.failed: dict[str, str] = {}
 
-    def captions(self, clips: Sequence[Any], clap: Clap | None = None) -> tuple[list[Any], list[str]]:
+    def captions(self, clips: Sequence[Any]) -> tuple[list[Any], list[str]]:
         """The clips with a caption, and the captions."""
-        ask = caption_asker(self.captioner, self.options.batch_size, clap)
-        read, records = self.collect("captions.csv", "caption", clips, ask, self.options.batch_size)
+        ask = caption_asker(self.captioner, self.options.batch_size)
+        read, records = self.collect("captions.csv", ["caption"], clips, ask, self.options.batch_size)
+        return read, [record["caption"] for record in records]
+
+    def refined_captions(self, clips: Sequence[Any]) -> tuple[list[Any], list[str]]:
+        """The same by CLAP-Refine; the file holds the candidates, too."""
+        options = self.options
+        source, num_beams = options.refine_from or "searches", options.num_beams
+        ask = refined_asker(self.captioner, Clap(options.refine), source, num_beams)
+        fields = ["caption", "candidates", "similarities"]
+        read, records = self.collect("captions.csv", fields, clips, ask, options.batch_size)
         return read, [record["caption"] for record in records]
 
     def losses(self, clips: Sequence[Any], texts: Sequence[str]) -> tuple[list[Any], Any]:
         """The clips with losses, and the (clips, texts) losses."""
         ask = likelihood_asker(self.captioner, texts, self.options.prompt)
-        read, records = self.collect("losses.csv", "losses", clips, ask, 1)
+        read, records = self.collect("losses.csv", ["losses"], clips, ask, 1)
         return read, read_losses(records)
 
-    def collect(self, name: str, field: str, clips: Sequence[Any], ask: Any, batch_size: int) -> tuple[list, list]:
+    def collect(
+        self, name: str, fields: list[str], clips: Sequence[Any], ask: Any, batch_size: int
+    ) -> tuple[list, list]:
         """The clips with a record, and their records; nothing on processes other than the main one."""
         audio = [clip.audio for clip in clips]
-        records, self.failed = collect_records(self.options.output / name, [field], audio, ask, batch_size)
+        records, self.failed = collect_records(self.options.output / name, fields, audio, ask, batch_size)
         read = [clip for clip in clips if clip.audio in records]
         return read, [records[clip.audio] for clip in read]
 
@@ -79,7 +90,7 @@ class Collector:
 def run_captioning(collector: Collector, clips: list[Clip]) -> Evaluation | None:
     """Caption all clips and score the captions."""
     options = collector.options
-    clips, captions = collector.captions(clips, Clap(options.refine) if options.refine else None)
+    clips, captions = collector.refined_captions(clips) if options.refine else collector.captions(clips)
     return evaluate_captions(clips, captions, options.sentence_encoder, naming_of(options)) if clips else None
 
 
@@ -113,7 +124,7 @@ def run_transcription(collector: Collector, clips: list[Clip]) -> Evaluation | N
     ask = transcript_asker(
         collector.captioner, prompt=options.prompt or PROMPT, max_new_tokens=options.max_new_tokens, **generation
     )
-    clips, records = collector.collect("captions.csv", "caption", clips, ask, options.batch_size)
+    clips, records = collector.collect("captions.csv", ["caption"], clips, ask, options.batch_size)
     transcripts = [record["caption"] for record in records]
     return evaluate_transcripts(clips, transcripts, options.spellings) if clips else None
 
@@ -180,6 +191,7 @@ def main(arguments: list[str] | None = None) -> int:
         except (OSError, ValueError) as error:
             parser.error(str(error))
     try:
+        check_refine(options)
         clips = read_clips(options)
         card = find_card(options.model) if options.update_card else None
         captioner = load_model(options)
@@ -236,7 +248,13 @@ def build_parser() -> argparse.ArgumentParser:
     beams = argparse.ArgumentParser(add_help=False)
     beams.add_argument("--num-beams", type=positive, help="beams of the search (default: what the model ships with)")
     captioning = tasks.add_parser("captioning", parents=[common, beams], help="captions against references")
-    captioning.add_argument("--refine", metavar="CLAP", help="decode with 2 to 8 beams, let this CLAP model choose")
+    captioning.add_argument("--refine", metavar="CLAP", help="let this CLAP model choose among several captions")
+    captioning.add_argument(
+        "--refine-from",
+        choices=["searches", "nbest"],
+        help="captions to choose from: of searches with 2, 3 ... 8 beams (default), or the N best of one with N = "
+        "--num-beams (default: 8)",
+    )
     captioning.add_argument("--sentence-encoder", metavar="MODEL", help="score similarity of sentences with it, too")
     captioning.add_argument(
         "--naming", choices=list(NAMINGS), help="count captions that name their clip's `source`, by these word lists"
@@ -279,6 +297,16 @@ def share(text: str) -> float:
     if not 0 < (value := float(text)) <= 1:
         raise argparse.ArgumentTypeError(f"{text}: expected a share above 0, at most 1")
     return value
+
+
+def check_refine(options: argparse.Namespace) -> None:
+    """Refuse options of CLAP-Refine that nothing would read."""
+    if options.task != "captioning":
+        return
+    if options.refine_from and not options.refine:
+        raise ValueError("--refine-from says what --refine chooses from: name the CLAP model with --refine")
+    if options.refine and options.refine_from != "nbest" and options.num_beams:
+        raise ValueError("--num-beams: --refine searches with 2 to 8 beams; with --refine-from nbest it can be given")
 
 
 def read_clips(options: argparse.Namespace) -> list[Clip] | list[LabelledClip]:

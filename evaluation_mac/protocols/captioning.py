@@ -15,16 +15,18 @@ from processing_mac.cli_mac import caption_files
 from processing_mac.dataset_mac import Clip
 
 
-def caption_asker(captioner: AudioCaptioningPipeline, batch_size: int, clap: Clap | None = None) -> Ask:
-    """Recordings -> each with `{"caption"}` or its error; with `clap`, by CLAP-Refine."""
+def caption_asker(captioner: AudioCaptioningPipeline, batch_size: int) -> Ask:
+    """Recordings -> each with `{"caption"}` or its error."""
+    return lambda files: caption_files(captioner, files, batch_size)
+
+
+def refined_asker(captioner: AudioCaptioningPipeline, clap: Clap, source: str, num_beams: int | None) -> Ask:
+    """The same by CLAP-Refine, with the candidates and their similarities; see `caption_refined`."""
 
     def ask(files: list[str]) -> Iterator[tuple[str, Answer]]:
-        if clap is None:
-            yield from caption_files(captioner, files, batch_size)
-            return
         for file in files:
             try:
-                yield file, {"caption": caption_refined(captioner, clap, file)}
+                yield file, caption_refined(captioner, clap, file, source, num_beams)
             except ValueError as error:
                 yield file, error
 

@@ -1,10 +1,12 @@
 """
-CLAP-Refine (SLAM-AAC, Chen et al., 2024): decode with several numbers of beams, keep what fits the recording best.
+CLAP-Refine (SLAM-AAC, Chen et al., 2024): search with several numbers of beams, keep what fits the recording best.
 
 The judge is a CLAP model, which embeds sounds and sentences in one space.
 """
 
 from collections.abc import Sequence
+from itertools import chain
+from typing import Any
 
 import numpy as np
 import torch
@@ -45,11 +47,32 @@ class Clap(TextEncoder):
         return torch.nn.functional.normalize(embeddings.mean(dim=0), dim=-1).cpu().numpy()
 
 
-def refine(clap: Clap, audio: str, candidates: Sequence[str]) -> str:
-    """The candidate whose embedding is closest to the recording's; of equals the first."""
-    return candidates[int(np.argmax(clap.embed_text(candidates) @ clap.embed_audio(audio)))]
+def refine(clap: Clap, audio: str, candidates: Sequence[str]) -> tuple[str, list[float]]:
+    """The candidate whose embedding is closest to the recording's, of equals the first; and all their cosines."""
+    similarities = clap.embed_text(candidates) @ clap.embed_audio(audio)
+    return candidates[int(np.argmax(similarities))], [round(float(one), 4) for one in similarities]
 
 
-def caption_refined(captioner: AudioCaptioningPipeline, clap: Clap, audio: str) -> str:
-    """One recording's caption: decoded with 2 to 8 beams, chosen by CLAP."""
-    return refine(clap, audio, [captioner(audio, num_beams=beams)[0]["caption"] for beams in BEAMS])
+def caption_refined(
+    captioner: AudioCaptioningPipeline, clap: Clap, audio: str, source: str = "searches", num_beams: int | None = None
+) -> dict[str, Any]:
+    """
+    One recording's caption as CLAP chooses it. Recording and prompt are read once, whatever the number of searches.
+
+    Args:
+        captioner: Pipeline that says the candidates.
+        clap: Judge.
+        audio: Path of the recording.
+        source: "searches": the best of a search with 2, 3 ... 8 beams each; "nbest": the best of one search.
+        num_beams: Beams of the one search, and so the number of its candidates.
+
+    Returns:
+        `caption`, and of all candidates `candidates` and `similarities`, their cosines with the recording.
+    """
+    best = num_beams or BEAMS[-1]
+    searches = [{"num_beams": beams, "num_return_sequences": 1} for beams in BEAMS]
+    if source == "nbest":
+        searches = [{"num_beams": best, "num_return_sequences": best}]
+    candidates = list(chain(*captioner.search(audio, searches)))
+    caption, similarities = refine(clap, audio, candidates)
+    return {"caption": caption, "candidates": candidates, "similarities": similarities}

@@ -250,12 +250,26 @@ def test_results_of_something_else(folder, capsys):
         (["captioning", "--model", "nowhere"], "--model nowhere is no folder"),
         (["captioning", "--update-card", "--model", "."], "README.md: no such model card"),
         (["captioning", "--refine", "no/clap"], "the encoder no/clap cannot be loaded"),
+        (["captioning", "--refine-from", "nbest"], "--refine-from says what --refine chooses from"),
+        (["captioning", "--refine", "no/clap", "--num-beams", "3"], "--num-beams: --refine searches with 2 to 8"),
         (["classification", "--text-encoder", "no/encoder"], "the encoder no/encoder cannot"),
     ],
 )
 def test_wrong_use(arguments, message, folder, capsys):
     (folder / "README.md").unlink(missing_ok=True)
     assert message in refused(capsys, *arguments)
+
+
+def test_refined_captions_and_what_they_were_chosen_from(folder, captioner, clap_folder):
+    assert run("captioning", "--refine", clap_folder, "--refine-from", "nbest", "--num-beams", "3") == 0
+    rows = read_csv("out/captions.csv")
+    assert [row["audio"] for row in rows] == NAMES
+    for row in rows:
+        candidates, similarities = json.loads(row["candidates"]), json.loads(row["similarities"])
+        assert len(candidates) == len(similarities) == 3
+        assert candidates[0] == captioner(row["audio"], num_beams=3)[0]["caption"]
+        assert row["caption"] == candidates[int(np.argmax(similarities))]
+    assert [row["caption"] for row in read_csv("out/clips.csv")] == [row["caption"] for row in rows]
 
 
 def test_names_and_captions_of_any_letters(folder, captioner):

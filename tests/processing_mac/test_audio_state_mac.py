@@ -50,6 +50,36 @@ def test_a_state_says_what_the_audio_says(kind, request, sound, tmp_path: Path) 
         assert again.ask(num_beams=3) == state.ask(num_beams=3)
 
 
+@pytest.mark.parametrize("kind", ["captioner", "attention"])
+def test_several_searches_go_on_from_one_reading(kind, request, sound, monkeypatch) -> None:
+    """Each says what it says from the audio, also where the tokens of the prompt are not to be repeated."""
+    captioner = request.getfixturevalue(kind)
+    clip = sound(12)
+    # A prompt whose tokens a penalty then keeps from coming again.
+    prompt = f"a bell rings {captioner(clip, sampling_rate=16_000)[0]['caption']}"
+    captioner = AudioCaptioningPipeline(captioner.model, processor=captioner.processor, device="cpu", prompt=prompt)
+    searches = [{"num_beams": beams, "repetition_penalty": penalty} for beams in (1, 2, 4) for penalty in (1.0, 9.0)]
+    expected = [[captioner(clip, sampling_rate=16_000, **search)[0]["caption"]] for search in searches]
+    assert len({caption for [caption] in expected}) > 2, "the searches must differ for this to tell"
+    lengths, forward = [], captioner.model.model.forward
+
+    def read(*arguments, **inputs):
+        lengths.append(inputs["input_ids"].shape[1])
+        return forward(*arguments, **inputs)
+
+    monkeypatch.setattr(captioner.model.model, "forward", read)
+    assert captioner.search(clip, searches, 16_000) == expected
+    assert sum(length > 1 for length in lengths) == 2, "the audio once, and the prompt but for its last token once"
+
+
+def test_a_search_gives_its_best_answers(captioner, sound) -> None:
+    state = captioner.listen(sound(3), 16_000)
+    [answers] = state.search([{"num_beams": 4, "num_return_sequences": 3}])
+    assert len(set(answers)) == 3 and answers[0] == state.ask(num_beams=4)
+    with pytest.raises(ValueError, match="gives one answer"):
+        state.ask(num_beams=4, num_return_sequences=3)
+
+
 def clip_of(clip):
     return {"array": clip, "sampling_rate": 16_000}
 

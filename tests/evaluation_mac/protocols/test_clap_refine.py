@@ -6,6 +6,7 @@ import soundfile
 from transformers import ClapFeatureExtractor, ClapModel
 
 from evaluation_mac.protocols.clap_refine import Clap, caption_refined, refine
+from processing_mac import AudioCaptioningPipeline
 
 
 @pytest.fixture
@@ -33,21 +34,32 @@ def test_a_long_recording_is_a_mean_of_pieces(clap, clap_folder, recording):
 def test_the_closest_caption_is_kept(clap, recording):
     candidates = ["a dog barks", "the cat sleeps", "rain", "a dog is in the rain"]
     similarity = [float(clap.embed_text([text])[0] @ clap.embed_audio(recording)) for text in candidates]
-    assert refine(clap, recording, candidates) == candidates[int(np.argmax(similarity))]
-    assert refine(clap, recording, ["rain", "rain"]) == "rain"
+    caption, found = refine(clap, recording, candidates)
+    assert caption == candidates[int(np.argmax(similarity))]
+    assert found == pytest.approx(similarity, abs=1e-4)
+    assert refine(clap, recording, ["rain", "rain"])[0] == "rain"
 
 
-def test_decodes_with_two_to_eight_beams(clap, recording):
-    """The captioner says another number of words for each number of beams."""
-    asked = []
+@pytest.fixture
+def captioner(model, processor) -> AudioCaptioningPipeline:
+    return AudioCaptioningPipeline(model, processor=processor, device="cpu")
 
-    def captioner(audio: str, num_beams: int) -> list[dict[str, str]]:
-        asked.append(num_beams)
-        return [{"caption": "dog " * num_beams}]
 
-    caption = caption_refined(captioner, clap, recording)
-    assert asked == [2, 3, 4, 5, 6, 7, 8]
-    assert caption == refine(clap, recording, ["dog " * beams for beams in asked])
+def test_searches_with_two_to_eight_beams(clap, captioner, recording):
+    """What one reading gives is what seven passes over the recording give."""
+    captioner.model.generation_config.max_new_tokens = 20
+    answer = caption_refined(captioner, clap, recording)
+    expected = [captioner(recording, num_beams=beams)[0]["caption"] for beams in range(2, 9)]
+    assert len(set(expected)) > 1 and answer["candidates"] == expected
+    assert answer["caption"] == expected[int(np.argmax(answer["similarities"]))]
+    assert len(answer["similarities"]) == 7
+
+
+def test_the_best_of_one_search(clap, captioner, recording):
+    answer = caption_refined(captioner, clap, recording, "nbest", num_beams=4)
+    assert len(set(answer["candidates"])) == len(answer["similarities"]) == 4
+    assert answer["candidates"][0] == captioner(recording, num_beams=4)[0]["caption"]
+    assert len(caption_refined(captioner, clap, recording, "nbest")["candidates"]) == 8
 
 
 def test_a_model_that_cannot_hear(bert_folder):
