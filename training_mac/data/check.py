@@ -3,10 +3,12 @@
 import itertools
 import logging
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from training_mac.data.paraphrases import read_paraphrases
 from training_mac.data.problems import Problems
 from training_mac.data.shards import open_shards, read_samples, sample_clip
 from training_mac.data.tables import ClipTables, from_main_process, try_audio
@@ -45,6 +47,10 @@ def check_on_main_process(stages: list[DataRecipe], tables: ClipTables, extracto
             if (source, data.skip_bad_audio) not in checked:
                 checked.append((source, data.skip_bad_audio))
                 problems.extend(check_source(source, data, tables, extractor, audio_token))
+    worded = {repr((data.paraphrases, data.train_data, data.skip_bad_audio)): data for data in stages}
+    for data in worded.values():
+        if data.paraphrases:
+            problems.extend(check_paraphrases(data, None if problems else tables, audio_token))
     if problems:
         raise ValueError(f"Problems with the data, {problems.total} in all:\n{problems}")
 
@@ -93,6 +99,49 @@ def check_shards(source: Source, data: DataRecipe, extractor: Any, audio_token: 
                 rows.append(f"{place}: {audio_token} in a text; it stands for audio.")
             audio.extend(filter(None, [try_audio(place, clip.audio, extractor)]))
     return rows, audio
+
+
+def check_paraphrases(data: DataRecipe, tables: ClipTables | None, audio_token: str) -> Problems:
+    """
+    Find what is wrong with a file of paraphrases.
+
+    Args:
+        data: Data fields of a stage.
+        tables: Tables with the stage's captions, of which the file may speak; None where they cannot be read.
+        audio_token: Token that stands for audio.
+    """
+    problems = Problems()
+    lines: dict[str, int] = {}
+    try:
+        for line, caption, paraphrases in read_paraphrases(Path(str(data.paraphrases)), problems):
+            lines[caption] = line
+            if any(audio_token in text for text in paraphrases):
+                problems.append(f"{data.paraphrases}, line {line}: {audio_token} in a text; it stands for audio.")
+    except (OSError, ValueError) as error:
+        return Problems([str(error)])
+    streamed = any(source.format == "webdataset" for source in parse_sources(data.train_data, data))
+    if tables is not None and not streamed:  # the captions of a stream are known when it was read
+        problems.extend(find_strangers(data, lines, tables))
+    return problems
+
+
+def find_strangers(data: DataRecipe, lines: dict[str, int], tables: ClipTables) -> Problems:
+    """
+    Find captions, given with their lines, that no recording has. Where recordings may be left out their captions are
+    only logged, unless no caption is known at all.
+    """
+    unknown = dict(lines)
+    for caption in tables.captions(data):
+        unknown.pop(caption, None)
+    strangers = Problems(
+        f"{data.paraphrases}, line {line}: no recording of `train_data` has the caption {caption!r}."
+        for caption, line in unknown.items()
+    )
+    if not strangers or not data.skip_bad_audio or len(unknown) == len(lines):
+        return strangers
+    logger.warning("%s: no recording has %d of the captions, such as %s", data.paraphrases, strangers.total,
+                   strangers[0])  # fmt: skip
+    return Problems()
 
 
 def spread(size: int, count: int) -> list[int]:

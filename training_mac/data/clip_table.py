@@ -104,12 +104,11 @@ class ClipTable(Sequence):
         told = (self.cell(name, rows[0]) for name in ("source", "prompt", "scene"))
         return Clip(self.recording(index), captions, phrases, *told)
 
-    def texts(self) -> Iterator[str]:
-        """Go through every caption and phrase, clip after clip."""
-        for batch in self.table.select(["captions", "phrases"]).to_batches(BATCH):
-            for captions, phrases in zip(*batch.to_pydict().values(), strict=True):
-                yield from captions
-                yield from phrases
+    def texts(self, *columns: str) -> Iterator[str]:
+        """Go through every caption and phrase, or what else of the columns is asked for, clip after clip."""
+        for batch in self.table.select(columns or ["captions", "phrases"]).to_batches(BATCH):
+            for cells in zip(*batch.to_pydict().values(), strict=True):
+                yield from itertools.chain(*cells)
 
     def prompts(self) -> set[str | None]:
         """Give the prompts of the clips, None for the default: all of them if they are one or two, else some."""

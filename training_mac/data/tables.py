@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -16,6 +17,7 @@ from processing_mac.dataset_mac import Clip
 from training_mac.data.clip_table import ClipTable, JoinedClips, write_clips
 from training_mac.data.data_error import DataError
 from training_mac.data.hub_datasets import stored_audio
+from training_mac.data.paraphrases import load_paraphrases
 from training_mac.data.problems import Problems
 from training_mac.data.sources import read_source, row_name
 from training_mac.recipe.data_fields import DataRecipe, Source, parse_sources
@@ -85,7 +87,12 @@ class ClipTables:
 
     def texts(self, data: DataRecipe) -> Iterator[str]:
         """Go through every wording that training may draw, from which a new tokenizer is made."""
-        return (text for _, table in self.training(data) for text in table.texts())
+        yield from (text for _, table in self.training(data) for text in table.texts())
+        yield from chain(*load_paraphrases(data.paraphrases).values())
+
+    def captions(self, data: DataRecipe) -> Iterator[str]:
+        """Go through every caption to learn from."""
+        return (text for _, table in self.training(data) for text in table.texts("captions"))
 
     def prompts(self, data: DataRecipe) -> set[str | None]:
         """

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from processing_mac.dataset_mac import Clip
+from training_mac.data.paraphrases import load_paraphrases
 from training_mac.examples.augmentation import (
     DECIBEL,
     change_timbre,
@@ -39,7 +40,7 @@ class Scene:
 
 class SceneMaker:
     """
-    Varies recordings and puts two of them together as the recipe says.
+    Varies recordings and their wording, and puts two of them together as the recipe says.
 
     Args:
         data: Data fields of the recipe, which switch the augmentations.
@@ -49,6 +50,7 @@ class SceneMaker:
     def __init__(self, data: DataRecipe, extractor: Any):
         self.data = data
         self.extractor = extractor
+        self.paraphrases = load_paraphrases(data.paraphrases)
         self.most_frames = None if data.max_windows is None else data.max_windows * extractor.window_frames
 
     def example(self, scene: Scene, clip: Clip, rng: np.random.Generator) -> dict[str, Any]:
@@ -95,6 +97,13 @@ class SceneMaker:
             log_mel = log_mel[: max(1, round(len(log_mel) * rng.uniform(self.data.min_excerpt, 1.0)))]
         return log_mel
 
+    def word(self, clip: Clip, rng: np.random.Generator) -> str:
+        """Draw one of a clip's captions or, as often as the recipe says, a paraphrase of that caption."""
+        caption = pick(clip.captions, rng)
+        if (others := self.paraphrases.get(caption)) and rng.random() < self.data.share_paraphrased:
+            return pick(others, rng)
+        return caption
+
     def single(self, recording: Recording, rng: np.random.Generator) -> Scene:
         """Make a scene of one recording; now and then it repeats until the window is full."""
         clip, frames = recording[0], self.extractor.window_frames
@@ -102,7 +111,7 @@ class SceneMaker:
         repeated = self.data.repeat_probability and rng.random() < self.data.repeat_probability
         if repeated and len(log_mel) < frames:
             log_mel = log_mel.repeat(-(-frames // len(log_mel)), 1)[:frames]
-        return Scene(log_mel, pick(clip.captions, rng), [(0, len(log_mel), clip.source)])
+        return Scene(log_mel, self.word(clip, rng), [(0, len(log_mel), clip.source)])
 
     def joined(self, first: Recording, second: Recording, rng: np.random.Generator) -> Scene:
         """Make a scene of X, followed by Y; its caption is "X, then Y" where there are no phrases."""
@@ -110,25 +119,25 @@ class SceneMaker:
         if self.most_frames is not None:  # of all that the caption tells, a part must be heard
             before = before[: max(1, self.most_frames - min(len(after), self.most_frames // 4))]
         log_mel = torch.cat([before, after])[: self.most_frames]
-        caption = end_clause(pick(first[0].captions, rng))
+        caption = end_clause(self.word(first[0], rng))
         if second[0].phrases:
             caption = f"{caption}, followed by {pick(second[0].phrases, rng)}"
         else:
-            caption = f"{caption}, then {begin_clause(pick(second[0].captions, rng))}"
+            caption = f"{caption}, then {begin_clause(self.word(second[0], rng))}"
         spans = [(0, len(before), first[0].source), (len(before), len(log_mel), second[0].source)]
         return Scene(log_mel, caption, spans)
 
     def overlaid(self, first: Recording, second: Recording, rng: np.random.Generator) -> Scene:
         """Make a scene of X while Y, whose caption tells X first, which is up to 5 dB stronger."""
         log_mel = self.mix(first, second, float(rng.uniform(0, 5)), rng)
-        caption = end_clause(pick(first[0].captions, rng))
-        caption = f"{caption} while {begin_clause(pick(second[0].captions, rng))}"
+        caption = end_clause(self.word(first[0], rng))
+        caption = f"{caption} while {begin_clause(self.word(second[0], rng))}"
         return Scene(log_mel, caption, [(0, len(log_mel), recording[0].source) for recording in (first, second)])
 
     def background(self, first: Recording, second: Recording, rng: np.random.Generator) -> Scene:
         """Make a scene of X with Y so faint behind it that nobody would mention Y."""
         log_mel = self.mix(first, second, float(rng.uniform(10, 25)), rng)
-        return Scene(log_mel, pick(first[0].captions, rng), [(0, len(log_mel), first[0].source)])
+        return Scene(log_mel, self.word(first[0], rng), [(0, len(log_mel), first[0].source)])
 
     def mix(self, first: Recording, second: Recording, decibels: float, rng: np.random.Generator) -> torch.Tensor:
         """Lay both recordings over each other, the second `decibels` weaker than the first."""

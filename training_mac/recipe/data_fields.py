@@ -14,6 +14,7 @@ from processing_mac.dataset_mac import MANIFESTS
 SHARD = re.compile(r"\.tar(\.(gz|bz2|xz|zst))?[*}]*([?#].*)?$")
 FORMATS = ("manifest", "audiocaps", "clotho", "openaqa", "dataset", "webdataset")
 SCENES = ("silence", "noise")  # scenes that a source may be marked with when it holds no sound of anything
+PARAPHRASED = 0.5  # of the captions that have a paraphrase, where the recipe does not say
 TWO = ("join_probability", "overlay_probability", "background_probability")  # fields that join two recordings
 
 
@@ -98,6 +99,14 @@ class DataRecipe:
         default=0.0,
         metadata={"help": "How often a second recording is heard faintly, 10 to 25 dB below, and goes untold."},
     )
+    paraphrases: str | None = field(
+        default=None,
+        metadata={"help": "File of other wordings of the captions, as `mac-paraphrase` writes it; never references."},
+    )
+    paraphrase_probability: float | None = field(
+        default=None,
+        metadata={"help": f"How often one of its paraphrases takes the place of a caption; {PARAPHRASED} by default."},
+    )
 
     def __post_init__(self) -> None:
         for name in ("repeat_probability", *TWO):
@@ -109,6 +118,17 @@ class DataRecipe:
             raise ValueError(f"`min_excerpt` is {self.min_excerpt}; expected a share, above 0 and up to 1.")
         if self.max_windows is not None and self.max_windows < 1:
             raise ValueError(f"`max_windows` is {self.max_windows}; expected at least 1.")
+
+        if self.paraphrases is None and self.paraphrase_probability is not None:
+            raise ValueError("`paraphrase_probability` is given, but no file of `paraphrases`.")
+        if not 0 < self.share_paraphrased <= 1:
+            share = self.share_paraphrased
+            raise ValueError(f"`paraphrase_probability` is {share}; expected a share, above 0 and up to 1.")
+
+    @property
+    def share_paraphrased(self) -> float:
+        """Give the share of the captions with paraphrases that one of these replaces, above 0 and up to 1."""
+        return PARAPHRASED if self.paraphrase_probability is None else self.paraphrase_probability
 
     @property
     def share_of_two(self) -> float:

@@ -113,6 +113,8 @@ def check_fields(stage: Stage) -> None:
         raise ValueError(f"`encoding_mix` is {recipe.encoding_mix}; expected 0 to 0.5, the share of the lesser part.")
     if recipe.encoding_mix and not recipe.cached_epochs:
         raise ValueError("`encoding_mix` mixes encodings that are kept: it needs `cached_epochs`.")
+    if stage.data.paraphrases and recipe.objective not in WHOLE_MODEL:
+        raise ValueError(f"`paraphrases` are of captions, and `objective: {recipe.objective}` learns none.")
     check_sharding(recipe, training)
     if training.save_strategy == "best" and training.eval_strategy == "no":
         raise ValueError("`save_strategy: best` keeps nothing without validation: it needs `eval_strategy`.")
