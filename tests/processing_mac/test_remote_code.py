@@ -163,11 +163,20 @@ LOADER = STRANGER[: STRANGER.index("folder, audio, again")] + (
 )
 
 
+TRANSFORMER = {"model_type": "llama", "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4,
+               "intermediate_size": 64, "vocab_size": 300}  # fmt: skip
+
+
 @pytest.mark.parametrize(
     "fields",
-    [{"connector_type": "scan", "modality_projections": ["in_proj", "out_proj"]}, {"connector_type": "gated_cnn"}],
+    [
+        {"connector_type": "scan", "modality_projections": ["in_proj", "out_proj"]},
+        {"connector_type": "gated_cnn"},
+        {"text_config": {"model_type": "mac_discrete_mamba2", "source": TRANSFORMER, "attention_layers": [1]}},
+    ],
+    ids=["scan", "gated_cnn", "mohawk"],
 )
-def test_a_process_without_the_packages_runs_connectors_that_mix(fields, make_config, tmp_path):
+def test_a_process_without_the_packages_runs_every_mode(fields, make_config, tmp_path):
     torch.manual_seed(0)
     model = MacForConditionalGeneration(make_config(**fields)).eval()
     model.save_pretrained(tmp_path / "saved")

@@ -108,7 +108,12 @@ def check_lora(recipes: Sequence[Recipe]) -> None:
             "be loaded onto it: set `merge_adapter: true`."
         )
     check_lora_sizes(recipes[0])
-    if any(recipe.objective not in ("captions", "distillation", "mohawk") for recipe in recipes):
+    if any(recipe.objective == "mohawk" for recipe in recipes):
+        raise ValueError(
+            "A recipe with LoRA cannot have `objective: mohawk`, whose mixers are new and learn in full. Adapt what "
+            "comes of it in a run of its own, as `base_model`."
+        )
+    if any(recipe.objective not in ("captions", "distillation") for recipe in recipes):
         raise ValueError(
             "A recipe with LoRA cannot learn tags or have a teacher: they are for an encoder that starts from nothing."
         )

@@ -48,14 +48,14 @@ class DistillationTrainer(CaptionTrainer):
         if not model.training:
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
         if self.shares_encoder and "input_features" in inputs:
-            with torch.no_grad():
+            with torch.no_grad(), self.accelerator.autocast():
                 encoded = self.teacher.model.audio_tower(inputs.pop("input_features"), return_dict=True)
             inputs["encoder_hidden_states"] = encoded.last_hidden_state
         weights = {"distill": self.recipe.distill_weight, "hidden": self.recipe.distill_hidden_weight}
         asked = {"output_hidden_states": True} if weights["hidden"] else {}
         loss, outputs = super().compute_loss(model, {**inputs, **asked}, True, num_items_in_batch)
         labelled = nn.functional.pad(inputs["labels"][:, 1:], (0, 1), value=-100) != -100  # (batch, length)
-        with torch.no_grad():
+        with torch.no_grad(), self.accelerator.autocast():
             given = {name: value for name, value in inputs.items() if name != "labels"}
             taught = self.teacher(**given, **asked, logits_to_keep=labelled, use_cache=False)
         total = (1 - weights["distill"]) * loss

@@ -8,9 +8,12 @@ MOHAWK (Bick et al., arXiv 2408.10189): a MAC on a transformer becomes one on di
 * `logits`: what the whole model says at labelled tokens, by the teacher's logits. What the recipe names learns.
 
 In the first two each block is on its own, fed the TEACHER's input; the losses of the blocks are summed for one
-backward pass. What the transformer brings (embedding, norms, MLPs, head) was copied before the first stage.
+backward pass. Of several processes each compares its own batch, and their gradients are averaged. What the transformer
+brings (embedding, norms, MLPs, head) was copied before the first stage.
 """
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -46,12 +49,31 @@ class BlockTrainer(CaptionTrainer):
         """Compute the sum of the blocks' losses of a batch, where the model trains; else that of its captions."""
         if not model.training:
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
-        student = self.accelerator.unwrap_model(model).model.language_model
+        student = self.accelerator.unwrap_model(model)
         given = {name: value for name, value in inputs.items() if name != "labels"}
-        loss = block_losses(student, self.teacher, given, self.compares).sum()
+
+        def compare(**inputs: Any) -> torch.Tensor:
+            with self.accelerator.autocast():  # accelerate has it around the forward that this one stands in for
+                return block_losses(student.model.language_model, self.teacher, inputs, self.compares).sum()
+
+        with standing_in(compare, student):
+            loss = model(**given)  # of several processes, their wrapper shares the gradients of what it ran
         if num_items_in_batch is not None:  # the Trainer then takes losses for parts of the step's mean, and adds them
             loss = loss / self.args.gradient_accumulation_steps
         return (loss, {}) if return_outputs else loss
+
+
+@contextmanager
+def standing_in(function: Callable, module: nn.Module) -> Iterator[None]:
+    """Let a call of the module, or of what wraps it, run a function in place of its forward."""
+    own = vars(module).get("forward")
+    module.forward = function
+    try:
+        yield
+    finally:
+        del module.forward
+        if own is not None:
+            module.forward = own
 
 
 def block_losses(
@@ -140,33 +162,19 @@ def make_mohawk_trainer(stage: Stage, materials: Materials) -> CaptionTrainer:
     """
     Make the trainer of one of MOHAWK's stages.
 
-    Raises:
-        ValueError: There are several processes; the student's language model is no discrete Mamba-2; or the teacher's
-            is not the transformer below it.
+    `check_student_of` has made sure that the student's language model came from the teacher's.
     """
     recipe, model = stage.recipe, materials.model
-    if stage.training.world_size > 1 and recipe.mohawk_stage != "logits":
-        raise ValueError(
-            f"`mohawk_stage: {recipe.mohawk_stage}` compares blocks outside of the model's forward, where processes"
-            f" do not share gradients: run it on one process, not {stage.training.world_size}."
-        )
     teacher = load_teacher(recipe, materials)
-    student = model.model.language_model
-    if not isinstance(student, DiscreteMamba2Model):
-        raise ValueError(
-            "`objective: mohawk` trains a 'mac_discrete_mamba2' language model, which a run without `base_model` "
-            f"makes of `distill_from`; this one is {student.config.model_type!r}."
-        )
-    kind, layers = student.config.source["model_type"], student.config.num_hidden_layers
-    theirs = teacher.config.text_config
-    if (theirs.model_type, theirs.num_hidden_layers, theirs.hidden_size) != (kind, layers, student.config.hidden_size):
-        raise ValueError(f"`distill_from`: {recipe.distill_from} is not the {kind!r} that the student came from.")
     parts = caption_trainer_parts(stage, materials)
     if recipe.mohawk_stage == "logits":
         return DistillationTrainer(**parts, teacher=teacher)
     model.requires_grad_(False)
-    for mixer in (one for one in student.modules() if isinstance(one, DiscreteMamba2Mixer)):
+    for mixer in (one for one in model.modules() if isinstance(one, DiscreteMamba2Mixer)):
         mixer.requires_grad_(True)
+        if recipe.mohawk_stage == "matrices":  # which they do not depend on
+            mixer.out_proj.requires_grad_(False)
+            mixer.z_bias.requires_grad_(False)
     return BlockTrainer(**parts, teacher=teacher, compares=recipe.mohawk_stage)
 
 

@@ -15,13 +15,14 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from modeling_mac import MacConfig, MacForConditionalGeneration
+from modeling_mac.configuration_discrete_mac import ATTENTION_NAMES
 from modeling_mac.modeling_mamba2_mac import Mamba2MacMixer
 from processing_mac import MacFeatureExtractor, MacProcessor
 from processing_mac.processing_mac import AUDIO_TOKEN
 from training_mac.loop.checkpoints import write_whole
 from training_mac.objectives.mohawk import make_student
 from training_mac.recipe.fields import Recipe
-from training_mac.run.model_fields import PARTS, change_config, read_config
+from training_mac.run.model_fields import PARTS, change_config, is_made_of_teacher, read_config
 
 
 def load_base(base: str, fields: Mapping[str, Any] | None = None) -> tuple[MacForConditionalGeneration, MacProcessor]:
@@ -72,7 +73,7 @@ def make_base(recipe: Recipe, prompt: str, texts: Iterable[str], folder: Path) -
         folder: Folder to write to.
     """
     make = new_model if recipe.base_audio_tower is None else join_towers
-    if recipe.objective == "mohawk":
+    if is_made_of_teacher(recipe):
         make = new_student
     model, tokenizer = make(recipe, [*texts, prompt])
     config = model.config
@@ -119,8 +120,16 @@ def new_student(recipe: Recipe, texts: Iterable[str]) -> tuple[MacForConditional
     """Make of the teacher's transformer a discrete Mamba-2, with everything but the attention copied."""
     assert recipe.distill_from is not None
     teacher, processor = load_base(recipe.distill_from)
+    if (kind := teacher.config.text_config.model_type) not in ATTENTION_NAMES:
+        raise ValueError(
+            f"`distill_from`: the language model of {recipe.distill_from} is a {kind!r}; MOHAWK makes a Mamba of a "
+            f"transformer, {', '.join(sorted(ATTENTION_NAMES))}."
+        )
     fields = {name: value for name, value in recipe.model.get("text_config", {}).items() if name != "model_type"}
-    return make_student(teacher, fields), processor.tokenizer
+    try:
+        return make_student(teacher, fields), processor.tokenizer
+    except StrictDataclassError as error:
+        raise ValueError(f"`model.text_config`: {error.__cause__ or error}") from error
 
 
 def new_model(recipe: Recipe, texts: Iterable[str]) -> tuple[MacForConditionalGeneration, PreTrainedTokenizerFast]:

@@ -11,19 +11,18 @@ from accelerate.utils import parse_flag_from_env
 from evaluation_mac.metrics.naming import Naming, load_naming
 from evaluation_mac.metrics.scoring import METRICS
 from modeling_mac.language_model_mac import TESTED, kind_of
-from processing_mac import MacProcessor
 from processing_mac.dataset_mac import Clip
 from training_mac.data.check import read_and_check
 from training_mac.data.tables import ClipTables
 from training_mac.loop.adapters import MODULES, check_lora, check_lora_targets
 from training_mac.loop.pruning import check_encoder, check_keep_rates
 from training_mac.loop.validation import ERROR_RATES, score
-from training_mac.objectives.distillation import check_teacher
 from training_mac.recipe.data_fields import TWO, parse_sources
 from training_mac.recipe.fields import MacTrainingArguments, Recipe
 from training_mac.recipe.file import Stage
 from training_mac.run.building import find_model, load_front
-from training_mac.run.model_fields import check_model, read_config
+from training_mac.run.distilling import check_distillation, check_student_of
+from training_mac.run.model_fields import check_model, check_student, is_made_of_teacher, read_config
 from training_mac.run.options import check_options
 from training_mac.run.towers import check_tower
 
@@ -53,8 +52,11 @@ def check_stages(stages: Sequence[Stage], tables: ClipTables) -> None:
     recipes = [stage.recipe for stage in stages]
     check_lora(recipes)
     check_keep_rates(recipes)
-    check_origin(recipes[0], stages[0].settings)
-    check_model(recipes[0])
+    if is_made_of_teacher(recipes[0]):
+        check_student(recipes[0], stages[0].settings)
+    else:
+        check_origin(recipes[0], stages[0].settings)
+        check_model(recipes[0])
     for stage in stages:
         with naming(stage, stages):
             check_fields(stage)
@@ -121,7 +123,7 @@ def check_fields(stage: Stage) -> None:
     if recipe.average_checkpoints:
         check_averaging(recipe, training)
     check_targets(stage)
-    check_distillation(recipe, training)
+    check_distillation(stage)
     if recipe.objective in WHOLE_MODEL and all(getattr(recipe, part) == "frozen" for part in MODULES):
         raise ValueError("`encoder`, `connector` and `language_model` are all 'frozen': nothing would train.")
     if training.dataloader_persistent_workers:
@@ -158,29 +160,6 @@ def check_averaging(recipe: Recipe, training: MacTrainingArguments) -> None:
             f"`average_checkpoints` is {recipe.average_checkpoints}, but `save_strategy` and `save_total_limit` keep "
             f"{kept}."
         )
-
-
-def check_distillation(recipe: Recipe, training: MacTrainingArguments) -> None:
-    """Refuse a teacher that nothing would read, a missing one, and numbers that make no loss."""
-    taught = recipe.objective in ("distillation", "mohawk")
-    if (recipe.distill_from is not None) != taught:
-        raise ValueError(
-            "`distill_from` names the teacher of `objective: distillation` or `mohawk`: give both or neither."
-        )
-    if not taught:
-        return
-    assert recipe.distill_from is not None
-    find_model("distill_from", recipe.distill_from)
-    if recipe.distill_temperature <= 0:
-        raise ValueError(f"`distill_temperature` is {recipe.distill_temperature}; expected more than 0.")
-    if not 0 <= recipe.distill_weight <= 1:
-        raise ValueError(f"`distill_weight` is {recipe.distill_weight}; expected a share, from 0 to 1.")
-    if recipe.distill_hidden_weight < 0:
-        raise ValueError(f"`distill_hidden_weight` is {recipe.distill_hidden_weight}; expected 0 or more.")
-    if not recipe.distill_weight and not recipe.distill_hidden_weight:
-        raise ValueError("`distill_weight` and `distill_hidden_weight` are 0: nothing would be imitated.")
-    if training.label_smoothing_factor:
-        raise ValueError("`label_smoothing_factor` cannot stand beside a teacher, whose answers are soft already.")
 
 
 def check_targets(stage: Stage) -> None:
@@ -242,8 +221,8 @@ def check_base(stages: Sequence[Stage], base: str) -> None:
     Refuse layers to adapt, objectives, pruning or packing that the base model, which exists by now, cannot have.
 
     Raises:
-        ValueError: `check_lora_targets`, `check_encoder`, `check_tower`, `check_packing` or `check_teacher` refuses a
-            stage.
+        ValueError: `check_lora_targets`, `check_encoder`, `check_tower`, `check_packing` or `check_student_of`
+            refuses a stage.
     """
     config, recipes = read_config(base), [stage.recipe for stage in stages]
     check_lora_targets(recipes, config)
@@ -252,11 +231,10 @@ def check_base(stages: Sequence[Stage], base: str) -> None:
         with naming(stage, stages):
             check_tower(stage, config.audio_config)
     check_packing(stages, base)
-    student = MacProcessor.from_pretrained(base)
     for stage in stages:
-        if name := stage.recipe.distill_from:
+        if stage.recipe.distill_from:
             with naming(stage, stages):
-                check_teacher(student, MacProcessor.from_pretrained(name), name)
+                check_student_of(stage.recipe.distill_from, stage.recipe.objective, base)
 
 
 def check_packing(stages: Sequence[Stage], base: str) -> None:

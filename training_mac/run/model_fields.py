@@ -22,6 +22,10 @@ OF_CONNECTOR = (
 )  # fmt: skip
 OF_TOKENIZER = re.compile(r"(text_config\.)?(vocab_size|(audio|eos|bos|pad)_token_id)$")
 
+STUDENT = "mac_discrete_mamba2"
+OF_MIXERS = ("attention_layers", "state_size", "num_v_heads", "num_qk_heads", "conv_kernel", "expand")
+OF_OTHER_MODELS = ("base_audio_tower", "base_language_model", "tokenizer", "vocab_size", "encoder_of", "A_init_range")
+
 Named = Iterator[tuple[str, str, Any]]  # sub-config ("" for MacConfig itself), field, value
 
 
@@ -48,6 +52,36 @@ def check_model(recipe: Recipe) -> None:
             raise ValueError(
                 f"`model.{path}` is what the pretrained towers say; beside them `model` may have "
                 f"{', '.join(OF_CONNECTOR)}, and of a tower what it drops out in training."
+            )
+
+
+def is_made_of_teacher(recipe: Recipe) -> bool:
+    """Whether a run, given the recipe of its first stage, starts from a student that MOHAWK makes of the teacher."""
+    return recipe.objective == "mohawk" and recipe.base_model is None
+
+
+def check_student(recipe: Recipe, settings: Mapping[str, Any]) -> None:
+    """
+    Refuse fields that would change nothing where a student is made of its teacher, which gives all but the mixers.
+
+    Args:
+        recipe: Recipe of the first stage.
+        settings: Fields as the recipe and the command line give them.
+
+    Raises:
+        ValueError: A field is refused; the message names it.
+    """
+    if given := [name for name in OF_OTHER_MODELS if settings.get(name) is not None]:
+        raise ValueError(f"`{given[0]}`: the student of `objective: mohawk` is made of `distill_from`; leave it out.")
+    refuse_unknown(recipe.model, PARTS | {"text_config": STUDENT})
+    kind = recipe.model.get("text_config", {}).get("model_type", STUDENT)
+    if kind != STUDENT:
+        raise ValueError(f"`model.text_config.model_type` is {kind!r}; `objective: mohawk` makes a {STUDENT!r}.")
+    for part, name, _ in flat(recipe.model):
+        if part != "text_config" or name not in ("model_type", *OF_MIXERS):
+            raise ValueError(
+                f"`model.{f'{part}.{name}'.lstrip('.')}`: the student of `objective: mohawk` has that of "
+                f"`distill_from`; `model.text_config` may have {', '.join(OF_MIXERS)}."
             )
 
 

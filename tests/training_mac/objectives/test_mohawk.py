@@ -1,9 +1,11 @@
 """MOHAWK: upstream's golden losses, and a tiny transformer MAC that becomes a discrete Mamba-2 in three stages."""
 
+import json
 from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from safetensors.torch import load_file
 
 from modeling_mac import MacForConditionalGeneration
@@ -19,6 +21,7 @@ from training_mac.recipe.fields import Recipe
 from training_mac.run.building import make_base
 
 
+CPU2 = Path(__file__).parents[3] / "recipes" / "accelerate" / "cpu2.yaml"
 FIXTURE = Path(__file__).parents[2] / "fixtures" / "phi_mamba_tiny.safetensors"
 KINDS = {"phi": {}, "gpt_neox": {}, "llama": {"num_key_value_heads": 2}}
 
@@ -110,16 +113,28 @@ def test_each_stage_falls_to_a_tenth(make_teacher) -> None:
     assert falls(student.parameters(), compute, 300) < 0.1
 
 
-def test_a_recipe_runs_the_stages(make_teacher, write_recipe, train, weights_after) -> None:
+@pytest.fixture
+def write_mohawk(make_teacher, write_recipe):
+    """Writes a recipe of the stages on a tiny llama; fields that are None are left out."""
+
+    def write(**fields) -> Path:
+        text = {"model_type": "mac_discrete_mamba2", "state_size": 8, "attention_layers": [1]}
+        usual = {"objective": "mohawk", "distill_from": str(make_teacher("llama")), "model": {"text_config": text},
+                 "vocab_size": None, "eval_data": None, "naming": None, "weight_decay": 0.0}  # fmt: skip
+        recipe = write_recipe(**usual | fields)
+        settings = {name: value for name, value in yaml.safe_load(recipe.read_text()).items() if value is not None}
+        recipe.write_text(yaml.safe_dump(settings))
+        return recipe
+
+    return write
+
+
+BLOCKS = [{"mohawk_stage": "matrices", "max_steps": 2}, {"mohawk_stage": "hidden", "max_steps": 2}]
+
+
+def test_a_recipe_runs_the_stages(write_mohawk, train, weights_after) -> None:
     """In the first two nothing but the mixers changes, and in the first only what the matrices depend on."""
-    stages = [{"mohawk_stage": name, "max_steps": 2} for name in ("matrices", "hidden", "logits")]
-    recipe = write_recipe(
-        objective="mohawk", distill_from=str(make_teacher("llama")), weight_decay=0.0, stages=stages,
-        model={"text_config": {"model_type": "mac_discrete_mamba2", "state_size": 8, "attention_layers": [1]}},
-    )  # fmt: skip
-    lines = recipe.read_text().splitlines()
-    recipe.write_text("\n".join(line for line in lines if not line.startswith(("vocab_size", "eval_data", "naming"))))
-    folder = train(recipe)
+    folder = train(write_mohawk(stages=[*BLOCKS, {"mohawk_stage": "logits", "max_steps": 2}]))
     base = load_file(folder / "base" / "model.safetensors")
     first, second, third = (weights_after(folder, number) for number in (1, 2, 3))
     changed = {name.split("layers.0.self_attn.")[-1] for name in base if not torch.equal(base[name], first[name])}
@@ -128,3 +143,86 @@ def test_a_recipe_runs_the_stages(make_teacher, write_recipe, train, weights_aft
     assert any("mlp" in name for name in base if not torch.equal(second[name], third[name]))
     model = MacForConditionalGeneration.from_pretrained(folder)
     assert model.config.text_config.model_type == "mac_discrete_mamba2"
+
+
+def losses(folder: Path) -> list[float]:
+    """What the stages have logged."""
+    states = [json.loads(file.read_text()) for file in sorted(folder.glob("stage-*/trainer_state.json"))]
+    return [entry["loss"] for state in states for entry in state["log_history"] if "loss" in entry]
+
+
+def test_two_processes_equal_one(write_mohawk, manifest, train, in_process, weights_after, tmp_path) -> None:
+    """Same losses and weights: the gradients of blocks that are compared side by side are shared."""
+    same = manifest.with_name("same_words.csv")  # a batch's mean over tokens is then that of its halves
+    same.write_text("audio,caption\n" + "".join(f"{index}.wav,the rain falls\n" for index in range(4)))
+    fields = {"train_data": str(same), "stages": BLOCKS}
+    one = train(write_mohawk(**fields, output_dir=str(tmp_path / "one")))
+    recipe = write_mohawk(**fields, per_device_train_batch_size=2, output_dir=str(tmp_path / "two"))
+    result = in_process("-m", "accelerate.commands.launch", "--config_file", CPU2, "train.py", recipe)
+    assert result.returncode == 0, result.stderr
+    assert "2 processes" in result.stdout
+    assert losses(tmp_path / "two") == pytest.approx(losses(one), rel=1e-4) and len(losses(one)) == 4
+    for stage in (1, 2):
+        ours, theirs = weights_after(one, stage), weights_after(tmp_path / "two", stage)
+        for name, tensor in ours.items():
+            torch.testing.assert_close(theirs[name], tensor, rtol=1e-3, atol=1e-4, msg=lambda text: f"{name}: {text}")  # noqa: B023
+
+
+@pytest.mark.parametrize("stage", ["matrices", "hidden", "logits"])
+def test_half_precision_is_used_and_changes_little(write_mohawk, train, monkeypatch, tmp_path, stage) -> None:
+    """Under `bf16` student and teacher project in bfloat16; the losses are nearly those of float32."""
+    seen: list[tuple[str, torch.dtype]] = []
+    linear = torch.nn.functional.linear
+
+    def spy(*arguments, **options):
+        output = linear(*arguments, **options)
+        seen.append((stage, output.dtype))
+        return output
+
+    fields = {"stages": [{"mohawk_stage": stage, "max_steps": 2}]}
+    full = losses(train(write_mohawk(**fields, output_dir=str(tmp_path / "full"))))
+    monkeypatch.setattr(torch.nn.functional, "linear", spy)
+    half = losses(train(write_mohawk(**fields, bf16=True, output_dir=str(tmp_path / "half"))))
+    assert {dtype for _, dtype in seen} == {torch.bfloat16}
+    assert half == pytest.approx(full, rel=0.03) and half != full
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"objective": "captions", "distill_from": None, "mohawk_stage": "hidden"}, "`mohawk_stage` does nothing for"),
+        ({"objective": "distillation", "mohawk_stage": "logits"}, "`mohawk_stage` does nothing for"),
+        ({"objective": "captions", "distill_from": None, "distill_weight": 0.3}, "`distill_weight` does nothing for"),
+        ({"connector": "full"}, "`connector: full`: `mohawk_stage: matrices` trains the mixers"),
+        ({"mohawk_stage": "hidden", "language_model": "frozen"}, "`language_model: frozen`: `mohawk_stage: hidden`"),
+        ({"distill_temperature": 1.0}, "`distill_temperature` does nothing in `mohawk_stage: matrices`"),
+        ({"connector_learning_rate": 1e-3}, "`connector_learning_rate` does nothing in"),
+        ({"language_model": "lora", "mohawk_stage": "logits"}, "A recipe with LoRA cannot have `objective: mohawk`"),
+        ({"tokenizer": "mac-tiny"}, "`tokenizer`: the student of `objective: mohawk` is made of `distill_from`"),
+        ({"base_audio_tower": "mac-tiny", "base_language_model": "mac-tiny"}, "`base_audio_tower`: the student of"),
+        ({"model": {"audio_config": {"hidden_size": 64}}}, "`model.audio_config.hidden_size`: the student of"),
+        ({"model": {"connector_type": "scan"}}, "`model.connector_type`: the student of `objective: mohawk` has that"),
+        ({"model": {"text_config": {"source": {}}}}, "`model.text_config.source`: the student of"),
+        ({"model": {"text_config": {"model_type": "mamba2"}}}, "is 'mamba2'; `objective: mohawk` makes a"),
+        ({"model": {"text_config": {"states": 8}}}, "DiscreteMamba2Config has no field 'states'"),
+        (
+            {"model": {"text_config": {"attention_layers": [7]}}},
+            "`model.text_config`: .*names \\[7\\]; expected 0 to 1",
+        ),
+        ({"packing": True}, "`packing` needs a language model that keeps packed clips apart"),
+    ],
+)
+def test_what_would_be_ignored_is_refused(write_mohawk, train, fields, message) -> None:
+    with pytest.raises(ValueError, match=message):
+        train(write_mohawk(**fields))
+
+
+def test_what_does_not_belong_together(write_mohawk, make_teacher, base, train, tmp_path) -> None:
+    with pytest.raises(ValueError, match=r"'mac_discrete_mamba2' language model, which a run .* this one is 'llama'"):
+        train(write_mohawk(base_model=str(make_teacher("llama")), model={}))
+    folder = train(write_mohawk(stages=BLOCKS[:1]))
+    with pytest.raises(ValueError, match=r"is not the 'llama' of 2 layers of 32 .* but a 'phi'"):
+        train(write_mohawk(base_model=str(folder), distill_from=str(make_teacher("phi")), model={},
+                           output_dir=str(tmp_path / "other")))  # fmt: skip
+    with pytest.raises(ValueError, match=r"is a 'mamba2'; MOHAWK makes a Mamba of a transformer, gpt_neox"):
+        train(write_mohawk(distill_from=str(base), output_dir=str(tmp_path / "third")))
