@@ -1,5 +1,6 @@
 """A manifest of four synthetic recordings, a recipe small enough to train in seconds, and ways to train it."""
 
+import ast
 import csv
 import itertools
 import os
@@ -188,3 +189,34 @@ def load_clips(read_data) -> Callable[..., list[Clip]]:
 def make_set(read_data, processor) -> Callable[..., Any]:
     """The training set of a recipe's data."""
     return lambda data, seed=0: make_training_set(data, processor, seed, read_data(data))
+
+
+STRANGER = """
+import sys
+
+class Absent:
+    \"\"\"Hides the packages, should this Python have them installed.\"\"\"
+    def find_spec(self, name, path=None, target=None):
+        if name in ("modeling_mac", "processing_mac"):
+            raise ModuleNotFoundError(f"No module named {name!r}")
+
+sys.meta_path.insert(0, Absent())
+from transformers import pipeline
+
+captioner = pipeline("audio-captioning", model=sys.argv[1], device="cpu", trust_remote_code=True)
+print(repr(captioner(sys.argv[2])[0]["caption"]))
+"""
+
+
+@pytest.fixture
+def captioned_by_a_stranger(tmp_path: Path) -> Callable[[Path, Path], str]:
+    """What a process without the packages says of a recording, by the code in the model's folder."""
+
+    def caption(folder: Path, audio: Path) -> str:
+        cache = {"HF_HOME": str(tmp_path / "cache"), "HF_MODULES_CACHE": str(tmp_path / "cache" / "modules")}
+        command = [sys.executable, "-I", "-c", STRANGER, str(folder), str(audio)]
+        done = subprocess.run(command, cwd=tmp_path, env={**os.environ, **cache}, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr[-3000:]
+        return ast.literal_eval(done.stdout.splitlines()[-1])
+
+    return caption

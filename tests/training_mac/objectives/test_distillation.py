@@ -8,6 +8,7 @@ import torch
 from torch.nn import functional
 
 from modeling_mac.modeling_eat import EatModel
+from processing_mac import load_captioner
 from training_mac.objectives.distillation import imitation_loss, similarity_loss
 
 
@@ -57,8 +58,8 @@ def write(write_recipe, **fields) -> Path:
     return path
 
 
-def test_a_smaller_student_imitates(base, write_recipe, train, monkeypatch) -> None:
-    """The equal, frozen encoder runs once a batch."""
+def test_a_smaller_student_imitates(base, write_recipe, train, monkeypatch, manifest, captioned_by_a_stranger) -> None:
+    """The equal, frozen encoder runs once a batch; the student captions where the packages are not installed."""
     seen = []
     forward = EatModel.forward
     monkeypatch.setattr(EatModel, "forward", lambda *args, **kwargs: seen.append(1) or forward(*args, **kwargs))
@@ -66,6 +67,9 @@ def test_a_smaller_student_imitates(base, write_recipe, train, monkeypatch) -> N
     found = losses(folder)
     assert found[-1] < 0.1 * found[0]
     assert len(seen) == 60
+    recording = manifest.parent / "0.wav"
+    expected = load_captioner(folder, device="cpu")(str(recording))[0]["caption"]
+    assert captioned_by_a_stranger(folder, recording) == expected
 
 
 def test_another_encoder_and_hidden_states(base, write_recipe, train) -> None:

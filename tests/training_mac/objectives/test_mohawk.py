@@ -1,6 +1,7 @@
 """MOHAWK: upstream's golden losses, and a tiny transformer MAC that becomes a discrete Mamba-2 in three stages."""
 
 import json
+import math
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ import yaml
 from safetensors.torch import load_file
 
 from modeling_mac import MacForConditionalGeneration
+from processing_mac import load_captioner
 from training_mac.objectives.distillation import imitation_loss
 from training_mac.objectives.mohawk import (
     block_losses,
@@ -143,6 +145,20 @@ def test_a_recipe_runs_the_stages(write_mohawk, train, weights_after) -> None:
     assert any("mlp" in name for name in base if not torch.equal(second[name], third[name]))
     model = MacForConditionalGeneration.from_pretrained(folder)
     assert model.config.text_config.model_type == "mac_discrete_mamba2"
+
+
+def test_the_recipe_that_ships(make_teacher, manifest, train, captioned_by_a_stranger, tmp_path) -> None:
+    """A few steps of it on a tiny Phi; what comes of it captions where the packages are not installed."""
+    folder = tmp_path / "run"
+    changed = {"output_dir": folder, "distill_from": make_teacher("phi"), "train_data": manifest, "audio_root": "null",
+               "cache_features": tmp_path / "features", "dataloader_num_workers": 0, "use_cpu": True, "max_steps": 3,
+               "warmup_steps": 1, "lr_scheduler_kwargs": "{num_decay_steps: 1}", "per_device_train_batch_size": 2,
+               "gradient_accumulation_steps": 2, "logging_steps": 1, "disable_tqdm": True}  # fmt: skip
+    train("mohawk", *(str(word) for name, value in changed.items() for word in (f"--{name}", value)))
+    assert len(losses(folder)) == 9 and all(math.isfinite(loss) for loss in losses(folder))
+    recording = manifest.parent / "0.wav"
+    expected = load_captioner(folder, device="cpu")(str(recording))[0]["caption"]
+    assert captioned_by_a_stranger(folder, recording) == expected
 
 
 def losses(folder: Path) -> list[float]:
