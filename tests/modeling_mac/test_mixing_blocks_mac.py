@@ -12,7 +12,8 @@ from transformers import Mamba2Config
 from modeling_mac import EatConfig, MacConfig
 from modeling_mac.connector_mac import CONNECTORS, ScanConnector
 from modeling_mac.linear_mac import project
-from modeling_mac.mixing_blocks_mac import GatedCnnBlock, merge_ways, scan_orders
+from modeling_mac.mixing_blocks_mac import GatedCnnBlock, merge_ways, scan_config, scan_orders
+from modeling_mac.modeling_mamba2_mac import Mamba2MacMixer
 
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
@@ -69,6 +70,13 @@ def test_scan_is_ml_mambas_at_every_stage(connector, scan_golden):
     torch.testing.assert_close(connector.norm(tokens), scan_golden["out.scan"], **CLOSE)
     arranged = connector.arrange(scan_golden["in.grid"])
     torch.testing.assert_close(arranged, scan_golden["out.scan"].reshape(2, 6, 4 * 32), **CLOSE)
+
+
+@torch.no_grad()
+def test_one_way_of_it_is_the_backbones_mixer(scan_golden):
+    mixer = Mamba2MacMixer(scan_config(small_config()), layer_idx=0)
+    mixer.load_state_dict(without_prefix(scan_golden, "plain.sd."))
+    torch.testing.assert_close(mixer(scan_golden["out.mlp"]), scan_golden["plain.out"], **CLOSE)
 
 
 @torch.no_grad()

@@ -145,14 +145,9 @@ class SpanTagger(nn.Module):
         Raises:
             ValueError: The MLP has fewer units than there are sources, or other tokens than the encoder's reach it.
         """
+        check_connector(type(connector))
         if isinstance(connector, MeanPoolConnector):  # this connector has no MLP
             return
-        # Others would not hand the scores on: they mix the tokens first, or use a width that is not the encoder's.
-        if not isinstance(connector, (ConcatConnector, StackConnector, TimeMajorConnector, FrequencyMajorConnector)):
-            raise DataError(
-                f"A stage of tags cannot hand its scores to a {type(connector).__name__}: it mixes the tokens before "
-                "its MLP. Choose the `connector_type` concat, stack, time_major, frequency_major or mean_pool."
-            )
         assert self.norm.running_mean is not None and self.norm.running_var is not None
         deviation = (self.norm.running_var + self.norm.eps).sqrt()
         weight = self.head.weight / deviation
@@ -166,6 +161,23 @@ class SpanTagger(nn.Module):
         usual = nn.functional.gelu(layer.bias.new_full((sources,), self.usual + self.doubt))
         # The bias is set, not lowered, since an earlier stage may have lowered it.
         connector.linear_2.bias.copy_(-connector.linear_2.weight[:, :sources] @ usual)
+
+
+def check_connector(kind: type[nn.Module]) -> None:
+    """
+    Refuse a class of connectors that would not hand the scores of sources on: it mixes the tokens before its MLP.
+
+    Raises:
+        ValueError: It is none of those that a stage of tags can start.
+    """
+    if not issubclass(
+        kind, (ConcatConnector, StackConnector, TimeMajorConnector, FrequencyMajorConnector, MeanPoolConnector)
+    ):
+        raise DataError(
+            f"A stage of tags or embeddings cannot hand its scores to a {kind.__name__}: it mixes the tokens before "
+            "its MLP. Choose the `connector_type` concat, stack, time_major, frequency_major or mean_pool, or train the "
+            "encoder in a run of its own and name that in `encoder_of`."
+        )
 
 
 def mean_tokens(tokens: torch.Tensor, row: torch.Tensor, spans: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

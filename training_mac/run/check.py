@@ -10,6 +10,7 @@ from accelerate.utils import parse_flag_from_env
 
 from evaluation_mac.metrics.naming import Naming, load_naming
 from evaluation_mac.metrics.scoring import METRICS
+from modeling_mac.connector_mac import CONNECTORS
 from modeling_mac.language_model_mac import TESTED, kind_of
 from processing_mac.dataset_mac import Clip
 from training_mac.data.check import read_and_check
@@ -17,6 +18,7 @@ from training_mac.data.tables import ClipTables
 from training_mac.loop.adapters import MODULES, check_lora, check_lora_targets
 from training_mac.loop.pruning import check_encoder, check_keep_rates
 from training_mac.loop.validation import ERROR_RATES, score
+from training_mac.objectives.tags import check_connector
 from training_mac.recipe.data_fields import TWO, parse_sources
 from training_mac.recipe.fields import MacTrainingArguments, Recipe
 from training_mac.recipe.file import Stage
@@ -221,8 +223,8 @@ def check_base(stages: Sequence[Stage], base: str) -> None:
     Refuse layers to adapt, objectives, pruning or packing that the base model, which exists by now, cannot have.
 
     Raises:
-        ValueError: `check_lora_targets`, `check_encoder`, `check_tower`, `check_packing` or `check_student_of`
-            refuses a stage.
+        ValueError: `check_lora_targets`, `check_encoder`, `check_tower`, `check_connector`, `check_packing` or
+            `check_student_of` refuses a stage.
     """
     config, recipes = read_config(base), [stage.recipe for stage in stages]
     check_lora_targets(recipes, config)
@@ -230,6 +232,8 @@ def check_base(stages: Sequence[Stage], base: str) -> None:
     for stage in stages:
         with naming(stage, stages):
             check_tower(stage, config.audio_config)
+            if stage.recipe.objective in ("tags", "embeddings"):  # which hand over to the connector at their end
+                check_connector(CONNECTORS[config.connector_type])
     check_packing(stages, base)
     for stage in stages:
         if stage.recipe.distill_from:

@@ -146,14 +146,26 @@ def test_audio_and_text_learn_by_loras_of_their_own(base) -> None:
         attach_adapter(model, [recipe])
 
 
-def test_weight_decay_never_reaches_a_state_space(base) -> None:
-    model, _ = load_base(str(base))
+LLAMA = {"model_type": "llama", "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4,
+         "intermediate_size": 64, "vocab_size": 300}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [{"connector_type": "scan", "connector_scan": "cross"}, {"modality_projections": ["in_proj", "out_proj"]},
+     {"text_config": {"model_type": "mac_discrete_mamba2", "source": LLAMA}}],
+    ids=["scan", "modality", "discrete"],
+)  # fmt: skip
+def test_weight_decay_never_reaches_a_state_space(fields, make_config) -> None:
+    """Neither the language model's nor the connector's, with each of its ways."""
+    model = MacForConditionalGeneration(make_config(**fields))
     names = {name for name, _ in model.named_parameters()}
     groups = parameter_groups(model, Recipe(), 2.0, 0.1, names)
     decay = {id(p): group["weight_decay"] for group in groups for p in group["params"]}
     for name, parameter in model.named_parameters():
         assert decay[id(parameter)] == (0 if name.endswith((".A_log", ".D", ".dt_bias")) else 0.1), name
-    assert any(name.endswith(".D") for name in names)
+    kept = {name.split(".")[1] for name in names if name.endswith(".D")}
+    assert kept == ({"connector", "language_model"} if "connector_type" in fields else {"language_model"})
 
 
 def test_an_adapter_folder_loads_captions_and_merges(base, write_recipe, train, manifest, tmp_path, capsys) -> None:

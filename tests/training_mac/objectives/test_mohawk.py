@@ -9,7 +9,7 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
-from modeling_mac import MacForConditionalGeneration
+from modeling_mac import MacConfig, MacForConditionalGeneration
 from processing_mac import load_captioner
 from training_mac.objectives.distillation import imitation_loss
 from training_mac.objectives.mohawk import (
@@ -43,6 +43,36 @@ def test_golden_losses() -> None:
     logits, targets = (golden[f"out.{who}.logits"].flatten(0, 1) for who in ("student", "teacher"))
     for temperature in (1, 2):
         same(soft_cross_entropy(logits, targets, temperature), f"logits.temperature{temperature}")
+
+
+def test_golden_losses_of_a_student_and_its_teacher() -> None:
+    """Upstream's teacher and student layers under a MAC: each block is fed what the teacher's block is fed."""
+    golden = load_file(FIXTURE)
+    text = {"model_type": "phi", "vocab_size": 40, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4,
+            "intermediate_size": 128, "partial_rotary_factor": 0.5}  # fmt: skip
+    audio = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 64}
+    unused = min({*range(40)} - {*golden["in.input_ids"].flatten().tolist()})
+    config = MacConfig(
+        audio_config={**audio, "window_frames": 128},
+        text_config=text,
+        audio_token_id=unused,
+        tie_word_embeddings=False,
+    )
+    teacher = MacForConditionalGeneration(config).eval()
+    teacher.set_attn_implementation("eager")
+    given = {name.removeprefix("sd.teacher."): one for name, one in golden.items() if name.startswith("sd.teacher.")}
+    renamed = {name.replace("model.", "model.language_model.", 1): one for name, one in given.items()}
+    assert not teacher.load_state_dict(renamed, strict=False).unexpected_keys
+    student = make_student(teacher, {"state_size": 8}).model.language_model
+    for index, layer in enumerate(student.layers):
+        prefix = f"sd.student.layers.{index}."
+        given = {name.removeprefix(prefix): one for name, one in golden.items() if name.startswith(prefix)}
+        layer.load_state_dict({name.replace("mixer.", "self_attn."): one for name, one in given.items()})
+    inputs = {"input_ids": golden["in.input_ids"]}
+    for compares, name in (("matrices", "matrices"), ("hidden", "hidden_block")):
+        expected = torch.stack([golden[f"out.loss.{name}.{index}"] for index in range(2)])
+        found = block_losses(student, teacher, inputs, compares)
+        torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-4)
 
 
 def test_padding_does_not_count() -> None:

@@ -1,5 +1,7 @@
 """The tagger reads the right tokens and learns."""
 
+from contextlib import nullcontext
+
 import pytest
 import torch
 
@@ -54,23 +56,37 @@ def test_parts_lie_anywhere_in_their_spans() -> None:
     assert first.amin(0).tolist() == [0, 10, 7] and end.amax(0).tolist() == [10, 20, 9]
 
 
-@pytest.mark.parametrize("connector_type", ["concat", "time_major"])
-def test_the_head_becomes_a_part_of_the_connector(connector_type: str) -> None:
-    tower = make_tower()
+def make_connector(tower, connector_type: str, **fields) -> torch.nn.Module:
     config = MacConfig(
         audio_config=tower.config,
         text_config={"model_type": "mamba2", "vocab_size": 64, "hidden_size": 32, "num_heads": 8, "head_dim": 8},
         audio_token_id=1,
         connector_type=connector_type,
+        **fields,
     )
-    connector = CONNECTORS[connector_type](config)
+    return CONNECTORS[connector_type](config)
+
+
+# What one input of the connector's MLP is the mean of, from (windows, 4 rows, 8 columns, dim).
+READ = {
+    "concat": lambda grid: grid.mean(2),
+    "stack": lambda grid: grid.unflatten(1, (2, 2)).mean((2, 3)),
+    "time_major": lambda grid: grid.flatten(1, 2),
+    "frequency_major": lambda grid: grid.transpose(1, 2).flatten(1, 2),
+}
+
+
+@pytest.mark.parametrize("connector_type", READ)
+def test_the_head_becomes_a_part_of_the_connector(connector_type: str) -> None:
+    tower = make_tower()
+    connector = make_connector(tower, connector_type, **({"stack_size": 2} if connector_type == "stack" else {}))
     tagger = SpanTagger(tower, num_sources=5, kept_patches=32)
     tagger.norm.running_mean.normal_()
     tagger.norm.running_var.uniform_(0.5, 2)
     tagger.eval().hand_over(connector)
     tokens = torch.randn(2, 32, 32)  # (windows, 4 rows * 8, dim)
     scores = connector.linear_1(connector.arrange(tokens))[..., :5] - DOUBT
-    read = tokens.unflatten(1, (4, 8)).mean(2) if connector_type == "concat" else tokens
+    read = READ[connector_type](tokens.unflatten(1, (4, 8)))
     expected = tagger.head(tagger.norm(read.flatten(0, 1))).unflatten(0, read.shape[:2])
     torch.testing.assert_close(scores, expected, atol=1e-5, rtol=1e-5)
     first = {name: weight.clone() for name, weight in connector.state_dict().items()}
@@ -78,20 +94,31 @@ def test_the_head_becomes_a_part_of_the_connector(connector_type: str) -> None:
     assert all(torch.equal(weight, first[name]) for name, weight in connector.state_dict().items())
 
 
-@pytest.mark.parametrize("connector_type", ["scan", "gated_cnn"])
-def test_the_head_is_not_handed_to_a_connector_that_mixes_first(connector_type: str) -> None:
+@pytest.mark.parametrize("connector_type", ["scan", "gated_cnn", "mean_pool"])
+def test_a_connector_that_cannot_take_the_head_is_left_alone(connector_type: str) -> None:
+    """One that mixes the tokens first is refused; one without an MLP goes without."""
     tower = make_tower()
-    config = MacConfig(
-        audio_config=tower.config,
-        text_config={"model_type": "mamba2", "vocab_size": 64, "hidden_size": 32, "num_heads": 8, "head_dim": 8},
-        audio_token_id=1,
-        connector_type=connector_type,
-    )
-    connector = CONNECTORS[connector_type](config)
+    connector = make_connector(tower, connector_type)
     before = {name: weight.clone() for name, weight in connector.state_dict().items()}
-    with pytest.raises(DataError, match=f"{type(connector).__name__}.*connector_type"):
+    refused = pytest.raises(DataError, match=f"{type(connector).__name__}.*connector_type")
+    with nullcontext() if connector_type == "mean_pool" else refused:
         SpanTagger(tower, num_sources=5, kept_patches=32).hand_over(connector)
     assert all(torch.equal(weight, before[name]) for name, weight in connector.state_dict().items())
+
+
+def test_more_sources_than_units_are_refused() -> None:
+    tower = make_tower()
+    with pytest.raises(DataError, match="`connector_hidden_size` is 4; 5 sources need as many units"):
+        SpanTagger(tower, 5, kept_patches=32).hand_over(make_connector(tower, "concat", connector_hidden_size=4))
+
+
+def test_a_stage_is_refused_before_it_trains(write_recipe, train) -> None:
+    text = {"hidden_size": 32, "num_hidden_layers": 1, "num_heads": 8, "head_dim": 8, "state_size": 16, "n_groups": 1}
+    audio = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
+    model = {"connector_type": "scan", "text_config": text, "audio_config": {**audio, "window_frames": 512}}
+    recipe = write_recipe(model=model, stages=[{"objective": "tags"}, {"objective": "captions"}])
+    with pytest.raises(ValueError, match=r"Stage 1: A stage of tags .* ScanConnector"):
+        train(recipe)
 
 
 def test_spans_come_in_patch_rows() -> None:
