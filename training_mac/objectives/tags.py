@@ -175,8 +175,8 @@ def check_connector(kind: type[nn.Module]) -> None:
     ):
         raise DataError(
             f"A stage of tags or embeddings cannot hand its scores to a {kind.__name__}: it mixes the tokens before "
-            "its MLP. Choose the `connector_type` concat, stack, time_major, frequency_major or mean_pool, or train the "
-            "encoder in a run of its own and name that in `encoder_of`."
+            "its MLP. Choose the `connector_type` concat, stack, time_major, frequency_major or mean_pool, or train "
+            "the encoder in a run of its own and name that in `encoder_of`."
         )
 
 
