@@ -18,7 +18,7 @@ import pytest
 import torch
 
 from modeling_mac import modeling_mamba2_mac, modeling_mamba_mac
-from modeling_mac.modeling_mamba2_mac import CudaKernels, cuda_kernels
+from modeling_mac.cuda_kernels_mac import CudaKernels, cuda_kernels
 
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"

@@ -21,10 +21,10 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
 @pytest.fixture(params=["portable", "kernels"])
 def path(request) -> str:
     """Both ways on a GPU: the portable scans, and the kernels where they are installed."""
-    from modeling_mac import modeling_mamba2_mac
+    from modeling_mac import cuda_kernels_mac, modeling_mamba2_mac
 
     if request.param == "kernels":
-        if modeling_mamba2_mac.cuda_kernels() is None:
+        if cuda_kernels_mac.cuda_kernels() is None:
             pytest.skip("needs mamba-ssm and causal-conv1d")
     else:
         request.getfixturevalue("monkeypatch").setattr(modeling_mamba2_mac, "kernels_for", lambda tensor: None)

@@ -11,7 +11,8 @@ import torch
 from transformers import DynamicCache, Mamba2Config, Mamba2ForCausalLM, Mamba2Model
 
 from modeling_mac import modeling_mamba2_mac, ssd_scan, ssd_step
-from modeling_mac.modeling_mamba2_mac import Mamba2MacMixer, Mamba2MacModel, cuda_kernels
+from modeling_mac.cuda_kernels_mac import CudaKernels, cuda_kernels
+from modeling_mac.modeling_mamba2_mac import Mamba2MacMixer, Mamba2MacModel
 
 
 def make_config(**changes) -> Mamba2Config:
@@ -318,13 +319,6 @@ def test_installed_kernels_never_see_cpu_tensors(recorded_kernels, pair, ids):
     assert recorded_kernels == []
 
 
-def test_kernels_are_optional(monkeypatch):
-    monkeypatch.setitem(sys.modules, "mamba_ssm", None)
-    cuda_kernels.cache_clear()
-    assert cuda_kernels() is None
-    cuda_kernels.cache_clear()
-
-
 @pytest.fixture
 def emulated_kernels(monkeypatch) -> None:
     """The kernels' path, with functions of ours that read the kernels' arguments as those do."""
@@ -362,7 +356,7 @@ def emulated_kernels(monkeypatch) -> None:
         before_softplus = dt[..., 0].expm1().log()
         return ssd_step(state, x, before_softplus, A[:, 0, 0], B, C, D=D[:, 0])
 
-    kernels = modeling_mamba2_mac.CudaKernels(chunk_scan, state_update, conv, conv_update, selective_scan=None)
+    kernels = CudaKernels(chunk_scan, state_update, conv, conv_update, selective_scan=None)
     monkeypatch.setattr(modeling_mamba2_mac, "kernels_for", lambda tensor: kernels)
 
 

@@ -14,7 +14,7 @@ from transformers.configuration_utils import PreTrainedConfig
 
 from modeling_mac import MacForConditionalGeneration, modeling_mamba_mac
 from modeling_mac.conversion_text_mac import first_free_row, language_model_config, state_spaces_config
-from modeling_mac.modeling_mamba2_mac import CudaKernels
+from modeling_mac.cuda_kernels_mac import CudaKernels
 from modeling_mac.modeling_mamba_mac import FalconMambaMacModel, MambaMacModel
 from modeling_mac.selective_scan_mac import selective_scan, selective_step
 

@@ -8,7 +8,8 @@ import torch
 from transformers import Mamba2Config, MambaConfig
 
 from modeling_mac import modeling_mamba2_mac, modeling_mamba_mac
-from modeling_mac.modeling_mamba2_mac import Mamba2MacModel, cuda_kernels
+from modeling_mac.cuda_kernels_mac import cuda_kernels
+from modeling_mac.modeling_mamba2_mac import Mamba2MacModel
 from modeling_mac.modeling_mamba_mac import MambaMacModel
 from modeling_mac.ssd_mac import ssd_scan
 from processing_mac import DEFAULT_MODEL, load_captioner
