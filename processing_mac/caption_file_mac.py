@@ -35,11 +35,7 @@ class CaptionFile:
         self.fields = ["audio", "caption"] + ["segments"] * with_segments
         self.start = f"{','.join(self.fields)}\n" if path.suffix == ".csv" else ""
         open(path, "ab").close()  # tells of a missing folder in the system's words
-        self.lock = FileLock(path.with_name(f".{path.name}.lock"))
-        try:
-            self.lock.acquire(timeout=0)
-        except Timeout:
-            raise ValueError(f"{path}: another run of this command writes to it.") from None
+        self.lock = lock_output(path)
         try:
             self.done = self.resume()
         except BaseException:
@@ -49,6 +45,10 @@ class CaptionFile:
     def close(self) -> None:
         """Let other runs have the file."""
         self.lock.release()
+
+    def unfinished(self, recording: str) -> Path:
+        """Name the file for the segments of a long recording that is being captioned."""
+        return self.path.with_name(f"{self.path.name}.unfinished.jsonl")
 
     def resume(self) -> set[str]:
         """Cut off a half-written record at the end and return the recordings that are done."""
@@ -97,4 +97,20 @@ class CaptionFile:
             file.write(line.encode("utf-8", "surrogateescape"))
 
 
-__all__ = ["CaptionFile"]
+def lock_output(path: Path) -> FileLock:
+    """
+    Take the lock of an output, which its owner must release.
+
+    Raises:
+        ValueError: Another run has it.
+        OSError: The folder of the output is missing or cannot be written.
+    """
+    lock = FileLock(path.with_name(f".{path.name}.lock"))
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise ValueError(f"{path}: another run of this command writes to it.") from None
+    return lock
+
+
+__all__ = ["CaptionFile", "lock_output"]

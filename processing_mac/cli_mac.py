@@ -23,11 +23,13 @@ from processing_mac import DEFAULT_MODEL, AudioCaptioningPipeline, load_captione
 
 from .audio_mac import AUDIO_SUFFIXES, TooLongError
 from .caption_file_mac import CaptionFile
-from .long_recordings_mac import caption_long_file, load_one_window
+from .long_recordings_mac import BLOCK_WINDOWS, caption_long_file, load_short
 from .processing_mac import AUDIO_TOKEN
 from .reading_ahead_mac import in_order, read_in_batches, warnings_of_decoding_printed
 from .segment_files_mac import FORMATS, SegmentFiles, format_of, write_segments
 from .stream_cli_mac import caption_stream
+from .unfinished_mac import UnfinishedSegments
+from .unread_options_mac import find_unread
 
 
 NOTHING_SAID = "the model said nothing to this prompt"
@@ -54,19 +56,11 @@ def main(arguments: list[str] | None = None) -> int:
     show_any_name(sys.stdout)
     if bool(options.inputs) == bool(options.stream):
         parser.error("expected recordings and folders, or --stream with one source")
-    if options.stream and (
-        options.ray is not None or options.output or options.segments or options.format not in (None, "jsonl")
-    ):
-        parser.error(
-            "--stream prints lines or, with --format jsonl, JSON; it takes no --output, --segments, --whole or --ray"
-        )
-    if not options.stream and (options.reconnect or options.cut != "every"):
-        parser.error("--reconnect and --cut are of --stream")
+    if unread := find_unread(parser, options):
+        parser.error(unread)
     if options.stream:
         return caption_stream(open_captioner(parser, options), options)
     if options.ray is not None:
-        if options.format or options.whole or options.threads:
-            parser.error("--format, --whole and --threads are of one machine; they cannot go with --ray")
         return importlib.import_module("serving_mac.bulk_cli").caption_in_bulk(parser, options)
     if isinstance(options.output, str):
         parser.error(f"--output {options.output}: is an address, which only --ray writes to")
@@ -95,7 +89,7 @@ def main(arguments: list[str] | None = None) -> int:
         )
         return 2
     finally:
-        if isinstance(output, CaptionFile):
+        if output is not None:
             output.close()
 
 
@@ -133,11 +127,12 @@ def caption_all(
     """
     failed = unsaid = 0
     todo = [file for file in files if output is None or file not in output.done]
-    load = None if options.whole else partial(load_one_window, captioner.feature_extractor)
+    extractor, windows = captioner.feature_extractor, captioner.processor.trained_windows
+    load = None if options.whole else partial(load_short, extractor, windows)
     with tqdm(total=len(files), initial=len(files) - len(todo), unit="file", disable=output is None) as bar:
         for file, result in caption_files(captioner, todo, options.batch_size, load):
             if isinstance(result, TooLongError):
-                result = caption_long(captioner, file, show=output is None and not options.format)
+                result = caption_long(captioner, file, output, options)
                 unsaid += not isinstance(result, ValueError) and output is not None and not options.segments
             if isinstance(result, ValueError):
                 failed += 1
@@ -149,6 +144,7 @@ def caption_all(
                     print(show_caption(file, result, options.format), flush=True)
                 else:
                     output.append({"audio": file, **result})
+                    output.unfinished(file).unlink(missing_ok=True)
             bar.update()
     if unsaid:
         tqdm.write(
@@ -158,14 +154,16 @@ def caption_all(
     return failed
 
 
-def caption_long(captioner: AudioCaptioningPipeline, file: str, show: bool) -> dict[str, Any] | ValueError:
+def caption_long(
+    captioner: AudioCaptioningPipeline,
+    file: str,
+    output: CaptionFile | SegmentFiles | None,
+    options: argparse.Namespace,
+) -> dict[str, Any] | ValueError:
     """
-    Caption a recording window by window.
+    Caption a recording window by window, and keep what is there so far beside the output, for a run that goes on.
 
-    Args:
-        captioner: Pipeline that writes the captions.
-        file: Path or address of the recording.
-        show: Whether to print each segment when it is there; the result then is without them.
+    Without an output or a format, segments are printed as they come; the result then is without them.
     """
 
     def print_segment(segment: dict[str, Any]) -> None:
@@ -173,7 +171,11 @@ def caption_long(captioner: AudioCaptioningPipeline, file: str, show: bool) -> d
             print(format_segment(segment), flush=True)
 
     try:
-        if not show:
+        if output is not None:
+            settings = {name: getattr(options, name) for name in ("model", "revision", "prompt", "num_beams")}
+            unfinished = UnfinishedSegments(output.unfinished(file), file, settings, BLOCK_WINDOWS)
+            return caption_long_file(captioner, file, unfinished.append, unfinished.segments)
+        if options.format:
             return caption_long_file(captioner, file)
         return {"caption": caption_long_file(captioner, file, print_segment)["caption"]}
     except ValueError as error:
@@ -191,7 +193,8 @@ def build_parser() -> argparse.ArgumentParser:
         prog="mac-caption",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         description="Describe recordings in words. Prints `path<TAB>caption` lines, or writes them to a file.\n"
-        "Of a recording of more than one window (10.24 s) it says what is heard in each, and then all in a line.",
+        "Of a recording of more windows (10.24 s) than the model was trained on (those that ship: one) it says what\n"
+        "is heard in each, and then all in a line.",
         epilog=EPILOG,
     )
     parser.add_argument("inputs", nargs="*", metavar="FILE_OR_FOLDER", help="folders are searched through and through")
@@ -211,8 +214,8 @@ def build_parser() -> argparse.ArgumentParser:
     what.add_argument("--segments", action="store_true", help="also start, end and caption of every window of 10.24 s")
     what.add_argument(
         "--whole", action="store_true",
-        help="ask for one caption of all windows of a recording at once: for models trained on long recordings; "
-        "takes memory for all of it",
+        help="ask for one caption of all windows of a recording at once, also of more windows than the model was "
+        "trained on; takes memory for all of it",
     )  # fmt: skip
     model = parser.add_argument_group("the model")
     model.add_argument("--model", default=DEFAULT_MODEL, help="folder or Hub id (default: the packaged mac-small)")

@@ -2,11 +2,12 @@
 Captions recordings of any length window by window, in memory that does not grow with their length.
 
 A part is decoded, captioned and forgotten before the next one is. The one caption of such a recording is made of what
-its windows say, since a model that was trained on single windows does not know what several of them mean.
+its windows say, since a model that was trained on single windows does not know what several of them mean. Up to how
+many windows a model was trained on stands in its processor (`trained_windows`); so many it hears at once.
 """
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -29,9 +30,9 @@ class Window(NamedTuple):
     waveform: np.ndarray
 
 
-def load_one_window(extractor: Any, file: str) -> np.ndarray:
+def load_short(extractor: Any, windows: int, file: str) -> np.ndarray:
     """
-    Load the waveform, (samples,), of a recording that fits one window.
+    Load the waveform, (samples,), of a recording of at most so many windows.
 
     Raises:
         TooLongError: It is longer, or it is a pipe, which can be read only once; `caption_windows` takes these.
@@ -43,12 +44,12 @@ def load_one_window(extractor: Any, file: str) -> np.ndarray:
         file,
         target_rate=extractor.sampling_rate,
         url_limits=extractor.url_limits,
-        max_seconds=extractor.window_seconds,
+        max_seconds=windows * extractor.window_seconds,
     )
 
 
 def caption_windows(
-    captioner: AudioCaptioningPipeline, audio: Any, prompt: str | None = None
+    captioner: AudioCaptioningPipeline, audio: Any, prompt: str | None = None, known: Sequence[dict[str, Any]] = ()
 ) -> Iterator[dict[str, Any]]:
     """
     Caption each window of a recording as soon as it is decoded.
@@ -60,28 +61,30 @@ def caption_windows(
         captioner: Pipeline that writes the captions.
         audio: Path or address of the recording, or whatever else `read_blocks` takes.
         prompt: Prompt of every window; the pipeline's own if None.
+        known: Its first segments, a multiple of `BLOCK_WINDOWS`, from an earlier run; these parts are only decoded.
 
     Yields:
-        Segments with `start` and `end` in seconds and `caption`, in order.
+        The other segments with `start` and `end` in seconds and `caption`, in order.
 
     Raises:
         ValueError: The recording cannot be read, which may show only after some segments.
     """
     rate = captioner.feature_extractor.sampling_rate
-    for windows, _ in read_windows(captioner.feature_extractor, audio):
+    for windows, _ in read_windows(captioner.feature_extractor, audio, len(known)):
         clips = [{"array": window.waveform, "sampling_rate": rate} for window in windows]
         results = captioner(clips, batch_size=len(clips), prompt=prompt, return_segments=False)
         for window, [result] in zip(windows, results, strict=True):
             yield {"start": window.start, "end": window.end, "caption": result["caption"]}
 
 
-def read_windows(extractor: Any, audio: Any) -> Iterator[tuple[list[Window], bool]]:
+def read_windows(extractor: Any, audio: Any, known: int = 0) -> Iterator[tuple[list[Window], bool]]:
     """
     Read a recording of any length a few windows at a time.
 
     Args:
         extractor: Feature extractor of the model.
         audio: Path or address of the recording, or whatever else `read_blocks` takes.
+        known: Number of its first windows, a multiple of `BLOCK_WINDOWS`, that are decoded but not given.
 
     Yields:
         At most `BLOCK_WINDOWS` windows, in order, and whether they are the last.
@@ -102,6 +105,9 @@ def read_windows(extractor: Any, audio: Any) -> Iterator[tuple[list[Window], boo
                 raise ValueError(
                     f"{name}: {len(part)} samples at {rate} Hz; expected at least {FRAME_LENGTH} (25 ms)."
                 )
+        if start + starts[-1] < known * size:
+            start += BLOCK_WINDOWS * size
+            continue
         ends = [*starts[1:], len(part) if is_last else BLOCK_WINDOWS * size]
         reach = size + FRAME_LENGTH - FRAME_SHIFT  # the last frame of a window reaches beyond its end
         yield (
@@ -135,7 +141,9 @@ def cut_parts(blocks: Iterable[np.ndarray], size: int, shortest: int) -> Iterato
     yield np.concatenate(held) if held else np.zeros(0, np.float32), True
 
 
-def caption_long_file(captioner: AudioCaptioningPipeline, file: str, show: Any = None) -> dict[str, Any]:
+def caption_long_file(
+    captioner: AudioCaptioningPipeline, file: str, show: Any = None, known: Sequence[dict[str, Any]] = ()
+) -> dict[str, Any]:
     """
     Caption a long recording with a bar that counts minutes of sound, if standard error is a terminal.
 
@@ -143,6 +151,7 @@ def caption_long_file(captioner: AudioCaptioningPipeline, file: str, show: Any =
         captioner: Pipeline that writes the captions.
         file: Path or address of the recording.
         show: Called with each segment as soon as it is there; None for nobody.
+        known: First segments of the recording, as `caption_windows` takes them.
 
     Returns:
         `caption`, what is heard in order, and `segments`.
@@ -151,13 +160,14 @@ def caption_long_file(captioner: AudioCaptioningPipeline, file: str, show: Any =
         ValueError: The recording cannot be read.
     """
     seconds = stated_seconds(file) if os.path.isfile(file) else None
-    segments = []
+    segments = list(known)
     bar = "{desc} {percentage:3.0f}%|{bar}| {n:.1f}/{total:.1f} min [{elapsed}<{remaining}]"
+    heard = known[-1]["end"] / 60 if known else 0.0
     with tqdm(
-        total=seconds and seconds / 60, desc=os.path.basename(file)[:40], unit="min", disable=None, leave=False,
-        bar_format=bar if seconds else "{desc} {n:.1f} min [{elapsed}]",
+        total=seconds and seconds / 60, initial=heard, desc=os.path.basename(file)[:40], unit="min", disable=None,
+        leave=False, bar_format=bar if seconds else "{desc} {n:.1f} min [{elapsed}]",
     ) as minutes:  # fmt: skip
-        for segment in caption_windows(captioner, file):
+        for segment in caption_windows(captioner, file, known):
             segments.append(segment)
             if show is not None:
                 show(segment)
@@ -170,4 +180,4 @@ def join_captions(captions: Iterable[str]) -> str:
     return "; ".join(dict.fromkeys(filter(None, (caption.strip() for caption in captions))))
 
 
-__all__ = ["Window", "caption_long_file", "caption_windows", "join_captions", "load_one_window", "read_windows"]
+__all__ = ["Window", "caption_long_file", "caption_windows", "join_captions", "load_short", "read_windows"]

@@ -10,6 +10,7 @@ from typing import Any
 
 import pysubs2
 
+from .caption_file_mac import lock_output
 from .listening_mac import merge_equal
 from .whole_files_mac import write_text_whole
 
@@ -92,7 +93,8 @@ class SegmentFiles:
     """
     Where `mac-caption` puts segments: one file for one recording, or a folder with a file for each of several.
 
-    Each file is written whole. A recording whose file is there already is not captioned again.
+    Each file is written whole. A recording whose file is there already is not captioned again. While one run has the
+    output, another one cannot have it.
 
     Args:
         path: The file, or the folder, which is made if it does not exist.
@@ -103,8 +105,8 @@ class SegmentFiles:
         done: Names of the recordings that have their file.
 
     Raises:
-        ValueError: Two recordings would share a file, or there are several and `path` is a file.
-        OSError: The folder cannot be made.
+        ValueError: Two recordings would share a file, there are several and `path` is a file, or another run has it.
+        OSError: The folder cannot be made, or it is not there.
     """
 
     def __init__(self, path: Path, format: str, recordings: Sequence[str]):
@@ -120,7 +122,17 @@ class SegmentFiles:
                 if owners[file] != name:
                     raise ValueError(f"{file}: would be written for {name} and for {owners[file]}.")
             path.mkdir(parents=True, exist_ok=True)
+        self.lock = lock_output(path.resolve())  # a folder named "." has no name otherwise
         self.done = {name for name, file in self.files.items() if file.exists()}
+
+    def close(self) -> None:
+        """Let other runs have the output."""
+        self.lock.release()
+
+    def unfinished(self, recording: str) -> Path:
+        """Name the file for the segments of a long recording that is being captioned."""
+        file = self.files[recording]
+        return file.with_name(f"{file.name}.unfinished.jsonl")
 
     def append(self, record: dict[str, Any]) -> None:
         """Write the file of one recording, of which `record` has `audio` and `segments`."""

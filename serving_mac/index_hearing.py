@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from processing_mac.audio_mac import TooLongError
-from processing_mac.long_recordings_mac import Window, load_one_window, read_windows
+from processing_mac.long_recordings_mac import Window, load_short, read_windows
 from processing_mac.reading_ahead_mac import read_in_batches, warnings_of_decoding_printed
 
 from .index_states import StateReader, States
@@ -50,7 +50,7 @@ def hear_files(
         may come in another order; the segments of each come in theirs.
     """
     extractor = reader.captioner.feature_extractor
-    load, rate = partial(load_one_window, extractor), extractor.sampling_rate
+    load, rate = partial(load_short, extractor, 1), extractor.sampling_rate
     with warnings_of_decoding_printed(sys.stderr):
         for batch in read_in_batches(load, files, batch_size, rate):
             if isinstance(batch, list):

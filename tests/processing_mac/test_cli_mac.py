@@ -16,6 +16,8 @@ import torch
 from processing_mac import AudioCaptioningPipeline
 from processing_mac.caption_file_mac import CaptionFile
 from processing_mac.cli_mac import main
+from processing_mac.segment_files_mac import SegmentFiles
+from processing_mac.unfinished_mac import UnfinishedSegments
 
 
 @pytest.fixture
@@ -80,6 +82,14 @@ def test_prints_paths_and_captions(run, sounds, captioner, capsys):
 
 def test_the_whole_of_a_recording_at_once(run, sounds, captioner, capsys):
     assert run(sounds, "--whole") == 0
+    assert capsys.readouterr().out == "".join(f"{file}\t{captioner(file)[0]['caption']}\n" for file in FILES)
+
+
+def test_a_model_of_long_recordings_hears_them_whole(model_folder, captioner, sounds, capsys):
+    processor = captioner.processor
+    processor.trained_windows = 2
+    processor.save_pretrained(model_folder)
+    assert main(["sounds", "--model", model_folder, "--device", "cpu"]) == 0
     assert capsys.readouterr().out == "".join(f"{file}\t{captioner(file)[0]['caption']}\n" for file in FILES)
 
 
@@ -223,7 +233,17 @@ def test_any_terminal_shows_any_name(encoding, shown, run, sounds, monkeypatch):
         (["sounds", "--batch-size", "0"], "--batch-size"),
         (["sounds", "--prompt", "<|audio|>"], "'<|audio|>' holds <|audio|>, which stands for the recording"),
         (["sounds", "--prompt", "Is <|audio|> like <|audio|>?"], "which stands for the recording"),
-        ([], "FILE_OR_FOLDER"),
+        ([], "expected recordings and folders, or --stream"),
+        (["sounds", "--ray-actors", "2"], "--ray-actors: not read with recordings and folders without --ray"),
+        (["sounds", "--shards", "jsonl", "--cut", "change"], "--cut, --shards: not read with recordings"),
+        (["sounds", "--url-timeout", "3"], "--url-timeout: not read, since no recording is an address"),
+        (["sounds", "--revision", "v1"], "--revision: not read, since --model is the folder"),
+        (["sounds", "--whole", "--format", "srt"], "--whole: not read, since --format writes what is heard in each"),
+        (["sounds", "--ray", "--whole", "--threads", "2"], "--whole, --threads: not read with --ray"),
+        (["sounds", "--ray", "--output", "a.csv", "--shards", "jsonl"], "--shards: not read, since --output is no"),
+        (["--stream", "mic", "--reconnect"], "--reconnect: not read, since --stream mic is no address"),
+        (["--stream", "-", "--whole", "--batch-size", "2"], "--whole, --batch-size: not read with --stream"),
+        (["--stream", "-", "--format", "srt"], "--stream prints lines or, with --format jsonl, JSON"),
     ],
 )
 def test_wrong_use(arguments, message, sounds, model_folder, capsys):
@@ -301,6 +321,64 @@ def test_control_c_keeps_what_is_written(run, sounds, monkeypatch, capsys):
     assert [record["audio"] for record in read_jsonl("captions.jsonl")] == FILES[:1]
     assert run(sounds, "--output", "captions.jsonl") == 0
     assert [record["audio"] for record in read_jsonl("captions.jsonl")] == FILES
+
+
+@pytest.mark.parametrize("output", ["night.srt", "night.jsonl"])
+def test_a_long_recording_goes_on_where_it_was_stopped(output, run, sound, tmp_path, monkeypatch, capsys):
+    """Six windows are captioned at a time: of the nine, the first six are not asked again."""
+    monkeypatch.chdir(tmp_path)
+    soundfile.write("night.wav", sound(90), 16_000)
+    assert run("night.wav", "--output", output) == 0
+    expected = Path(output).read_bytes()
+    Path(output).unlink()
+    generate, asked = AudioCaptioningPipeline.generate, []
+
+    def stop_after_the_first_part(self, features, counts, *rest):
+        if asked:
+            raise KeyboardInterrupt
+        asked.append(len(counts))
+        return generate(self, features, counts, *rest)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(AudioCaptioningPipeline, "generate", stop_after_the_first_part)
+        assert run("night.wav", "--output", output) == 130
+    assert "the same command goes on" in capsys.readouterr().err
+    unfinished = Path(f"{output}.unfinished.jsonl")
+    head, *segments = read_jsonl(str(unfinished))
+    assert head["audio"] == "night.wav" and [segment["start"] for segment in segments] == [0, 10.24, 20.48, 30.72,
+                                                                                           40.96, 51.2]  # fmt: skip
+    with open(unfinished, "a") as file:
+        file.write('{"start": 61.44, "end": 71.68, "caption": "of half a part"}\n{"sta')  # killed while it wrote
+    monkeypatch.setattr(
+        AudioCaptioningPipeline,
+        "generate",
+        lambda self, features, counts, *rest: asked.append(len(counts)) or generate(self, features, counts, *rest),
+    )
+    assert run("night.wav", "--output", output) == 0
+    assert sum(asked) == 9 and Path(output).read_bytes() == expected and not unfinished.exists()
+
+
+def test_another_recording_of_the_same_name_begins_anew(tmp_path):
+    recording, path = tmp_path / "a.wav", tmp_path / "out"
+    recording.write_bytes(b"one")
+    UnfinishedSegments(path, str(recording), {"model": "a"}).append({"start": 0})
+    assert UnfinishedSegments(path, str(recording), {"model": "a"}).segments == [{"start": 0}]
+    assert UnfinishedSegments(path, str(recording), {"model": "b"}).segments == []
+    UnfinishedSegments(path, str(recording), {"model": "a"}).append({"start": 0})
+    recording.write_bytes(b"another")
+    assert UnfinishedSegments(path, str(recording), {"model": "a"}).segments == []
+    for _ in range(2):  # what a server or a pipe gives may be another recording each time
+        unknown = UnfinishedSegments(path, "https://radio.test/live", {})
+        assert unknown.segments == []
+        unknown.append({"start": 0})
+
+
+def test_two_runs_do_not_share_a_folder_of_subtitles(run, sounds, capsys):
+    first = SegmentFiles(Path("subtitles"), "srt", FILES)
+    with pytest.raises(SystemExit) as exit:
+        run(sounds, "--format", "srt", "--output", "subtitles")
+    assert exit.value.code == 2 and "another run of this command writes to it" in capsys.readouterr().err
+    first.close()
 
 
 @pytest.mark.parametrize(("target", "code", "message"), [("pipe", 141, "nobody reads"), ("/dev/full", 2, "No space")])

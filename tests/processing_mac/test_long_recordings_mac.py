@@ -15,7 +15,7 @@ from processing_mac.long_recordings_mac import (
     caption_windows,
     cut_parts,
     join_captions,
-    load_one_window,
+    load_short,
 )
 
 
@@ -63,16 +63,17 @@ def test_what_is_one_window_and_what_is_not(captioner, tmp_path, sound):
     extractor = captioner.feature_extractor
     soundfile.write(tmp_path / "one.wav", sound(10.24), 16_000)
     soundfile.write(tmp_path / "two.wav", sound(10.3), 16_000)
-    assert len(load_one_window(extractor, str(tmp_path / "one.wav"))) == 163_840
+    assert len(load_short(extractor, 1, str(tmp_path / "one.wav"))) == 163_840
     with pytest.raises(TooLongError):
-        load_one_window(extractor, str(tmp_path / "two.wav"))
+        load_short(extractor, 1, str(tmp_path / "two.wav"))
+    assert len(load_short(extractor, 2, str(tmp_path / "two.wav"))) == 164_800
 
 
 def test_a_pipe_is_read_once(captioner, tmp_path, sound):
     soundfile.write(tmp_path / "one.wav", sound(3), 16_000)
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(TooLongError):
-        load_one_window(captioner.feature_extractor, str(tmp_path / "pipe"))
+        load_short(captioner.feature_extractor, 1, str(tmp_path / "pipe"))
     writer = threading.Thread(
         target=lambda: (tmp_path / "pipe").write_bytes((tmp_path / "one.wav").read_bytes()), daemon=True
     )

@@ -51,6 +51,7 @@ def test_formats_by_name_and_suffix() -> None:
 def test_several_recordings_get_a_file_each(tmp_path: Path) -> None:
     files = SegmentFiles(tmp_path / "out", "vtt", ["a/x.wav", "a/y.wav"])
     files.append({"audio": "a/y.wav", "segments": SEGMENTS})
+    files.close()
     assert SegmentFiles(tmp_path / "out", "vtt", ["a/x.wav", "a/y.wav"]).done == {"a/y.wav"}
     assert (tmp_path / "out" / "y.wav.vtt").read_text().startswith("WEBVTT")
     with pytest.raises(ValueError, match=r"x.wav.srt: would be written for"):

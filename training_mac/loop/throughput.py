@@ -1,4 +1,4 @@
-"""Measures how many clips a second are trained on, and which share of the time goes into waiting for data."""
+"""Measures how many clips a second are trained on, how long they are, and how long they are waited for."""
 
 import time
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ class Throughput:
     def reset(self) -> None:
         """Start counting anew."""
         self.waited = self.trained = 0.0
-        self.clips = 0
+        self.clips = self.windows = 0
         if self.step_start is not None:
             self.step_start = time.perf_counter()
 
@@ -43,9 +43,13 @@ class Throughput:
             self.step_start = now
 
     def read(self) -> dict[str, float]:
-        """Read `clips_per_second` and `waiting_for_data` (a share, 0 to 1), as counted since the last reset."""
+        """
+        Read what was counted since the last reset: `clips_per_second`, `windows_per_clip`, and `waiting_for_data`, a
+        share of the time, 0 to 1.
+        """
         self.end_step(time.perf_counter())
         total = self.waited + self.trained
         if total == 0:
             return {}
-        return {"clips_per_second": self.clips / total, "waiting_for_data": self.waited / total}
+        length = {"windows_per_clip": self.windows / self.clips} if self.clips else {}
+        return {"clips_per_second": self.clips / total, "waiting_for_data": self.waited / total, **length}

@@ -121,12 +121,11 @@ class MacTrainer(Trainer):
         """Fetch the batches of a step, and count the time that the fetching takes."""
         with self.throughput.waiting(), self.whole_throughput.waiting():
             samples, num_items = super().get_batch_samples(epoch_iterator, num_batches, device)
-        counted = [
-            batch["audio_num_windows" if "audio_num_windows" in batch else "input_features"] for batch in samples
-        ]
-        clips = sum(map(len, counted))
-        self.throughput.clips += clips * self.args.world_size
-        self.whole_throughput.clips += clips * self.args.world_size
+        for batch in samples:
+            counts = batch["audio_num_windows"] if "audio_num_windows" in batch else [1] * len(batch["input_features"])
+            for counter in (self.throughput, self.whole_throughput):
+                counter.clips += len(counts) * self.args.world_size
+                counter.windows += int(sum(counts)) * self.args.world_size
         return samples, num_items
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:

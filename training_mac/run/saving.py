@@ -12,6 +12,7 @@ from processing_mac.whole_files_mac import partial_name, write_files_into
 from training_mac.data.tables import ClipTables
 from training_mac.loop.adapters import ends_whole
 from training_mac.loop.checkpoints import writing
+from training_mac.recipe.file import Stage
 from training_mac.run.check import WHOLE_MODEL
 from training_mac.run.folder import Run
 
@@ -31,6 +32,7 @@ def save_model(run: Run, tables: ClipTables) -> set[str]:
         prompts = {prompt or processor.default_prompt for data in asked for prompt in tables.prompts(data)}
         processor.knows_prompts = processor.knows_prompts or len(prompts) > 1
         processor.default_prompt = stage.data.prompt or processor.default_prompt
+        processor.trained_windows = trained_windows(run, stage) or processor.trained_windows
         if isinstance(model, PeftModel) and ends_whole(run.recipes):
             model = model.merge_and_unload()
         with writing(partial_name(run.folder / "files")), write_files_into(run.folder) as partial:
@@ -43,6 +45,16 @@ def save_model(run: Run, tables: ClipTables) -> set[str]:
             saved = {file.name for file in partial.iterdir()}
     PartialState().wait_for_everyone()
     return saved
+
+
+def trained_windows(run: Run, stage: Stage) -> int | None:
+    """Give the mean number of windows of the clips that a stage learnt to caption; None if its log does not say."""
+    file = run.stage_folder(stage.number) / "trainer_state.json"
+    if stage.recipe.objective not in WHOLE_MODEL or not file.is_file():
+        return None
+    log = json.loads(file.read_text(encoding="utf-8"))["log_history"]
+    counts = [entry["windows_per_clip"] for entry in log if "windows_per_clip" in entry]
+    return round(sum(counts) / len(counts)) if counts else None
 
 
 def save_whole_model(model: Any, processor: Any, folder: Path, store_float16: bool) -> None:

@@ -117,10 +117,11 @@ def test_waiting_is_told_from_training(monkeypatch) -> None:
         with throughput.waiting():
             now[0] += 1
         throughput.clips += 8
+        throughput.windows += 12
         now[0] += 3
         with throughput.paused():
             now[0] += 100  # evaluation
-    assert throughput.read() == {"clips_per_second": 2.0, "waiting_for_data": 0.25}
+    assert throughput.read() == {"clips_per_second": 2.0, "waiting_for_data": 0.25, "windows_per_clip": 1.5}
     throughput.reset()
     with throughput.waiting():
         now[0] += 1

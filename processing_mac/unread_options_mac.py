@@ -1,0 +1,58 @@
+"""Which options of `mac-caption` this use of it would not read."""
+
+import argparse
+import os
+from typing import Any
+
+
+# A use of the command, and the options that it does not read.
+UNREAD = {
+    "--stream": ("output", "segments", "whole", "ray", "ray_actors", "shards", "batch_size", "url_megabytes"),
+    "--ray": ("format", "whole", "threads"),
+    "recordings and folders without --ray": ("reconnect", "cut", "ray_actors", "shards"),
+}
+
+
+def find_unread(parser: argparse.ArgumentParser, options: argparse.Namespace) -> str | None:
+    """
+    Find an option that was given, with another value than its default, and that nothing would read.
+
+    Returns:
+        A sentence that says so; None if every option is read.
+    """
+    use = "--stream" if options.stream else "--ray" if options.ray is not None else list(UNREAD)[2]
+    given = {name for name, value in vars(options).items() if value != parser.get_default(name)}
+    if unread := [name for name in UNREAD[use] if name in given]:
+        return f"{', '.join(map(flag, unread))}: not read with {use}"
+    if options.stream and options.format not in (None, "jsonl"):
+        return "--format: --stream prints lines or, with --format jsonl, JSON"
+    sources = [options.stream] if options.stream else options.inputs
+    needs = {
+        ("revision",): (not os.path.isdir(options.model), f"--model is the folder {options.model}, without revisions"),
+        ("reconnect",): (is_address(sources[0]), f"--stream {options.stream} is no address"),
+        ("url_timeout", "url_megabytes"): (any(map(is_address, sources)), "no recording is an address"),
+        ("shards",): (is_folder(options.output), "--output is no folder"),
+        ("whole",): (options.format is None, "--format writes what is heard in each window"),
+    }
+    for names, (is_read, reason) in needs.items():
+        if (found := given.intersection(names)) and not is_read:
+            return f"{flag(min(found))}: not read, since {reason}"
+    return None
+
+
+def flag(name: str) -> str:
+    """Write the name of an option as it is given."""
+    return f"--{name.replace('_', '-')}"
+
+
+def is_folder(output: Any) -> bool:
+    """Whether an output of --ray, if there is one, is a folder of shards."""
+    return output is not None and not str(output).endswith((".jsonl", ".csv"))
+
+
+def is_address(source: str) -> bool:
+    """Whether a source is looked for on a server."""
+    return source.startswith(("http://", "https://"))
+
+
+__all__ = ["find_unread"]
