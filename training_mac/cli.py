@@ -8,13 +8,17 @@
 """
 
 import sys
+import warnings
 from pathlib import Path
 
 from accelerate import PartialState
+from transformers.utils import logging
 
-from training_mac.release.card import launch_options, write_card
+from training_mac.release.card import launch_options, read_states, write_card
+from training_mac.release.curve import CURVE, draw_curve
 from training_mac.release.emissions import hardware_in_use
 from training_mac.release.hub import prepare, publish, read_target, remove_stale
+from training_mac.release.summary import next_command, summarize_training
 from training_mac.run.check import check_base, check_stages
 from training_mac.run.folder import ClipTables, Run
 from training_mac.run.input_errors import input_errors, training_errors
@@ -25,6 +29,8 @@ from training_mac.run.stage import train_stage
 def main(arguments: list[str] | None = None) -> None:
     """Train, save and release; if something that was given cannot be used, print one line and exit with 2."""
     arguments = sys.argv[1:] if arguments is None else arguments
+    logging.disable_progress_bar()  # of the files of weights that are loaded
+    warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)  # peft asks by the older name
     with input_errors():
         run = Run.from_arguments(arguments)
     state = PartialState()
@@ -56,10 +62,16 @@ def finish(run: Run, tables: ClipTables, arguments: list[str], was_finished: boo
     if was_finished and (folder / "README.md").is_file():
         print(f"{folder / 'README.md'} is left as it is; without it, a new card would be written.")
     else:
+        states = read_states(folder)
+        print("\n".join(["", *summarize_training(states, run.stages)]))
+        if draw_curve(folder, states, run.stages):
+            print(f"The curve is {folder / CURVE}.")
         settings = [stage.settings for stage in run.stages]
         hardware = hardware_in_use(run.stages[0].training.device, PartialState().num_processes)
         write_card(folder, Path(arguments[0]), settings, arguments, hardware, repo_id, launch_options())
     print(f"The model is in {folder}: mac-caption --model {folder} FILE")
+    stage = run.stages[-1]
+    print("To measure it:", next_command(folder, stage.data.eval_data, stage.recipe.naming))
 
 
 if __name__ == "__main__":

@@ -17,8 +17,11 @@ from training_mac.run.building import train_tokenizer
 def test_a_recipe_becomes_a_folder_that_captions(recipe_file, manifest, train, capsys) -> None:
     folder = train(recipe_file)
     printed = capsys.readouterr().out
-    assert "eval_naming_accuracy" in printed and "eval_cider_d" in printed and "waiting_for_data" in printed
+    assert "naming_accuracy" in printed and "cider_d" in printed and "waiting" in printed and "{" not in printed
     assert "for  'the siren wails'" in printed  # a caption beside its reference
+    assert "Stage 2, captions: 3 steps, " in printed and "best loss after epoch 3" in printed
+    assert f"To measure it: mac-eval captioning --model {folder} --data {manifest}" in printed
+    assert (folder / "training.png").is_file() and "](training.png)" in (folder / "README.md").read_text()
     config = json.loads((folder / "config.json").read_text())
     assert config["dtype"] == config["audio_config"]["dtype"] == config["text_config"]["dtype"] == "float32"
     model = AutoModelForMultimodalLM.from_pretrained(folder)

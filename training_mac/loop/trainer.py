@@ -8,17 +8,19 @@ from typing import Any
 import torch
 from torch import nn
 from torch.utils.data import DataLoader, IterableDataset
-from transformers import Trainer, TrainerControl, TrainerState
+from transformers import PrinterCallback, Trainer, TrainerControl, TrainerState
+from transformers.trainer import DEFAULT_PROGRESS_CALLBACK
 from transformers.trainer_utils import rotate_checkpoints
 
 from evaluation_mac.metrics.naming import load_naming
 from processing_mac.dataset_mac import Clip
 from training_mac.loop.adapters import parameter_groups
 from training_mac.loop.checkpoints import MARKER, mark_whole, writing
+from training_mac.loop.console import TrainingConsole
 from training_mac.loop.nan_guard import NanGuard
 from training_mac.loop.sampling import EpochSampler
 from training_mac.loop.throughput import Throughput
-from training_mac.loop.validation import caption_clips, score, show
+from training_mac.loop.validation import beside_references, caption_clips, score
 from training_mac.recipe.fields import Recipe
 
 
@@ -38,6 +40,9 @@ class MacTrainer(Trainer):
     def __init__(self, *args: Any, recipe: Recipe, **kwargs: Any):
         self.recipe = recipe
         super().__init__(*args, **kwargs)
+        self.console = TrainingConsole(recipe.objective)
+        self.remove_callback(PrinterCallback if self.args.disable_tqdm else DEFAULT_PROGRESS_CALLBACK)
+        self.add_callback(self.console)
         self.throughput, self.whole_throughput = Throughput(), Throughput()
         self.guard = NanGuard(recipe.max_nan_steps)
         self.sampler: Any = None
@@ -156,7 +161,10 @@ class MacTrainer(Trainer):
             timed = [entry["elapsed"] for entry in state.log_history if "elapsed" in entry]
             self.seconds_before = max(timed, default=0.0)
         self.start = time.perf_counter()
-        return super().train(resume_from_checkpoint, **kwargs)
+        try:
+            return super().train(resume_from_checkpoint, **kwargs)
+        finally:
+            self.console.close()
 
     def _load_from_checkpoint(self, *args: Any, **kwargs: Any) -> None:
         """Load, then freeze again what this stage leaves alone: peft marks every loaded LoRA matrix as learning."""
@@ -206,9 +214,10 @@ class CaptionTrainer(MacTrainer):
             captions, loss = caption_clips(self, clips)
             metrics = {"loss": loss, **score(clips, captions, self.recipe.eval_metrics, self.naming)}
         metrics["runtime"] = time.perf_counter() - start
-        if self.is_world_process_zero():
-            show(clips, captions)
         metrics = {f"{metric_key_prefix}_{name}": value for name, value in metrics.items()}
         self.log(metrics)
+        if self.is_world_process_zero():
+            for line in beside_references(clips, captions):
+                self.console.print(line, style="dim")
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics

@@ -5,7 +5,6 @@ from typing import Any
 
 import torch
 from accelerate.utils import gather_object
-from tqdm import tqdm
 
 from evaluation_mac import score_captions
 from evaluation_mac.metrics.naming import Naming
@@ -14,7 +13,7 @@ from processing_mac.dataset_mac import Clip
 
 
 ERROR_RATES = ("wer", "cer")  # less is better, so `metric_for_best_model` needs `greater_is_better`
-SHOWN = 5  # captions that each evaluation prints beside their references
+SHOWN = 5  # captions that stand below each evaluation beside their references
 
 
 @torch.no_grad()
@@ -38,9 +37,7 @@ def caption_clips(trainer: Any, clips: Sequence[Clip]) -> tuple[list[str], float
     size = trainer.args.per_device_eval_batch_size
     captions: list[tuple[int, str]] = []
     totals = torch.zeros(2, dtype=torch.float64)  # summed loss and number of tokens
-    for start in tqdm(
-        range(0, len(rows), size), desc="captions", leave=False, disable=not accelerator.is_main_process
-    ):
+    for start in trainer.console.validating(range(0, len(rows), size)):
         batch = rows[start : start + size]
         counted = sum(row < len(clips) for row in batch)
         generated, sums = caption_batch(model, processor, [clips[row % len(clips)] for row in batch], counted)
@@ -101,8 +98,8 @@ def score(
     return scores
 
 
-def show(clips: Sequence[Clip], captions: Sequence[str]) -> None:
-    """Print a few captions beside a reference each, always of the same clips."""
+def beside_references(clips: Sequence[Clip], captions: Sequence[str]) -> list[str]:
+    """Write a few captions beside a reference each, always of the same clips."""
     pairs = list(zip(clips, captions, strict=True))
-    for clip, caption in pairs[:: max(1, -(-len(pairs) // SHOWN))]:
-        tqdm.write(f"  {caption!r}  for  {clip.captions[0]!r}")
+    chosen = pairs[:: max(1, -(-len(pairs) // SHOWN))]
+    return [f"{'':22}{caption!r}  for  {clip.captions[0]!r}" for clip, caption in chosen]

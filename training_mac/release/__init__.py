@@ -1,6 +1,6 @@
 """
-What is told of a finished training, and where does it go? Its card, whom to thank, its carbon, and the Hub.
+What is told of a finished training, and where does it go? Its summary, its curve, its card, and the Hub.
 
-Come in at `card`; `attribution` and `emissions` fill parts of it, `hub` pushes the folder as one commit. The room
-reads a finished folder and never a running training.
+Come in at `card`; `attribution` (whom to thank), `emissions` and `curve` fill parts of it, `summary` is for the
+console, and `hub` pushes the folder as one commit. The room reads a finished folder and never a running training.
 """

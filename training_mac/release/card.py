@@ -24,6 +24,7 @@ from evaluation_mac.reports.model_card import NOT_MEASURED, tabulate
 from processing_mac.whole_files_mac import write_text_whole
 from training_mac.recipe.file import recipes_folder
 from training_mac.release.attribution import write_attribution
+from training_mac.release.curve import CURVE
 from training_mac.release.emissions import WORLD_GRID, Hardware, estimate_emissions
 
 
@@ -89,6 +90,7 @@ def write_card(
         hours=hours,
         hardware=hardware,
         stages=[describe_stage(state) for state in states],
+        curve=CURVE if (folder / CURVE).is_file() else None,
         versions=", ".join([f"Python {platform.python_version()}", *(f"{one} {version(one)}" for one in SOFTWARE)]),
         validation=describe_validation(results, settings),
         results=tabulate(results, [(facts["test_set"], score) for score in facts["test_scores"]]),

@@ -147,7 +147,8 @@ class Run:
             else:
                 state, count = PartialState(), len(self.stages)
                 state.print(
-                    f"Stage {stage.number} of {count}: {stage.recipe.objective} on {state.num_processes} processes"
+                    f"Stage {stage.number} of {count}: {stage.recipe.objective}"
+                    + (f" on {state.num_processes} processes" if state.num_processes > 1 else "")
                 )
                 yield stage
 
