@@ -194,6 +194,7 @@ def main(arguments: list[str] | None = None) -> int:
         check_refine(options)
         clips = read_clips(options)
         card = find_card(options.model) if options.update_card else None
+        require_encoder(options)
         captioner = load_model(options)
         settings = describe(options, captioner)
         if state.is_main_process:
@@ -345,6 +346,16 @@ def load_model(options: argparse.Namespace) -> AudioCaptioningPipeline:
         )
     except ValueError as error:
         raise ValueError(f"--model {error}") from error
+
+
+def require_encoder(options: argparse.Namespace) -> None:
+    """Refuse classification by caption, before anything is written, where its text encoder is not at hand."""
+    if options.task != "classification" or options.by == "likelihood":
+        return
+    try:
+        TextEncoder(options.text_encoder)
+    except ValueError as error:
+        raise ValueError(f"`--by likelihood` needs no second model. `--by caption` does, but {error}") from error
 
 
 def describe(options: argparse.Namespace, captioner: AudioCaptioningPipeline) -> dict[str, Any]:

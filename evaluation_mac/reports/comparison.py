@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from evaluation_mac.metrics.paired import paired_difference
+from evaluation_mac.reports.plots import by_scale
 from evaluation_mac.reports.report import format_number, write_table
 from processing_mac.whole_files_mac import write_text_whole
 
@@ -57,6 +58,7 @@ def compare_results(folders: Sequence[Path], output: Path) -> str:
     if not shared:
         raise ValueError(f"{' and '.join(map(str, folders))}: no recording is in all of these results.")
     scores = [name for name in next(iter(results[0].values())) if all(is_score(one, name) for one in results)]
+    scores = [name for name in scores if not name.startswith("reference_")]  # these tell of the data, not of a model
     if not scores:
         raise ValueError(f"{' and '.join(map(str, folders))}: no score of recordings is in all of these results.")
     tables = {score: [column(one, score, shared) for one in results] for score in scores}
@@ -163,14 +165,19 @@ def picture(rows: Sequence[dict[str, Any]]) -> str:
         return ""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(7, 1 + 0.3 * len(tested)), layout="constrained")
-    axes = figure.subplots()
-    axes.axvline(0, color="black", linestyle=":", linewidth=1)
-    axes.hlines(range(len(tested)), [row["low"] for row in tested], [row["high"] for row in tested])
-    axes.plot([row["difference"] for row in tested], range(len(tested)), "o")
-    axes.set_yticks(range(len(tested)), [f"{row['score']}, {row['model']}" for row in tested], fontsize=8)
-    axes.invert_yaxis()
-    axes.set_xlabel("difference from the first")
+    groups = by_scale(dict.fromkeys(row["score"] for row in tested))
+    lines = {scale: [row for row in tested if row["score"] in names] for scale, names in groups.items()}
+    heights = [0.8 + 0.3 * len(rows) for rows in lines.values()]
+    figure = Figure(figsize=(7, 0.3 + sum(heights)), layout="constrained")
+    panels = figure.subplots(len(lines), squeeze=False, gridspec_kw={"height_ratios": heights})[:, 0]
+    for axes, (scale, found) in zip(panels, lines.items(), strict=True):
+        axes.axvline(0, color="black", linestyle=":", linewidth=1)
+        axes.hlines(range(len(found)), [row["low"] for row in found], [row["high"] for row in found])
+        axes.plot([row["difference"] for row in found], range(len(found)), "o")
+        axes.set_yticks(range(len(found)), [f"{row['score']}, {row['model']}" for row in found], fontsize=8)
+        axes.set_ylim(len(found) - 0.5, -0.5)
+        axes.set_xlabel(f"difference from the first{scale and f', {scale}'}")
+        axes.grid(axis="x", alpha=0.3)
     drawn = io.BytesIO()
     figure.savefig(drawn, dpi=120)
     return f"<img alt='differences' src='data:image/png;base64,{base64.b64encode(drawn.getvalue()).decode()}'>"

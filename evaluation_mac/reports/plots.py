@@ -1,11 +1,30 @@
 """An evaluation as pictures: scores with their intervals, what is taken for what, ranks. Needs matplotlib."""
 
+from collections import defaultdict
+from collections.abc import Iterable
 from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 
 from evaluation_mac.reports.evaluation import Evaluation
+
+
+# Scores that do not go from 0 to 1, by what they go to: these have an axis of their own.
+SCALES = {
+    "cider_d": "0 to 10",
+    "spider": "0 to 10",
+    "length": "words",
+    "vocabulary": "words",
+}
+
+
+def by_scale(names: Iterable[str]) -> dict[str, list[str]]:
+    """Sort scores into those of one scale; those that are fractions of 1 come first, under ""."""
+    groups: dict[str, list[str]] = defaultdict(list)
+    for name in names:
+        groups[SCALES.get(name, "")].append(name)
+    return dict(sorted(groups.items()))
 
 
 def draw_plots(folder: Path, evaluation: Evaluation) -> bool:
@@ -21,20 +40,23 @@ def draw_plots(folder: Path, evaluation: Evaluation) -> bool:
 
 
 def draw_scores(path: Path, evaluation: Evaluation) -> None:
-    """A point and its interval for every score that is a fraction."""
+    """A point and its interval for every score but ranks, an axis a scale."""
     from matplotlib.figure import Figure
 
-    shown = {n: i for n, i in evaluation.intervals.items() if not n.endswith("median_rank")}
-    values = np.array([evaluation.scores[name] for name in shown])
-    bounds = np.array(list(shown.values())).T
-    figure = Figure(figsize=(6, 1 + 0.35 * len(shown)), layout="constrained")
-    axes = figure.subplots()
-    axes.plot(values, range(len(shown)), "o")
-    axes.hlines(range(len(shown)), *bounds)  # a bar of its own: a percentile interval need not hold the score
-    axes.set_yticks(range(len(shown)), list(shown))
-    axes.invert_yaxis()
-    axes.set_xlabel("score, with its 95 % interval")
-    axes.grid(axis="x", alpha=0.3)
+    groups = by_scale(name for name in evaluation.intervals if not name.endswith("median_rank"))
+    heights = [0.8 + 0.35 * len(names) for names in groups.values()]
+    figure = Figure(figsize=(6, 0.3 + sum(heights)), layout="constrained")
+    panels = figure.subplots(len(groups), squeeze=False, gridspec_kw={"height_ratios": heights})[:, 0]
+    for axes, (scale, names) in zip(panels, groups.items(), strict=True):
+        bounds = np.array([evaluation.intervals[name] for name in names]).T
+        axes.plot([evaluation.scores[name] for name in names], range(len(names)), "o")
+        axes.hlines(range(len(names)), *bounds)  # a bar of its own: a percentile interval need not hold the score
+        axes.set_yticks(range(len(names)), names)
+        axes.set_ylim(len(names) - 0.5, -0.5)
+        if not scale and bounds.min() >= 0 and bounds.max() <= 1:
+            axes.set_xlim(-0.02, 1.02)
+        axes.set_xlabel(f"95 % intervals{scale and f', {scale}'}")
+        axes.grid(axis="x", alpha=0.3)
     figure.savefig(path)
 
 

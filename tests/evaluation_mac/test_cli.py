@@ -99,7 +99,7 @@ def test_naming_accuracy_counts_known_sources(folder, monkeypatch):
     assert naming["value"] == pytest.approx(1 / 3)
     assert naming["interval_95"][0] < 1 / 3 < naming["interval_95"][1]
     assert [row["naming_accuracy"] for row in read_csv("out/clips.csv")] == ["1", "0", "0", ""]
-    assert "Most missed: rain 1, church_bells 1." in Path("out/report.md").read_text(encoding="utf-8")
+    assert "Most missed: rain (1), church_bells (1)." in Path("out/report.md").read_text(encoding="utf-8")
 
 
 def test_naming_accuracy_by_relation(folder, monkeypatch):
@@ -253,6 +253,7 @@ def test_results_of_something_else(folder, capsys):
         (["captioning", "--refine-from", "nbest"], "--refine-from says what --refine chooses from"),
         (["captioning", "--refine", "no/clap", "--num-beams", "3"], "--num-beams: --refine searches with 2 to 8"),
         (["classification", "--text-encoder", "no/encoder"], "the encoder no/encoder cannot"),
+        (["classification", "--text-encoder", "no/encoder"], "`--by likelihood` needs no second model."),
     ],
 )
 def test_wrong_use(arguments, message, folder, capsys):
@@ -270,6 +271,11 @@ def test_refined_captions_and_what_they_were_chosen_from(folder, captioner, clap
         assert candidates[0] == captioner(row["audio"], num_beams=3)[0]["caption"]
         assert row["caption"] == candidates[int(np.argmax(similarities))]
     assert [row["caption"] for row in read_csv("out/clips.csv")] == [row["caption"] for row in rows]
+
+
+def test_a_missing_text_encoder_leaves_the_folder_for_another_way(folder, capsys):
+    refused(capsys, "classification", "--text-encoder", "no/encoder")
+    assert run("classification", "--by", "likelihood") == 0
 
 
 def test_names_and_captions_of_any_letters(folder, captioner):

@@ -1,12 +1,12 @@
 """The curve of a training as a picture, which lies beside the model and stands in its card. Needs matplotlib."""
 
 import math
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from evaluation_mac.reports.plots import by_scale
 from processing_mac.whole_files_mac import write_file_whole
 from training_mac.recipe.evaluations import best_evaluation, shown_scores
 from training_mac.recipe.file import Stage
@@ -14,8 +14,6 @@ from training_mac.recipe.file import Stage
 
 CURVE = "training.png"
 COLUMNS = 3  # panels beside each other
-# Scores of each scale share a panel; all others go from 0 to 1.
-SCALES = {"cider_d": "cider_d", "spider": "spider", "wer": "error rates", "cer": "error rates"}
 LOSSES = {"loss": "training", "eval_loss": "validation"}
 Points = list[tuple[int, float]]
 
@@ -70,12 +68,12 @@ def stage_panels(
     step = None if best is None else best["step"]
     losses = {label: points for name, label in LOSSES.items() if (points := read_points(log, name))}
     panels = [(f"stage {number}, {stage.recipe.objective}: loss", losses, step)] if losses else []
-    scores: dict[str, dict[str, Points]] = defaultdict(dict)
-    for name in dict.fromkeys(name for entry in log for name in shown_scores(entry)):
-        if name != "loss" and (points := read_points(log, f"eval_{name}")):
-            scores[SCALES.get(name, "scores")][name] = points
-    scales = sorted(scores, key=lambda scale: scale != "scores")
-    return panels + [(f"stage {number}: {scale}", scores[scale], step) for scale in scales]
+    names = dict.fromkeys(name for entry in log for name in shown_scores(entry) if name != "loss")
+    for scale, group in by_scale(names).items():
+        lines = {name: points for name in group if (points := read_points(log, f"eval_{name}"))}
+        if lines:
+            panels.append((f"stage {number}: scores{scale and f', {scale}'}", lines, step))
+    return panels
 
 
 def read_points(log: Sequence[Mapping[str, Any]], name: str) -> Points:

@@ -33,6 +33,16 @@ def test_results_are_compared_clip_by_clip(tmp_path, capsys) -> None:
     assert "a &lt;cat&gt;" in page and "data:image/png;base64" in page
 
 
+def test_what_tells_of_the_data_alone_is_no_score(tmp_path, capsys) -> None:
+    folders = []
+    for name in "ab":
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "clips.csv").write_text("audio,caption,cider_d,reference_length\n0.wav,a dog,0.5,7\n")
+        folders.append(str(tmp_path / name))
+    assert main(["compare", *folders, "--output", str(tmp_path / "out")]) == 0
+    assert "reference_length" not in capsys.readouterr().out
+
+
 def test_what_cannot_be_compared_is_told(tmp_path, capsys) -> None:
     first = write(tmp_path / "a", [0.1], "a dog")
     for folders, message in (([first], "two results or more"), ([first, str(tmp_path)], "the results of mac-eval")):

@@ -38,6 +38,15 @@ def test_draws_what_there_is(tmp_path, figures):
     assert [sum(bar.get_height() for bar in axes.patches) for axes in ranks.axes] == [3, 2]
 
 
+def test_a_score_of_another_scale_has_its_own_axis(tmp_path, figures):
+    scores = {"bleu_4": 0.2, "cider_d": 1.5, "rouge_l": 0.4, "t2a_median_rank": 3.0}
+    draw_plots(tmp_path, Evaluation(scores, {name: (value / 2, value) for name, value in scores.items()}, []))
+    fractions, others = figures[0].axes
+    assert [label.get_text() for label in fractions.get_yticklabels()] == ["bleu_4", "rouge_l"]
+    assert [label.get_text() for label in others.get_yticklabels()] == ["cider_d"]
+    assert fractions.get_xlim()[1] < 1.1 and "0 to 10" in others.get_xlabel()
+
+
 def test_captions_have_scores_only(tmp_path):
     assert draw_plots(tmp_path, Evaluation({"bleu_1": 0.5}, {"bleu_1": (0.4, 0.6)}, []))
     assert [path.name for path in tmp_path.iterdir()] == ["scores.png"]
