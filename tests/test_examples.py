@@ -27,6 +27,13 @@ def test_every_sound_has_its_author_named():
     assert sum(path.stat().st_size for path in shipped) < 1_500_000
 
 
+def test_every_sound_has_captions_to_measure_with():
+    with open(FOLDER / "captions.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["audio"] for row in rows] == [row["file"] for row in ROWS]
+    assert all(row["source"] and row["caption_1"] and row["caption_2"] for row in rows)
+
+
 @pytest.mark.parametrize("name", [row["file"] for row in ROWS])
 def test_every_sound_can_be_heard(name):
     samples, rate = soundfile.read(FOLDER / name)

@@ -12,8 +12,8 @@ from evaluation_mac.reports.evaluation import Evaluation
 
 # Scores that do not go from 0 to 1, by what they go to: these have an axis of their own.
 SCALES = {
-    "cider_d": "0 to 10",
-    "spider": "0 to 10",
+    "cider_d": "on a scale of 0 to 10",
+    "spider": "on a scale of 0 to 10",
     "length": "words",
     "vocabulary": "words",
 }

@@ -117,7 +117,8 @@ def format_scores(evaluation: Evaluation) -> list[str]:
         for name, value in evaluation.scores.items()
     ]
     width = 4 if any(row[3] for row in rows) else 3
-    return ["| " + " | ".join(row[:width]) + " |" for row in (head, ["---"] * 4, *rows)]
+    lines = ["| " + " | ".join(row[:width]) + " |" for row in (head, *rows)]
+    return [lines[0], "|---" * width + "|", *lines[1:]]
 
 
 def format_examples(clips: Sequence[Mapping[str, Any]]) -> list[str]:

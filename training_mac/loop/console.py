@@ -38,7 +38,8 @@ class TrainingConsole(TrainerCallback):
 
     def __init__(self, title: str):
         self.title = title
-        self.console = Console(highlight=False, markup=False, soft_wrap=True)
+        # In a notebook each line would be a display of its own, and a bar would need widgets.
+        self.console = Console(highlight=False, markup=False, soft_wrap=True, force_jupyter=False)
         self.progress: Progress | None = None
         self.has_heading = False
 
@@ -47,7 +48,8 @@ class TrainingConsole(TrainerCallback):
     ) -> None:
         """Draw the bar."""
         self.has_heading = False
-        if state.is_world_process_zero and self.console.is_terminal and not args.disable_tqdm:
+        # The stream is asked, since rich takes the wish for colours, which notebooks and CI have, for a terminal.
+        if state.is_world_process_zero and self.console.file.isatty() and not args.disable_tqdm:
             columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
             self.progress = Progress(
                 *columns, TimeRemainingColumn(), console=self.console, transient=True, refresh_per_second=4

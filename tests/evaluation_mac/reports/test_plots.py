@@ -44,7 +44,7 @@ def test_a_score_of_another_scale_has_its_own_axis(tmp_path, figures):
     fractions, others = figures[0].axes
     assert [label.get_text() for label in fractions.get_yticklabels()] == ["bleu_4", "rouge_l"]
     assert [label.get_text() for label in others.get_yticklabels()] == ["cider_d"]
-    assert fractions.get_xlim()[1] < 1.1 and "0 to 10" in others.get_xlabel()
+    assert fractions.get_xlim()[1] < 1.1 and "of 0 to 10" in others.get_xlabel()
 
 
 def test_captions_have_scores_only(tmp_path):

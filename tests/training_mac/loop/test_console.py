@@ -22,7 +22,8 @@ def show(tmp_path):
         state, control = TrainerState(max_steps=2, is_world_process_zero=is_main), TrainerControl()
         console = TrainingConsole("captions")
         written = io.StringIO()
-        console.console = Console(file=written, force_terminal=terminal, width=100, soft_wrap=True)
+        written.isatty = lambda: terminal
+        console.console = Console(file=written, width=100, soft_wrap=True, highlight=False)
         console.on_train_begin(arguments, state, control)
         for step, scores in enumerate(SCORES, start=1):
             state.global_step, state.epoch = step, step / 2
@@ -58,6 +59,12 @@ def test_the_best_is_that_of_the_recipe(show) -> None:
 def test_a_terminal_has_one_bar_and_gets_its_cursor_back(fails, show) -> None:
     text = show(terminal=True, fails=fails)
     assert "captions" in text and "2/2" in text and text.rindex("\x1b[?25h") > text.rindex("\x1b[?25l")
+
+
+def test_colours_do_not_make_a_terminal(show, monkeypatch) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    text = show()
+    assert "\x1b[32m" in text and "\x1b[?25l" not in text and "2/2" not in text
 
 
 def test_where_no_bar_is_wanted_there_is_none(show) -> None:

@@ -31,7 +31,7 @@ def test_a_measure_of_another_scale_has_its_own_panel(tmp_path: Path) -> None:
     (_, losses, best), (_, scores, _), (title, cider, _) = stage_panels(1, make_state(), make_stage())
     assert losses == {"training": [(10, 3.0), (30, 1.0)], "validation": [(10, 2.0), (20, 2.5)]} and best == 10
     assert scores == {"bleu_4": [(10, 0.25), (20, 0.20)]}
-    assert title == "stage 1: scores, 0 to 10" and cider == {"cider_d": [(10, 0.5), (20, 0.9)]}
+    assert title == "stage 1: scores, on a scale of 0 to 10" and cider == {"cider_d": [(10, 0.5), (20, 0.9)]}
     assert draw_curve(tmp_path, [make_state()] * 3, [make_stage()] * 3)
     height, width, _ = matplotlib.image.imread(tmp_path / CURVE).shape
     assert height > 900 and width > 1400 and [file.name for file in tmp_path.iterdir()] == [CURVE]
