@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from .whole_files_mac import write_file_whole
+
 
 class UnfinishedSegments:
     """
@@ -36,7 +38,8 @@ class UnfinishedSegments:
         known = lines[1:] if content and lines[:1] == [head] else []
         known = known[: len(known) // multiple * multiple]
         self.segments: list[dict[str, Any]] = [json.loads(line) for line in known]
-        path.write_bytes(b"".join(line + b"\n" for line in [head, *known]))
+        with write_file_whole(path) as temporary:
+            temporary.write_bytes(b"".join(line + b"\n" for line in [head, *known]))
 
     def append(self, segment: dict[str, Any]) -> None:
         """Write one more segment."""

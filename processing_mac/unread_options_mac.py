@@ -2,13 +2,16 @@
 
 import argparse
 import os
+from pathlib import Path
 from typing import Any
+
+from .segment_files_mac import format_of
 
 
 # A use of the command, and the options that it does not read.
 UNREAD = {
     "--stream": ("output", "segments", "whole", "ray", "ray_actors", "shards", "batch_size", "url_megabytes"),
-    "--ray": ("format", "whole", "threads"),
+    "--ray": ("format", "whole", "threads", "reconnect", "cut"),
     "recordings and folders without --ray": ("reconnect", "cut", "ray_actors", "shards"),
 }
 
@@ -32,7 +35,7 @@ def find_unread(parser: argparse.ArgumentParser, options: argparse.Namespace) ->
         ("reconnect",): (is_address(sources[0]), f"--stream {options.stream} is no address"),
         ("url_timeout", "url_megabytes"): (any(map(is_address, sources)), "no recording is an address"),
         ("shards",): (is_folder(options.output), "--output is no folder"),
-        ("whole",): (options.format is None, "--format writes what is heard in each window"),
+        ("whole",): (not holds_segments_alone(options), "what is heard in each window is written, and nothing else"),
     }
     for names, (is_read, reason) in needs.items():
         if (found := given.intersection(names)) and not is_read:
@@ -48,6 +51,12 @@ def flag(name: str) -> str:
 def is_folder(output: Any) -> bool:
     """Whether an output of --ray, if there is one, is a folder of shards."""
     return output is not None and not str(output).endswith((".jsonl", ".csv"))
+
+
+def holds_segments_alone(options: argparse.Namespace) -> bool:
+    """Whether subtitles, labels or a table of segments are asked for, by `--format` or by the suffix of `--output`."""
+    by_suffix = format_of(Path(options.output)) if options.output else None
+    return options.format is not None or by_suffix not in (None, "jsonl", "csv")
 
 
 def is_address(source: str) -> bool:

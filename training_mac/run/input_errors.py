@@ -21,16 +21,19 @@ def input_errors() -> Iterator[None]:
 def training_errors() -> Iterator[None]:
     """
     Wrap the training itself: a disk that is full, recordings that cannot be read and steps without a finite gradient
-    end it with one line and exit status 1; any other error is a fault of the code.
+    end it with one line and exit status 1, Ctrl-C with one and 130; any other error is a fault of the code.
     """
     try:
         yield
     except (OSError, DataError, FloatingPointError) as error:
         tell(error)
         raise SystemExit(1) from error
+    except KeyboardInterrupt:
+        tell("stopped. The same command goes on from the last checkpoint, if there is one.")
+        raise SystemExit(130) from None
 
 
-def tell(error: Exception) -> None:
-    """Print an error; of an error in a worker of the data loader, only its message without the traceback."""
+def tell(error: Exception | str) -> None:
+    """Print a sentence or an error; of one in a worker of the data loader, only the message without the traceback."""
     message = str(error).rsplit(f"{type(error).__name__}: ", 1)[-1].strip()
     print(f"mac-train: {message}", file=sys.stderr, flush=True)
