@@ -27,8 +27,9 @@ def memory(options: argparse.Namespace) -> None:
     """Stream swelling noise and print resident memory, in MB, against the hours that were heard."""
     captioner = load_captioner(options.model, device="cpu")
     stream, process = captioner.stream(cut=options.cut, memory=options.memory), psutil.Process()
-    generator, begin, first = np.random.default_rng(0), time.process_time(), None
-    print("hours\tMB\tgrowth since the first minute\tseconds of audio a CPU second")
+    generator, first = np.random.default_rng(0), None
+    begin, clock = time.process_time(), time.perf_counter()
+    print("hours\tMB\tgrowth since the first minute\tseconds of audio a CPU second\tand a second of the clock")
     seconds = round(options.hours * 3600)
     for second in range(1, seconds + 1):
         loudness = 0.1 * (1 + np.sin(second / 7)) ** 2
@@ -37,8 +38,8 @@ def memory(options: argparse.Namespace) -> None:
             first = process.memory_info().rss / 1e6
         if first and (second % max(seconds // 16, 60) == 0 or second == seconds):
             now = process.memory_info().rss / 1e6
-            pace = second / (time.process_time() - begin)
-            print(f"{second / 3600:.2f}\t{now:.1f}\t{now - first:+.1f}\t{pace:.0f}", flush=True)
+            paces = f"{second / (time.process_time() - begin):.0f}\t{second / (time.perf_counter() - clock):.0f}"
+            print(f"{second / 3600:.2f}\t{now:.1f}\t{now - first:+.1f}\t{paces}", flush=True)
     stream.close()
 
 
@@ -68,18 +69,21 @@ def borders(options: argparse.Namespace) -> None:
     captioner = load_captioner(options.model, device="cpu")
     streams = list(joined(options))
     thresholds = options.thresholds or [listening_mac.CHANGE]
-    for name, threshold in [("every", None), *(("change", value) for value in thresholds)]:
-        listening_mac.CHANGE = threshold or listening_mac.CHANGE
+    ways: list[tuple[str, float, dict]] = [(f"every {every:g} s", 0, {"every": every}) for every in options.every]
+    ways += [(f"at changes above {value:g}", value, {"cut": "change"}) for value in thresholds]
+    for label, threshold, how in ways:
+        listening_mac.CHANGE = threshold
         found = wanted = right = cuts = 0
         for waveform, places in streams:
-            stream = captioner.stream(cut=name, merge=False)
+            stream = captioner.stream(merge=False, **how)
             stream.ask = lambda windows: ""  # type: ignore[method-assign]  places alone are counted
             ends = [segment["end"] for segment in stream.over([waveform])][:-1]
             found += sum(any(abs(end - place) <= TOLERANCE for end in ends) for place in places)
             right += sum(any(abs(end - place) <= TOLERANCE for place in places) for end in ends)
             wanted, cuts = wanted + len(places), cuts + len(ends)
-        label = name if threshold is None else f"{name} above {threshold:g}"
-        print(f"{label}\tfound {found / wanted:.1%} of {wanted}\tright {right / max(cuts, 1):.1%} of {cuts}")
+        print(
+            f"{label}\tfound {found / wanted:.1%} of {wanted}\tright {right / max(cuts, 1):.1%} of {cuts}", flush=True
+        )
 
 
 def main() -> None:
@@ -96,7 +100,8 @@ def main() -> None:
     task.add_argument("--esc50", type=Path, required=True)
     task.add_argument("--folder", default="uniform", help="folder of the recordings, below --esc50")
     task.add_argument("--choose", action="store_true", help="folds 1 to 4, to choose the threshold on")
-    task.add_argument("--thresholds", type=float, nargs="+")
+    task.add_argument("--thresholds", type=float, nargs="+", help="of a change; several to choose among")
+    task.add_argument("--every", type=float, nargs="*", default=[10.24, 4.0], help="seconds of blind cuts to compare")
     task.add_argument("--streams", type=int, default=40)
     task.set_defaults(run=borders)
     options = parser.parse_args()

@@ -7,7 +7,7 @@ import pytest
 import soxr
 import torch
 
-from processing_mac import AudioCaptioningPipeline
+from processing_mac import DEFAULT_MODEL, AudioCaptioningPipeline, load_captioner
 from processing_mac.listening_mac import CHANGE, first_change, merge_equal
 
 
@@ -50,13 +50,14 @@ def test_another_rate_is_resampled_once(captioner, sound) -> None:
     clip = sound(12, rate=44_100)
     stream = captioner.stream(merge=False)
     stream.ask = lambda windows: ""
-    segments = [part for block in blocks_of(clip, 4_000) for part in stream.push(block, 44_100)] + stream.close()
-    assert [segment["end"] for segment in segments] == [
-        10.24,
-        round(len(soxr.resample(clip, 44_100, 16_000)) / 16e3, 3),
-    ]
+    seconds = round(len(soxr.resample(clip, 44_100, 16_000)) / 16e3, 3)
+    segments = [part for block in blocks_of(clip, 4_000) for part in stream.push(block, 44_100)]
     with pytest.raises(ValueError, match="rate changed from 44100 to 48000"):
         stream.push(clip, 48_000)
+    segments += stream.close()
+    assert [segment["end"] for segment in segments] == [10.24, seconds]
+    [again] = stream.push(clip[:48_000], 48_000) + stream.close()  # what comes after the end is a segment of its own
+    assert (again["start"], again["end"]) == (seconds, pytest.approx(seconds + 1, abs=2e-3))
 
 
 def test_what_is_no_sound_is_refused(captioner) -> None:
@@ -71,16 +72,35 @@ def test_what_is_no_sound_is_refused(captioner) -> None:
     assert captioner.stream().close() == []
 
 
+def test_silence_is_one_segment(captioner) -> None:
+    segments = captioner.stream().over(blocks_of(np.zeros(35 * 16_000, np.float32), 16_000))
+    assert next(segment["end"] for segment in segments) == 30.72  # the last window is padded, which is another input
+
+
 def test_a_change_of_the_rows_is_found() -> None:
     torch.manual_seed(0)
     first, second = torch.randn(2, 32)
     rows = torch.cat([first.expand(23, -1), second.expand(41, -1)]) + 0.1 * torch.randn(64, 32)
     assert abs(first_change(rows, 6) - 23) <= 1 and CHANGE < 1
     assert first_change(rows[:8], 6) is None
+    assert first_change(rows[23:], 6) is None  # one sound, whose tokens are never quite the same
 
 
 def test_cuts_at_changes_lose_no_sound(captioner, sound, monkeypatch) -> None:
-    monkeypatch.setattr("processing_mac.listening_mac.first_change", lambda rows, context: 20)
+    """Each 3.2 s, also in what is left when the stream ends."""
+    monkeypatch.setattr(
+        "processing_mac.listening_mac.first_change", lambda rows, context: 20 if len(rows) > 32 else None
+    )
     segments = list(captioner.stream(cut="change", merge=False).over(blocks_of(sound(25), 9_000)))
-    assert segments[0]["end"] == 3.2 and segments[-1]["end"] == 25
+    assert [segment["end"] for segment in segments] == [3.2, 6.4, 9.6, 12.8, 16, 19.2, 22.4, 25]
     assert all(one["end"] == two["start"] for one, two in pairwise(segments))
+
+
+def test_a_trained_encoder_hears_where_the_sound_changes() -> None:
+    time = np.arange(4 * 16_000) / 16_000
+    tone = 0.3 * np.sign(np.sin(2 * np.pi * 440 * time))
+    noise = 0.1 * np.random.default_rng(0).standard_normal(len(time))
+    stream = load_captioner(DEFAULT_MODEL, device="cpu").stream(cut="change", merge=False)
+    stream.ask = lambda windows: ""
+    segments = list(stream.over([np.concatenate([tone, noise, tone])]))
+    assert [segment["end"] for segment in segments] == pytest.approx([4, 8, 12], abs=0.3)
