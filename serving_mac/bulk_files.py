@@ -4,8 +4,9 @@ import io
 import json
 import posixpath
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import fsspec
 import pyarrow as pa
@@ -53,16 +54,19 @@ def list_remote(address: str) -> list[str]:
     )
 
 
-def read_remote(address: str) -> io.BytesIO:
+@contextmanager
+def open_remote(address: str) -> Iterator[BinaryIO]:
     """
-    Read a remote file whole.
+    Open a remote file, of which only a part is in memory at a time, while the `with` block lasts.
 
     Raises:
-        ValueError: It cannot be read.
+        ValueError: It cannot be opened or read.
     """
     try:
         with fsspec.open(address, "rb") as file:
-            return io.BytesIO(file.read())
+            yield file
+    except ValueError:  # of what is done with the file
+        raise
     except Exception as error:  # every file system has errors of its own
         raise ValueError(f"{address}: cannot be read ({error})") from error
 

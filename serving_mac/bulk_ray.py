@@ -5,15 +5,18 @@ import json
 import logging
 import os
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from processing_mac import load_captioner
+from processing_mac.audio_mac import TooLongError, load_waveform
 from processing_mac.cli_mac import caption_files
+from processing_mac.long_recordings_mac import caption_windows, join_captions, load_one_window
 
-from .bulk_files import is_remote, read_remote
+from .bulk_files import is_remote, open_remote
 
 
 TASK_BATCHES = 8  # batches of the model in one task of Ray: what a killed worker has to do again
@@ -62,16 +65,30 @@ class BulkWorker:
         """
         files = [name.decode("utf-8", "surrogateescape") for name in batch["audio"].tolist()]
         results = []
-        for _, result in caption_files(self.captioner, files, self.options.batch_size, load=self.load):
+        for file, result in caption_files(self.captioner, files, self.options.batch_size, load=self.load):
+            if isinstance(result, TooLongError):
+                result = self.caption_long(file)
             record = {"error": str(result)} if isinstance(result, ValueError) else result
             results.append(json.dumps(record).encode())
         return {"audio": batch["audio"], "result": np.array(results, dtype=object)}
 
     def load(self, file: str) -> np.ndarray:
-        """Load the waveform, (samples,), of a file that is anywhere."""
-        source = {"bytes": read_remote(file).getbuffer(), "path": file} if is_remote(file) else file
-        [waveform] = self.captioner.feature_extractor.load(source)
-        return waveform
+        """Load the waveform, (samples,), of a file that is anywhere and fits one window; else raise TooLongError."""
+        extractor = self.captioner.feature_extractor
+        if not is_remote(file):
+            return load_one_window(extractor, file)
+        with open_remote(file) as opened:
+            return load_waveform(opened, name=file, max_seconds=extractor.window_seconds)
+
+    def caption_long(self, file: str) -> dict[str, Any] | ValueError:
+        """Caption a recording of several windows, of which some are in memory at a time."""
+        try:
+            with open_remote(file) if is_remote(file) else nullcontext(file) as opened:
+                source: Any = {"bytes": opened, "path": file} if is_remote(file) else file
+                segments = list(caption_windows(self.captioner, source))
+        except ValueError as error:
+            return error
+        return {"caption": join_captions(segment["caption"] for segment in segments), "segments": segments}
 
 
 def start_ray(address: str | None, num_cpus: int | None = None) -> Any:

@@ -6,7 +6,7 @@ import fsspec
 import pyarrow.parquet as pq
 import pytest
 
-from serving_mac.bulk_files import ShardFolder, is_remote, list_remote, read_remote
+from serving_mac.bulk_files import ShardFolder, is_remote, list_remote, open_remote
 
 
 def make_record(name: str) -> dict:
@@ -81,10 +81,12 @@ def test_remote_recordings(tmp_path):
         system.pipe_file(f"{tmp_path}/{name}", name.encode())
     assert list_remote(root) == [f"{root}/a/c.FLAC", f"{root}/b.wav"]
     assert list_remote(f"{root}/notes.txt") == [f"{root}/notes.txt"]
-    assert read_remote(f"{root}/b.wav").read() == b"b.wav"
-    for call, address in ((read_remote, f"{root}/none.wav"), (list_remote, "nonsense://x")):
-        with pytest.raises(ValueError, match=address):
-            call(address)
+    with open_remote(f"{root}/b.wav") as file:
+        assert file.read() == b"b.wav"
+    with pytest.raises(ValueError, match=r"none\.wav: cannot be read"), open_remote(f"{root}/none.wav"):
+        pass
+    with pytest.raises(ValueError, match="nonsense://x"):
+        list_remote("nonsense://x")
     assert [is_remote(name) for name in ("s3://a/b", "http://a/b", "file:///a", "a.wav", "/a/b")] == [True] + [
         False
     ] * 4

@@ -47,7 +47,8 @@ def folder(tmp_path, sound) -> Path:
     return tmp_path / "sounds"
 
 
-def test_the_same_output(command, folder, tmp_path, capsys):
+def test_the_same_output(command, folder, sound, tmp_path, capsys):
+    soundfile.write(folder / "long.flac", sound(27), 16_000)  # three windows, which are captioned one by one
     assert command("sounds", "--output", "one.jsonl", "--segments", "--batch-size", 2) == 1
     assert command("sounds", "--output", "ray.jsonl", "--segments", "--batch-size", 2, "--ray") == 1
     assert (tmp_path / "ray.jsonl").read_text() == (tmp_path / "one.jsonl").read_text()
@@ -69,13 +70,17 @@ def test_shards_are_continued(command, folder, tmp_path, capsys):
     assert [row for table in tables for row in table.to_pylist()] == one
 
 
-def test_addresses_of_fsspec(command, folder, tmp_path, capsys):
+def test_addresses_of_fsspec(command, folder, sound, tmp_path, capsys):
     """`local://` is opened by fsspec, in the workers as well; a folder in memory is written by the command alone."""
     output = f"memory://{tmp_path}/out"
-    assert command(f"local://{folder}/00.wav", f"local://{folder}/03.wav", "--ray", "--output", output) == 1
+    soundfile.write(folder / "long.flac", sound(27), 16_000)
+    names = [f"local://{folder}/{name}" for name in ("00.wav", "03.wav", "long.flac")]
+    assert command(*names, "--ray", "--output", output) == 1
     with fsspec.open(f"{output}/part-00000.parquet") as file:
-        [row] = pq.read_table(file).to_pylist()
-    assert row["audio"] == f"local://{folder}/00.wav" and row["caption"]
+        rows = pq.read_table(file).to_pylist()
+    assert command(folder / "long.flac", "--output", "one.jsonl") == 0
+    expected = json.loads((tmp_path / "one.jsonl").read_text())["caption"]
+    assert [row["audio"] for row in rows] == names[::2] and rows[1]["caption"] == expected
     assert f"local://{folder}/03.wav: cannot be read as audio" in capsys.readouterr().err
 
 
