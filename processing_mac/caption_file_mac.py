@@ -3,6 +3,9 @@
 import csv
 import io
 import json
+import os
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,20 +22,21 @@ class CaptionFile:
     Args:
         path: Path of the file, which is made if it does not exist and continued if it does.
         with_segments: Whether records have segments; in a `.csv` these are JSON.
+        fields: Names of the other fields of a record, the first of which tells records apart.
 
     Attributes:
-        done: Names of the recordings that the file holds.
+        done: Names of the recordings that the file holds; with other fields, values of the first.
 
     Raises:
         ValueError: The file has another suffix or holds something else, or another run writes to it.
         OSError: The file cannot be read or written.
     """
 
-    def __init__(self, path: Path, with_segments: bool = False):
+    def __init__(self, path: Path, with_segments: bool = False, fields: Sequence[str] = ("audio", "caption")):
         if path.suffix not in (".jsonl", ".csv"):
             raise ValueError(f"{path}: expected a name that ends in .jsonl or .csv.")
         self.path = path
-        self.fields = ["audio", "caption"] + ["segments"] * with_segments
+        self.fields = [*fields] + ["segments"] * with_segments
         self.start = f"{','.join(self.fields)}\n" if path.suffix == ".csv" else ""
         open(path, "ab").close()  # tells of a missing folder in the system's words
         self.lock = lock_output(path)
@@ -65,7 +69,7 @@ class CaptionFile:
 
     def check_start(self, content: bytes) -> None:
         """Refuse to change a file that does not begin as one of this class with these fields does."""
-        start = self.start.encode() or b'{"audio": '
+        start = self.start.encode() or f'{{"{self.fields[0]}": '.encode()
         if not content.startswith(start[: len(content)]):
             raise ValueError(f"{self.path}: holds something else, or other fields than {', '.join(self.fields)}.")
 
@@ -76,15 +80,15 @@ class CaptionFile:
                 records = [json.loads(line) for line in text.split("\n") if line]
                 if any(list(record) != self.fields for record in records):
                     raise ValueError(f"expected the fields {', '.join(self.fields)} in each record")
-                return {record["audio"] for record in records}
-            return {row["audio"] for row in csv.DictReader(io.StringIO(text, newline=""), strict=True)}
+                return {record[self.fields[0]] for record in records}
+            return {row[self.fields[0]] for row in csv.DictReader(io.StringIO(text, newline=""), strict=True)}
         except (ValueError, KeyError, TypeError, csv.Error) as error:
             raise ValueError(
                 f"{self.path}: is no file of captions such as this command would write ({error})."
             ) from error
 
     def append(self, record: dict[str, Any]) -> None:
-        """Write the record of one recording, which holds every field."""
+        """Write the record of one recording, which holds every field; on a full disk, nothing of it."""
         record = {field: record[field] for field in self.fields}
         if self.path.suffix == ".jsonl":
             line = json.dumps(record, ensure_ascii=False) + "\n"
@@ -93,8 +97,14 @@ class CaptionFile:
             cells = [value if isinstance(value, str) else json.dumps(value) for value in record.values()]
             csv.writer(text, lineterminator="\n").writerow(cells)
             line = text.getvalue()
-        with open(self.path, "ab") as file:
-            file.write(line.encode("utf-8", "surrogateescape"))
+        size = self.path.stat().st_size
+        try:
+            with open(self.path, "ab") as file:
+                file.write(line.encode("utf-8", "surrogateescape"))
+        except OSError:
+            with suppress(OSError):  # what cannot be cut off now is by the next run
+                os.truncate(self.path, size)
+            raise
 
 
 def lock_output(path: Path) -> FileLock:

@@ -27,7 +27,7 @@ from .long_recordings_mac import BLOCK_WINDOWS, caption_long_file, load_short
 from .processing_mac import AUDIO_TOKEN
 from .reading_ahead_mac import in_order, read_in_batches, warnings_of_decoding_printed
 from .segment_files_mac import FORMATS, SegmentFiles, format_of, write_segments
-from .stream_cli_mac import caption_stream
+from .stream_cli_mac import FIELDS, caption_stream
 from .unfinished_mac import UnfinishedSegments
 from .unread_options_mac import find_unread
 
@@ -58,14 +58,12 @@ def main(arguments: list[str] | None = None) -> int:
         parser.error("expected recordings and folders, or --stream with one source")
     if unread := find_unread(parser, options):
         parser.error(unread)
-    if options.stream:
-        return caption_stream(open_captioner(parser, options), options)
     if options.ray is not None:
         return importlib.import_module("serving_mac.bulk_cli").caption_in_bulk(parser, options)
     if isinstance(options.output, str):
         parser.error(f"--output {options.output}: is an address, which only --ray writes to")
     files = find_audio(options.inputs)
-    if not files:
+    if not files and not options.stream:
         parser.error(f"no audio in {', '.join(options.inputs)}: looked for {' '.join(AUDIO_SUFFIXES)}")
     try:
         output = open_output(options, files)
@@ -73,6 +71,8 @@ def main(arguments: list[str] | None = None) -> int:
         parser.error(f"--output {error}")
     try:
         captioner = open_captioner(parser, options)
+        if options.stream:
+            return caption_stream(captioner, options, output)
         return 1 if caption_all(captioner, files, output, options) else 0
     except KeyboardInterrupt:
         tqdm.write(f"mac-caption: stopped. {what_is_kept(output)}".rstrip(), file=sys.stderr)
@@ -264,6 +264,8 @@ def build_parser() -> argparse.ArgumentParser:
 
 def open_output(options: argparse.Namespace, files: list[str]) -> CaptionFile | SegmentFiles | None:
     """Open what `--output` names, and let its suffix choose the format where `--format` does not."""
+    if options.stream:
+        return CaptionFile(options.output, fields=FIELDS) if options.output else None
     by_suffix = format_of(options.output) if options.output else None
     if options.format is None and by_suffix not in ("jsonl", "csv"):
         options.format = by_suffix

@@ -4,6 +4,7 @@ import argparse
 import io
 import json
 import queue
+import signal
 import sys
 import time
 import urllib.request
@@ -15,9 +16,11 @@ from typing import Any
 import numpy as np
 
 from .audio_mac import read_blocks
+from .caption_file_mac import CaptionFile
 from .pipeline_mac import AudioCaptioningPipeline
 
 
+FIELDS = ("time", "start", "end", "caption")  # of a record of a segment: clock time, and seconds of what was heard
 RATE = 16_000  # Hz of raw PCM on standard input, s16le in one channel
 PCM_BYTES = RATE // 5 * 2  # a fifth of a second
 # How a file of sound begins; anything else on standard input is raw PCM.
@@ -25,55 +28,75 @@ CONTAINERS = (b"RIFF", b"RF64", b"OggS", b"fLaC", b"ID3", b"FORM", b"\x1aE\xdf\x
 RETRY_SECONDS = (1, 2, 5, 10, 30)  # pauses before an address is opened again; the last one repeats
 
 
-def caption_stream(captioner: AudioCaptioningPipeline, options: argparse.Namespace) -> int:
+def caption_stream(
+    captioner: AudioCaptioningPipeline, options: argparse.Namespace, output: CaptionFile | None = None
+) -> int:
     """
-    Print a line for each segment until the source ends or Ctrl-C.
+    Print or write a line for each segment until the source ends, or until Ctrl-C or SIGTERM.
 
     Args:
         captioner: Pipeline that writes the captions.
-        options: Options of the command: `stream` is "-", "mic" or an address; `format` may be "jsonl"; `reconnect`
-            opens an address again that stalled or ended.
+        options: Options of the command: `stream` is "-", "mic", an address or a file; `format` may be "jsonl";
+            `reconnect` opens an address again that stalled or ended.
+        output: File with the fields `FIELDS` to write to; None prints.
 
     Returns:
-        The exit code: 0 if sound was heard to the end of the source or to Ctrl-C, 1 if it broke or held none.
+        The exit code: 0 if sound was heard to the end of the source or to a signal, 1 if it broke or held none.
+
+    Raises:
+        OSError: A line cannot be printed or written.
     """
     search = {"num_beams": options.num_beams} if options.num_beams else {}
     stream = captioner.stream(prompt=options.prompt or None, merge=True, cut=options.cut, **search)
-    begin, heard, code = datetime.now(), 0, 0
+    clock, heard, code = None, 0, 0  # clock: that of the stream's second 0
+
+    def show(segments: list[dict[str, Any]]) -> None:
+        for segment in segments:
+            tell(segment, clock, options.format, output)
+
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: what was heard last is told
     try:
         with closing(read_source(options)) as blocks:
             for block in blocks:
-                if not heard:  # the clock of the first sample
-                    begin = datetime.now() - timedelta(seconds=len(block) / RATE)
+                if block is None:  # what comes next was heard some time later: a segment and a clock of its own
+                    show(stream.close())
+                    clock = None
+                    continue
                 heard += len(block)
-                for segment in stream.push(block):
-                    show(segment, begin, options.format)
+                clock = clock or datetime.now() - timedelta(seconds=heard / RATE)
+                show(stream.push(block))
     except KeyboardInterrupt:
         pass
     except ValueError as error:
         print(f"mac-caption: {error}", file=sys.stderr)
         code = 1
-    for segment in stream.close():
-        show(segment, begin, options.format)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    show(stream.close())
     if not heard and not code:
         print(f"mac-caption: {options.stream}: no sound came", file=sys.stderr)
         code = 1
     return code
 
 
-def show(segment: dict[str, Any], begin: datetime, format: str | None) -> None:
-    """Print a segment with the clock time of its start, as text or as a JSON object."""
-    clock = begin + timedelta(seconds=segment["start"])
-    if format == "jsonl":
-        print(json.dumps({"time": clock.isoformat(timespec="seconds"), **segment}, ensure_ascii=False), flush=True)
+def tell(segment: dict[str, Any], clock: datetime, format: str | None, output: CaptionFile | None) -> None:
+    """Write or print a segment with the clock time of its start, given that of second 0, as a record or as text."""
+    start = clock + timedelta(seconds=segment["start"])
+    record = {"time": start.isoformat(timespec="seconds"), **segment}
+    if output is not None:
+        output.append(record)
+    elif format == "jsonl":
+        print(json.dumps(record, ensure_ascii=False), flush=True)
     else:
         seconds = segment["end"] - segment["start"]
-        print(f"{clock:%H:%M:%S}\t{seconds:.1f} s\t{segment['caption']}", flush=True)
+        print(f"{start:%H:%M:%S}\t{seconds:.1f} s\t{segment['caption']}", flush=True)
 
 
-def read_source(options: argparse.Namespace) -> Generator[np.ndarray, None, None]:
-    """Read (samples,) float32 at 16 kHz from what `--stream` names."""
+def read_source(options: argparse.Namespace) -> Generator[np.ndarray | None, None, None]:
+    """Read (samples,) float32 at 16 kHz from what `--stream` names, and None where some of it was missed."""
     if options.stream == "-":
+        if sys.stdin is None:
+            raise ValueError("standard input: is closed; expected raw PCM or a sound file")
         yield from read_pipe(sys.stdin.buffer)
     elif options.stream == "mic":
         yield from read_microphone()
@@ -85,16 +108,19 @@ def read_source(options: argparse.Namespace) -> Generator[np.ndarray, None, None
 
 def read_pipe(file: Any) -> Iterator[np.ndarray]:
     """Read a pipe: a file of sound by how it begins, else raw PCM, s16le of one channel at 16 kHz."""
-    start = file.peek(4)[:4] if hasattr(file, "peek") else b""
-    if start.startswith(CONTAINERS):
-        yield from read_blocks(file, name="standard input")
-        return
-    rest = b""
-    while data := file.read1(PCM_BYTES):
-        data = rest + data
-        even = len(data) - len(data) % 2  # a pipe may cut a sample in two
-        rest = data[even:]
-        yield np.frombuffer(data[:even], "<i2").astype(np.float32) / 32_768
+    try:
+        start = file.peek(4)[:4] if hasattr(file, "peek") else b""
+        if start.startswith(CONTAINERS):
+            yield from read_blocks(file, name="standard input")
+            return
+        rest = b""
+        while data := file.read1(PCM_BYTES):
+            data = rest + data
+            even = len(data) - len(data) % 2  # a pipe may cut a sample in two
+            rest = data[even:]
+            yield np.frombuffer(data[:even], "<i2").astype(np.float32) / 32_768
+    except OSError as error:
+        raise ValueError(f"standard input: cannot be read ({error})") from error
 
 
 def read_microphone() -> Iterator[np.ndarray]:
@@ -114,7 +140,7 @@ def read_microphone() -> Iterator[np.ndarray]:
         raise ValueError(f"mic: cannot be read ({error}).") from error
 
 
-def read_address(url: str, silent_seconds: float, reconnect: bool) -> Iterator[np.ndarray]:
+def read_address(url: str, silent_seconds: float, reconnect: bool) -> Iterator[np.ndarray | None]:
     """
     Read a stream from a server as it comes.
 
@@ -122,6 +148,9 @@ def read_address(url: str, silent_seconds: float, reconnect: bool) -> Iterator[n
         url: Address of the stream, `http://` or `https://`.
         silent_seconds: Most seconds without a byte.
         reconnect: Whether to open it again, for ever, when it stalls, breaks or ends.
+
+    Yields:
+        Blocks, (samples,), and None wherever it is opened again.
 
     Raises:
         ValueError: It cannot be opened or broke, and `reconnect` is off.
@@ -144,6 +173,7 @@ def read_address(url: str, silent_seconds: float, reconnect: bool) -> Iterator[n
         pause = RETRY_SECONDS[min(failures, len(RETRY_SECONDS) - 1)]
         failures += 1
         print(f"mac-caption: {problem}; opening it again in {pause} s", file=sys.stderr, flush=True)
+        yield None
         time.sleep(pause)
 
 
@@ -163,4 +193,4 @@ class Unseekable(io.RawIOBase):
         return False
 
 
-__all__ = ["caption_stream"]
+__all__ = ["FIELDS", "caption_stream"]

@@ -10,7 +10,7 @@ from .segment_files_mac import format_of
 
 # A use of the command, and the options that it does not read.
 UNREAD = {
-    "--stream": ("output", "segments", "whole", "ray", "ray_actors", "shards", "batch_size", "url_megabytes"),
+    "--stream": ("segments", "whole", "ray", "ray_actors", "shards", "batch_size", "url_megabytes"),
     "--ray": ("format", "whole", "threads", "reconnect", "cut"),
     "recordings and folders without --ray": ("reconnect", "cut", "ray_actors", "shards"),
 }

@@ -58,3 +58,8 @@ def test_readme_is_short() -> None:
 def test_every_page_is_linked_from_readme() -> None:
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     assert [page.name for page in (ROOT / "docs").glob("*.md") if f"docs/{page.name}" not in text] == []
+
+
+def test_readme_names_every_extra() -> None:
+    text, project = (ROOT / "README.md").read_text(), tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert [extra for extra in project["optional-dependencies"] if f"`.[{extra}]`" not in text] == []

@@ -385,7 +385,8 @@ def test_two_runs_do_not_share_a_folder_of_subtitles(run, sounds, capsys):
 
 @pytest.mark.parametrize(("target", "code", "message"), [("pipe", 141, "nobody reads"), ("/dev/full", 2, "No space")])
 def test_output_that_takes_no_more(target, code, message, sounds, model_folder):
-    command = [sys.executable, "-m", "processing_mac.cli_mac", "sounds/b.wav", "--model", model_folder]
+    what = ["sounds/b.wav"] if target == "pipe" else ["--stream", "sounds/b.wav"]
+    command = [sys.executable, "-m", "processing_mac.cli_mac", *what, "--model", model_folder]
     if target == "pipe":
         reader, writer = os.pipe()
         os.close(reader)

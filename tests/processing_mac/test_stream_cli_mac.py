@@ -1,9 +1,15 @@
 """`mac-caption --stream`: real pipes and a real server that breaks, and lines as they come."""
 
+import csv
+import errno
 import http.server
 import io
 import json
+import resource
+import signal
 import threading
+from datetime import datetime, timedelta
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -11,8 +17,9 @@ import pytest
 import soundfile
 
 from processing_mac import AudioCaptioningPipeline, stream_cli_mac
+from processing_mac.caption_file_mac import CaptionFile
 from processing_mac.cli_mac import main
-from processing_mac.stream_cli_mac import caption_stream, read_address
+from processing_mac.stream_cli_mac import FIELDS, caption_stream, read_address, read_pipe, read_source
 
 
 @pytest.fixture
@@ -24,46 +31,70 @@ def run(model, processor, monkeypatch):
         captioner = AudioCaptioningPipeline(model, processor=processor, device="cpu")
         options = {"stream": source, "prompt": None, "num_beams": None, "cut": "every", "format": "jsonl"}
         options |= {"reconnect": False, "url_timeout": 1}
-        return caption_stream(captioner, SimpleNamespace(**options | fields))
+        output = fields.pop("output", None)
+        return caption_stream(captioner, SimpleNamespace(**options | fields), output)
 
     return run
 
 
-def wav(clip: np.ndarray) -> bytes:
+def wav(clip: np.ndarray, subtype: str = "PCM_16") -> bytes:
     file = io.BytesIO()
-    soundfile.write(file, clip, 16_000, format="WAV", subtype="PCM_16")
+    soundfile.write(file, clip, 16_000, format="WAV", subtype=subtype)
     return file.getvalue()
 
 
+def pcm(clip: np.ndarray) -> bytes:
+    return (clip * 32_767).astype("<i2").tobytes()
+
+
 def test_pcm_and_wav_on_a_pipe_say_the_same(run, sound, capsys) -> None:
-    clip = sound(13)
-    pcm = (clip * 32_767).astype("<i2").tobytes()
-    lines = []
-    for data in (pcm + b"\0", wav(clip)):
+    clip, lines = sound(13), []
+    for data in (pcm(clip) + b"\0", wav(clip)):
         assert run("-", data) == 0
         found = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
         lines.append([(row["start"], row["end"], row["caption"]) for row in found])
         assert found[-1]["end"] == 13 and "T" in found[0]["time"]
     assert lines[0] == lines[1]
-    assert run("-", pcm, format=None) == 0 and " s\t" in capsys.readouterr().out
+    assert run("-", pcm(clip), format=None) == 0 and " s\t" in capsys.readouterr().out
 
 
-def test_no_bytes_and_no_microphone_are_said(run, capsys) -> None:
-    assert run("-") == 1 and "no sound came" in capsys.readouterr().err
-    assert run("mic") == 1 and "mic: " in capsys.readouterr().err
+def test_what_is_no_sound_is_said(run, sound, monkeypatch, tmp_path, capsys) -> None:
+    def told(*arguments) -> str:
+        assert run(*arguments) == 1
+        return capsys.readouterr().err
+
+    broken = sound(3)
+    broken[40_000] = np.nan
+    assert "-: no sound came" in told("-")
+    assert "standard input: has NaN or Inf at sample 40000" in told("-", wav(broken, "FLOAT"))
+    assert "no sound" in told("-", wav(broken[:0]))
+    assert "standard input: cannot be read as audio" in told("-", b"RIFF" + b"nonsense" * 9)
+    assert "mic: " in told("mic")
+    assert "none.wav: no such audio file" in told(str(tmp_path / "none.wav"))
+    with monkeypatch.context() as patch:
+        patch.setattr("sys.stdin", None)
+        with pytest.raises(ValueError, match="standard input: is closed"):
+            list(read_source(SimpleNamespace(stream="-")))
+    with pytest.raises(ValueError, match=r"standard input: cannot be read .*Input/output error"):
+        list(read_pipe(BrokenPipe()))
+
+
+class BrokenPipe:
+    def read1(self, size: int) -> bytes:
+        raise OSError(errno.EIO, "Input/output error")
 
 
 @pytest.fixture
 def server(sound):
-    """Serves three seconds of sound, and breaks off the second time."""
-    content, asked = wav(sound(3)), []
+    """Serves three seconds of sound, or nothing."""
+    contents, asked = {"/radio": wav(sound(3)), "/silent": b""}, []
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self):
             asked.append(self.path)
-            self.send_response(200 if self.path == "/radio" else 404)
+            self.send_response(200 if self.path in contents else 404)
             self.end_headers()
-            self.wfile.write(content if self.path == "/radio" else b"")
+            self.wfile.write(contents.get(self.path, b""))
 
         def log_message(self, *arguments):
             pass
@@ -78,20 +109,93 @@ def test_a_server_that_ends_is_asked_again(run, server, capsys, monkeypatch) -> 
     assert run(f"{server.url}/radio") == 0
     assert json.loads(capsys.readouterr().out)["end"] == 3
     monkeypatch.setattr(stream_cli_mac, "RETRY_SECONDS", (0,))
-    blocks, heard = read_address(f"{server.url}/radio", 1, True), 0
+    blocks, heard, gaps = read_address(f"{server.url}/radio", 1, True), 0, 0
     while heard < 7 * 16_000:
-        heard += len(next(blocks))
-    assert len(server.asked) == 4 and "opening it again" in capsys.readouterr().err
+        block = next(blocks)
+        heard, gaps = heard + (0 if block is None else len(block)), gaps + (block is None)
+    assert len(server.asked) == 4 and gaps == 2 and "opening it again" in capsys.readouterr().err
     assert run(f"{server.url}/nothing") == 1 and "404" in capsys.readouterr().err
+    assert run(f"{server.url}/silent") == 1 and f"{server.url}/silent: " in capsys.readouterr().err
 
 
-def test_ctrl_c_ends_with_what_was_heard(run, sound, capsys, monkeypatch) -> None:
+def test_what_was_missed_begins_a_segment_and_moves_the_clock(run, sound, capsys, monkeypatch) -> None:
+    hour = datetime(2026, 1, 1, 12)
+    times = iter([hour, hour + timedelta(minutes=10)])  # of the first block, and of the first after the gap
+
+    monkeypatch.setattr(stream_cli_mac, "datetime", SimpleNamespace(now=lambda: next(times)))
+    monkeypatch.setattr(stream_cli_mac, "read_source", lambda options: (part for part in (sound(2), None, sound(4))))
+    assert run("http://radio") == 0
+    first, second = map(json.loads, capsys.readouterr().out.splitlines())
+    assert (first["start"], first["end"], second["start"], second["end"]) == (0, 2, 2, 6)
+    assert (first["time"], second["time"]) == ("2026-01-01T11:59:58", "2026-01-01T12:09:56")
+
+
+@pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_with_what_was_heard(end, run, sound, capsys, monkeypatch) -> None:
     def interrupted(options):
         yield sound(2)
-        raise KeyboardInterrupt
+        signal.raise_signal(end)
+        yield sound(2)
 
+    before = signal.getsignal(signal.SIGTERM)
+    ctrl_c = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may have it ignored in the background
     monkeypatch.setattr(stream_cli_mac, "read_source", interrupted)
-    assert run("-") == 0 and json.loads(capsys.readouterr().out)["end"] == 2
+    try:
+        assert run("-") == 0 and json.loads(capsys.readouterr().out)["end"] == 2
+    finally:
+        signal.signal(signal.SIGINT, ctrl_c)
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+@pytest.fixture
+def command(model, processor, sound, tmp_path, monkeypatch):
+    """Runs `mac-caption --stream day.wav` in a folder of its own."""
+    AudioCaptioningPipeline(model, processor=processor, device="cpu").save_pretrained(tmp_path / "mac")
+    monkeypatch.chdir(tmp_path)
+    soundfile.write("day.wav", sound(13), 16_000)
+    return lambda *arguments: main(["--stream", "day.wav", "--model", "mac", "--device", "cpu", *arguments])
+
+
+def test_a_file_of_segments_grows_from_run_to_run(command, capsys) -> None:
+    for name in ("day.jsonl", "day.csv"):
+        assert command("--output", name) == command("--output", name) == 0
+        with open(name, newline="") as file:
+            rows = list(csv.DictReader(file)) if name == "day.csv" else [json.loads(line) for line in file]
+        assert [list(row) for row in rows] == [["time", "start", "end", "caption"]] * len(rows)
+        assert [float(row["end"]) for row in rows][-1] == 13 and rows[: len(rows) // 2] != rows[len(rows) // 2 :]
+    assert capsys.readouterr().out == ""
+
+
+def test_two_writers_and_other_files_are_refused(command, capsys) -> None:
+    Path("other.jsonl").write_text('{"audio": "a.wav", "caption": "A"}\n')
+    first = CaptionFile(Path("day.jsonl"), fields=FIELDS)
+    for name, told in [
+        ("day.jsonl", "another run of this command writes to it"),
+        ("other.jsonl", "holds something else"),
+        ("day.srt", "expected a name that ends in .jsonl or .csv"),
+        ("s3://bucket/day.jsonl", "only --ray writes to"),
+        ("none/day.csv", "No such file"),
+    ]:
+        with pytest.raises(SystemExit, match="2"):
+            command("--output", name)
+        assert told in capsys.readouterr().err
+    first.close()
+    assert Path("day.jsonl").read_text() == ""
+
+
+def test_a_full_disk_leaves_nothing_half_written(command, capsys) -> None:
+    """The system stops a file at so many bytes, as a full disk does; a run that has room again goes on."""
+    assert command("--output", "day.jsonl") == 0
+    whole = Path("day.jsonl").read_bytes()
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(whole) + 20, before[1]))
+    try:
+        assert command("--output", "day.jsonl") == 2
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert Path("day.jsonl").read_bytes() == whole
+    assert "--output day.jsonl: cannot be written ([Errno 27]" in capsys.readouterr().err
+    assert command("--output", "day.jsonl") == 0 and Path("day.jsonl").read_bytes().startswith(whole)
 
 
 @pytest.mark.parametrize(
