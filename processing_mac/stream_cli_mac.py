@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 
 from .audio_mac import read_blocks
-from .caption_file_mac import CaptionFile
 from .pipeline_mac import AudioCaptioningPipeline
 
 
@@ -28,9 +27,7 @@ CONTAINERS = (b"RIFF", b"RF64", b"OggS", b"fLaC", b"ID3", b"FORM", b"\x1aE\xdf\x
 RETRY_SECONDS = (1, 2, 5, 10, 30)  # pauses before an address is opened again; the last one repeats
 
 
-def caption_stream(
-    captioner: AudioCaptioningPipeline, options: argparse.Namespace, output: CaptionFile | None = None
-) -> int:
+def caption_stream(captioner: AudioCaptioningPipeline, options: argparse.Namespace, output: Any = None) -> int:
     """
     Print or write a line for each segment until the source ends, or until Ctrl-C or SIGTERM.
 
@@ -38,7 +35,7 @@ def caption_stream(
         captioner: Pipeline that writes the captions.
         options: Options of the command: `stream` is "-", "mic", an address or a file; `format` may be "jsonl";
             `reconnect` opens an address again that stalled or ended.
-        output: File with the fields `FIELDS` to write to; None prints.
+        output: `CaptionFile` with the fields `FIELDS` to write to; None prints.
 
     Returns:
         The exit code: 0 if sound was heard to the end of the source or to a signal, 1 if it broke or held none.
@@ -48,7 +45,7 @@ def caption_stream(
     """
     search = {"num_beams": options.num_beams} if options.num_beams else {}
     stream = captioner.stream(prompt=options.prompt or None, merge=True, cut=options.cut, **search)
-    clock, heard, code = None, 0, 0  # clock: that of the stream's second 0
+    clock, known, heard, code = datetime.now(), False, 0, 0  # clock: that of the stream's second 0
 
     def show(segments: list[dict[str, Any]]) -> None:
         for segment in segments:
@@ -60,10 +57,11 @@ def caption_stream(
             for block in blocks:
                 if block is None:  # what comes next was heard some time later: a segment and a clock of its own
                     show(stream.close())
-                    clock = None
+                    known = False
                     continue
                 heard += len(block)
-                clock = clock or datetime.now() - timedelta(seconds=heard / RATE)
+                if not known:
+                    clock, known = datetime.now() - timedelta(seconds=heard / RATE), True
                 show(stream.push(block))
     except KeyboardInterrupt:
         pass
@@ -79,7 +77,7 @@ def caption_stream(
     return code
 
 
-def tell(segment: dict[str, Any], clock: datetime, format: str | None, output: CaptionFile | None) -> None:
+def tell(segment: dict[str, Any], clock: datetime, format: str | None, output: Any) -> None:
     """Write or print a segment with the clock time of its start, given that of second 0, as a record or as text."""
     start = clock + timedelta(seconds=segment["start"])
     record = {"time": start.isoformat(timespec="seconds"), **segment}

@@ -116,7 +116,10 @@ class ShardFolder:
 
     def shards(self) -> list[str]:
         """List the shards of both formats in their order."""
-        found = self.system.ls(self.path, detail=False)
+        try:
+            found = self.system.ls(self.path, detail=False)
+        except FileNotFoundError:  # object stores have no folder before its first file
+            return []
         return sorted(name for name in found if posixpath.basename(name).startswith("part-") and is_shard(name))
 
     def names_in(self, shard: str) -> Iterator[str]:

@@ -120,7 +120,7 @@ def test_a_server_that_ends_is_asked_again(run, server, capsys, monkeypatch) -> 
 
 def test_what_was_missed_begins_a_segment_and_moves_the_clock(run, sound, capsys, monkeypatch) -> None:
     hour = datetime(2026, 1, 1, 12)
-    times = iter([hour, hour + timedelta(minutes=10)])  # of the first block, and of the first after the gap
+    times = iter([hour, hour, hour + timedelta(minutes=10)])  # at the start, at the first block, and after the gap
 
     monkeypatch.setattr(stream_cli_mac, "datetime", SimpleNamespace(now=lambda: next(times)))
     monkeypatch.setattr(stream_cli_mac, "read_source", lambda options: (part for part in (sound(2), None, sound(4))))
