@@ -5,9 +5,10 @@ Recordings a second of `mac-caption`'s way through many files: one after the oth
     python benchmarks/many_files.py path/to/folder-of-sounds --files 200 --copies 50 --only ahead    # memory
     python benchmarks/many_files.py path/to/folder-of-sounds --files 1000 --parts 3 --ray 2          # actors
 
-With `--ray N` each turn goes through one actor of Ray and through N. The start of the actors is counted, so that
+With `--ray N` each turn goes through one process, one actor of Ray and N. The start of the actors is counted, so that
 turns should be long. The ways take turns, a part of the files each, so that all meet the same machine; torch has one
-thread a process.
+thread a process. CPU time is that of this process and of all that it started, which says more than the clock where
+others work on the machine.
 """
 
 import argparse
@@ -16,6 +17,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import Any
 
 import psutil
@@ -48,29 +50,44 @@ def main() -> int:
     }
     if options.ray:
         start_ray(None, options.ray)
-        ways = {
+        ways = {"ahead": ways["ahead"]} | {
             f"{count} on Ray": lambda part, count=count: on_ray(part, options, count) for count in (1, options.ray)
         }
     if options.only:
         ways = {options.only: ways[options.only]}
     rates: dict[str, list[float]] = {name: [] for name in ways}
+    costs: dict[str, list[float]] = {name: [] for name in ways}
     captions: dict[str, list[Any]] = {name: [] for name in ways}
     memory = []
     for part in (files[turn :: options.parts] for turn in range(options.parts)):
         for name, way in ways.items():
-            start, results = time.perf_counter(), iter(way(part))
-            found = list(results)
+            start, before, results = time.perf_counter(), cpu_seconds(), iter(way(part))
+            found = [next(results) for _ in part]
             rates[name].append(len(found) / (time.perf_counter() - start))
-            captions[name] += found
+            spent = cpu_seconds()  # while the actors still are there
+            costs[name].append(sum(now - before.get(process, 0) for process, now in spent.items()) / len(found))
+            captions[name] += [*found, *results]
         memory.append(psutil.Process().memory_info().rss / 1e6)
     for name, found in rates.items():
         ratio = statistics.median(now / first for now, first in zip(found, next(iter(rates.values())), strict=True))
-        print(f"{name:12} {statistics.median(found):6.1f} recordings/s, {ratio:.2f} times the first way")
+        cost = 1000 * statistics.median(costs[name])
+        rate = statistics.median(found)
+        print(f"{name:12} {rate:6.1f} recordings/s, {ratio:.2f} times the first way, {cost:.0f} ms of CPU time each")
     first = next(iter(captions.values()))
     pairs = [pair for way in captions.values() for pair in zip(first, way, strict=True)]
     print(f"captions that differ: {sum(one != other for one, other in pairs)}")
     print("resident after each turn:", *(f"{megabytes:.0f}" for megabytes in memory), "MB")
     return 0
+
+
+def cpu_seconds() -> dict[tuple[int, float], float]:
+    """Read the CPU time that this process and each that it started took so far, by number and start."""
+    spent = {}
+    for process in [psutil.Process(), *psutil.Process().children(recursive=True)]:
+        with suppress(psutil.NoSuchProcess), process.oneshot():
+            times = process.cpu_times()
+            spent[process.pid, process.create_time()] = times.user + times.system
+    return spent
 
 
 def one_by_one(captioner: Any, files: list[str], batch_size: int) -> Iterator[tuple[str, Any]]:
