@@ -21,6 +21,7 @@ def load_captioner(
     prompt: str | None = None,
     return_segments: bool = False,
     num_beams: int | None = None,
+    int8: bool = False,
 ) -> AudioCaptioningPipeline:
     """
     Load the pipeline of a saved model; no code of its folder runs.
@@ -33,18 +34,19 @@ def load_captioner(
         prompt: Prompt of every clip; if None or blank, the one that the model was trained with.
         return_segments: Whether every window gets a caption of its own, too.
         num_beams: Number of beams of the search; if None, that of the model's generation configuration.
+        int8: Whether the weights are rounded to 8 bits; those of a folder that holds such weights always are.
 
     Raises:
         ValueError: The model cannot be loaded, or there is no such device.
     """
-    importlib.import_module(
-        "modeling_mac"
-    )  # registers the models; by name, since in a saved folder neither of the two packages may need the other
+    # Registers the models. By name, since in a saved folder neither of the two packages may need the other.
+    importlib.import_module("modeling_mac")
     logging.disable_progress_bar()
     source: dict[str, Any] = {"revision": revision or "main", "trust_remote_code": False}
     try:
+        loaded = AutoModelForMultimodalLM.from_pretrained(model, dtype=dtype or "auto", **source)
         return AudioCaptioningPipeline(
-            AutoModelForMultimodalLM.from_pretrained(model, dtype=dtype or "auto", **source),
+            loaded.to_int8() if int8 else loaded,
             processor=AutoProcessor.from_pretrained(model, **source),
             device=device,
             prompt=(prompt or "").strip() or None,

@@ -101,6 +101,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--revision", help="branch, tag or commit of a model on the Hub (default: main)")
     parser.add_argument("--device", help="such as cpu or cuda:1 (default: the first accelerator, else the CPU)")
     parser.add_argument("--num-beams", type=positive, help="beams of the search (default: what the model ships with)")
+    parser.add_argument("--int8", action="store_true", help="round the weights to 8 bits: less memory, faster words")
     parser.add_argument("--name", help="what clients send as `model` (default: the last part of --model)")
     parser.add_argument("--language", default="en", help="language of the captions (default: en)")
     parser.add_argument("--host", default="127.0.0.1", help="0.0.0.0 lets other machines in (default: 127.0.0.1)")
@@ -155,7 +156,7 @@ def read_options(options: argparse.Namespace) -> ServerOptions:
 
 def loading_options(options: argparse.Namespace) -> dict[str, Any]:
     """Take the arguments of `load_captioner` beside the model out of the command's options."""
-    return {"revision": options.revision, "device": options.device}
+    return {"revision": options.revision, "device": options.device, "int8": options.int8}
 
 
 def read_token(file: Path | None) -> str | None:

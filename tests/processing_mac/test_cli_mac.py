@@ -13,7 +13,7 @@ import pytest
 import soundfile
 import torch
 
-from processing_mac import AudioCaptioningPipeline
+from processing_mac import AudioCaptioningPipeline, cli_mac, load_captioner
 from processing_mac.caption_file_mac import CaptionFile
 from processing_mac.cli_mac import main
 from processing_mac.segment_files_mac import SegmentFiles
@@ -414,3 +414,25 @@ def test_threads_are_set(run, sounds):
         assert torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("options", [["--int8"], []])
+@pytest.mark.parametrize("folder", ["float", "int8"])
+def test_weights_of_8_bits(model_folder, sounds, tmp_path, monkeypatch, capsys, folder, options):
+    """Rounded from a float folder by `--int8`; a folder that holds 8 bits gives the same with and without it."""
+    rounded = load_captioner(model_folder, device="cpu", int8=True)
+    expected = rounded.model.state_dict()
+    rounded.save_pretrained(tmp_path / "int8")
+    loaded = []
+    monkeypatch.setattr(
+        cli_mac, "load_captioner", lambda *args, **kw: loaded.append(load_captioner(*args, **kw)) or loaded[0]
+    )
+    place = model_folder if folder == "float" else str(tmp_path / "int8")
+    assert cli_mac.main([FILES[1], "--model", place, "--device", "cpu", *options]) == 0
+    state = loaded[0].model.state_dict()
+    assert {weight.dtype for weight in state.values()} == (
+        {torch.float32} if folder == "float" and not options else {torch.float32, torch.int8}
+    )
+    if folder == "int8" or options:
+        assert all(torch.equal(state[name], weight) for name, weight in expected.items())
+        assert capsys.readouterr().out == f"{FILES[1]}\t{rounded(FILES[1])[0]['caption']}\n"

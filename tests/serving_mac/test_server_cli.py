@@ -9,10 +9,11 @@ import sys
 import threading
 
 import pytest
+import torch
 from openai import OpenAI
 
-from processing_mac import DEFAULT_MODEL
-from serving_mac.server_cli import main
+from processing_mac import DEFAULT_MODEL, load_captioner
+from serving_mac.server_cli import build_parser, loading_options, main
 
 
 @pytest.mark.parametrize(
@@ -67,3 +68,10 @@ def test_a_signal_ends_it_after_what_was_begun(sounds):
             thread.join(20)
         assert server.wait(20) == 0 and len(answers) == 8 and all(answers)
         assert "Traceback" not in server.stderr.read()
+
+
+def test_int8_reaches_every_way_to_load():
+    """Of one process and of replicas, which load by the same options."""
+    options = build_parser().parse_args(["--int8"])
+    captioner = load_captioner(DEFAULT_MODEL, **loading_options(options) | {"device": "cpu"})
+    assert captioner.model.lm_head.weight.dtype == torch.int8

@@ -1,0 +1,127 @@
+"""
+What weights of 8 bits do to what a model says: captions and naming of the shipped checkpoint, and a larger one's loss.
+
+    python benchmarks/int8_quality.py captions --esc50 FOLDER
+    python benchmarks/int8_quality.py loss --captions FILE.csv --size 130m --steps 300
+
+`captions` compares float32 and 8 bits on the recordings of a fold that `FOLDER/manifest.csv` lists. `loss` trains the
+language model of a size on the captions of a CSV (columns `caption`, `caption_1`, …), for random weights would say
+nothing, and compares the loss of every tenth caption, which was held out.
+"""
+
+import argparse
+import csv
+import json
+from pathlib import Path
+
+import torch
+from int8 import quantised
+from speed_models import SHAPES, build
+from transformers import AutoProcessor
+
+from evaluation_mac.metrics.naming import load_naming
+from modeling_mac import MacForConditionalGeneration
+from processing_mac import SHIPPED_MODELS, load_captioner
+from processing_mac.cli_mac import caption_files
+
+
+HELD_OUT = 10  # every so manyth caption is
+LENGTH = 32  # tokens of a caption; the rest is cut
+
+
+def compare_captions(options: argparse.Namespace) -> dict[str, float]:
+    """Share of equal captions, and the share of each that names its source and no other."""
+    with (options.esc50 / "manifest.csv").open(newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row["fold"] == str(options.fold)]
+    folders = (options.esc50, *(path for path in options.esc50.iterdir() if path.is_dir()))
+    files = [next(str(f / row["file"]) for f in folders if (f / row["file"]).exists()) for row in rows]
+    said = {}
+    for name in ("float32", "int8"):
+        captioner = load_captioner(options.model, device="cpu", dtype=torch.float32, int8=name == "int8")
+        said[name] = [result["caption"] for _, result in caption_files(captioner, files, options.batch_size)]
+    naming, kinds = load_naming("esc50"), [row["category"] for row in rows]
+    return {
+        "recordings": len(files),
+        "equal": sum(a == b for a, b in zip(*said.values(), strict=True)) / len(files),
+        **{f"naming, {name}": naming.accuracy(captions, kinds) for name, captions in said.items()},
+    }
+
+
+def read_captions(path: Path) -> list[str]:
+    """All captions of a CSV."""
+    with path.open(newline="") as file:
+        return [text for row in csv.DictReader(file) for name, text in row.items() if name.startswith("caption")]
+
+
+def as_batch(texts: list[str]) -> dict[str, torch.Tensor]:
+    """Captions by the tokenizer of mac-tiny: `input_ids` and `labels`, (texts, length)."""
+    tokenizer = AutoProcessor.from_pretrained(SHIPPED_MODELS["mac-tiny"]).tokenizer
+    ends = [text + tokenizer.eos_token for text in texts]
+    batch = tokenizer(
+        ends, padding=True, padding_side="right", truncation=True, max_length=LENGTH, return_tensors="pt"
+    )
+    labels = batch["input_ids"].masked_fill(batch["attention_mask"] == 0, -100)
+    return {"input_ids": batch["input_ids"], "labels": labels}
+
+
+def mean_loss(model: MacForConditionalGeneration, batch: dict[str, torch.Tensor]) -> float:
+    """Mean loss of a token, in nats; a caption at a time, so that 8 bits are multiplied as in decoding."""
+    total = number = 0.0
+    for ids, labels in zip(batch["input_ids"].split(1), batch["labels"].split(1), strict=True):
+        count = int((labels[:, 1:] != -100).sum())
+        with torch.no_grad():
+            total += count * model(input_ids=ids, labels=labels).loss.item()
+        number += count
+    return total / number
+
+
+def compare_losses(options: argparse.Namespace) -> dict[str, float]:
+    """Train, and measure the loss of what was held out in both ways."""
+    texts = read_captions(options.captions)
+    texts = [texts[place] for place in torch.randperm(len(texts), generator=torch.Generator().manual_seed(0))]
+    held, learnt = as_batch(texts[::HELD_OUT][: options.held]), [t for i, t in enumerate(texts) if i % HELD_OUT]
+    model = build(options.size, "ours", "cpu", torch.float32).train()
+    model.model.audio_tower.requires_grad_(False)
+    optimiser = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], options.rate, weight_decay=0.1)
+    before = mean_loss(model.eval(), held)
+    for step in range(options.steps):
+        start = step * options.batch_size % max(1, len(learnt) - options.batch_size)
+        for group in optimiser.param_groups:  # warm up over a tenth, then fall to zero
+            group["lr"] = options.rate * min(10 * (step + 1) / options.steps, 1 - step / options.steps)
+        model.train()(**as_batch(learnt[start : start + options.batch_size])).loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimiser.step()
+        optimiser.zero_grad()
+    losses = [mean_loss(one.eval(), held) for one in (model, quantised(model))]
+    return {
+        "size": options.size, "steps": options.steps, "held out": len(held["labels"]), "untrained": before,
+        "float32": losses[0], "int8": losses[1], "difference": losses[1] / losses[0] - 1,
+    }  # fmt: skip
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="CPU threads")
+    ways = parser.add_subparsers(required=True)
+    captions = ways.add_parser("captions")
+    captions.add_argument("--esc50", type=Path, required=True, help="folder with manifest.csv and recordings")
+    captions.add_argument("--fold", type=int, default=5)
+    captions.add_argument("--model", default=SHIPPED_MODELS["mac-tiny"])
+    captions.add_argument("--batch-size", type=int, default=8)
+    captions.set_defaults(compare=compare_captions)
+    loss = ways.add_parser("loss")
+    loss.add_argument("--captions", type=Path, required=True, help="CSV")
+    loss.add_argument("--size", choices=SHAPES, default="130m")
+    loss.add_argument("--steps", type=int, default=300)
+    loss.add_argument("--batch-size", type=int, default=16)
+    loss.add_argument("--rate", type=float, default=6e-4, help="highest learning rate")
+    loss.add_argument("--held", type=int, default=200, help="captions to measure at most")
+    loss.set_defaults(compare=compare_losses)
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    torch.manual_seed(0)
+    print(json.dumps(options.compare(options), indent=1))
+
+
+if __name__ == "__main__":
+    main()
