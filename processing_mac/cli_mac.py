@@ -10,7 +10,6 @@ import argparse
 import importlib
 import os
 import sys
-from collections import Counter
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -23,6 +22,8 @@ from processing_mac import DEFAULT_MODEL, AudioCaptioningPipeline, load_captione
 
 from .audio_mac import AUDIO_SUFFIXES, TooLongError
 from .caption_file_mac import CaptionFile
+from .finding_audio_mac import find_audio
+from .free_cores_mac import FreeCores
 from .long_recordings_mac import BLOCK_WINDOWS, caption_long_file, load_short
 from .processing_mac import AUDIO_TOKEN
 from .reading_ahead_mac import in_order, read_in_batches, warnings_of_decoding_printed
@@ -70,10 +71,11 @@ def main(arguments: list[str] | None = None) -> int:
     except (OSError, ValueError) as error:
         parser.error(f"--output {error}")
     try:
+        free_cores = FreeCores()  # it looks before the loading, so that the first batch knows what there is
         captioner = open_captioner(parser, options)
         if options.stream:
             return caption_stream(captioner, options, output)
-        return 1 if caption_all(captioner, files, output, options) else 0
+        return 1 if caption_all(captioner, files, output, options, free_cores) else 0
     except KeyboardInterrupt:
         tqdm.write(f"mac-caption: stopped. {what_is_kept(output)}".rstrip(), file=sys.stderr)
         return 130
@@ -119,6 +121,7 @@ def caption_all(
     files: list[str],
     output: CaptionFile | SegmentFiles | None,
     options: argparse.Namespace,
+    free_cores: FreeCores | None,
 ) -> int:
     """
     Caption all recordings, those of one window in batches and longer ones window by window.
@@ -127,11 +130,13 @@ def caption_all(
         Number of recordings that could not be read.
     """
     failed = unsaid = 0
+    if options.threads or captioner.device.type != "cpu":
+        free_cores = None
     todo = [file for file in files if output is None or file not in output.done]
     extractor, windows = captioner.feature_extractor, captioner.processor.trained_windows
     load = None if options.whole else partial(load_short, extractor, windows)
     with tqdm(total=len(files), initial=len(files) - len(todo), unit="file", disable=output is None) as bar:
-        for file, result in caption_files(captioner, todo, options.batch_size, load):
+        for file, result in caption_files(captioner, todo, options.batch_size, load, free_cores):
             if isinstance(result, TooLongError):
                 result = caption_long(captioner, file, output, options)
                 unsaid += not isinstance(result, ValueError) and output is not None and not options.segments
@@ -241,7 +246,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     machine = parser.add_argument_group("the machine")
     machine.add_argument("--device", help="such as cpu or cuda:1 (default: the first accelerator, else the CPU)")
-    machine.add_argument("--threads", type=positive, help="of the CPU for the model (default: what torch takes)")
+    machine.add_argument("--threads", type=positive, help="of the CPU (default: what other programs leave free)")
     machine.add_argument("--int8", action="store_true", help="round the weights to 8 bits: less memory, faster words")
     machine.add_argument("--batch-size", type=positive, default=8, help="recordings at a time (default: 8)")
     web = parser.add_argument_group("recordings from the web")
@@ -315,54 +320,12 @@ def show_any_name(stream: Any) -> None:
         stream.reconfigure(errors="surrogateescape" if is_utf8 else "backslashreplace")
 
 
-def find_audio(inputs: list[str]) -> list[str]:
-    """List the named files, and the audio files below the named folders sorted by name, each only once."""
-    found: list[str] = []
-    for name in inputs:
-        found += search_folder(name) if os.path.isdir(name) else [name]
-    return list(dict.fromkeys(found))
-
-
-def search_folder(folder: str) -> list[str]:
-    """
-    List the audio files below a folder and below the folders that it links to.
-
-    Files with other suffixes are left out, and a message tells how many there were of each suffix.
-    """
-    found: list[str] = []
-    others: Counter[str] = Counter()
-    seen: set[str] = set()
-
-    def report(error: OSError) -> None:
-        tqdm.write(f"{error.filename}: left out, cannot be searched ({error.strerror})", file=sys.stderr)
-
-    for parent, folders, names in os.walk(folder, followlinks=True, onerror=report):
-        if (real := os.path.realpath(parent)) in seen:  # a link to a folder above, or to one that was searched
-            folders.clear()
-            continue
-        seen.add(real)
-        folders.sort()
-        for name in names:
-            suffix = os.path.splitext(name)[1]
-            if suffix.lower() in AUDIO_SUFFIXES:
-                found.append(str(Path(parent, name)))
-            else:
-                others[suffix or "without a suffix"] += 1
-    if others:
-        kinds = ", ".join(f"{count} {suffix}" for suffix, count in others.most_common(8))
-        more = f" and {len(others) - 8} more kinds" if len(others) > 8 else ""
-        tqdm.write(
-            f"{folder}: left out {others.total()} files that are no recordings by their names: {kinds}{more}",
-            file=sys.stderr,
-        )
-    return sorted(found)
-
-
 def caption_files(
     captioner: AudioCaptioningPipeline,
     files: list[str],
     batch_size: int,
     load: Callable[[str], Any] | None = None,
+    free_cores: FreeCores | None = None,
 ) -> Iterator[tuple[str, dict[str, Any] | ValueError]]:
     """
     Caption files in batches of like length, while the next ones are decoded in threads.
@@ -372,6 +335,7 @@ def caption_files(
         files: Paths or addresses of the recordings.
         batch_size: Number of recordings in a batch.
         load: Loads the waveform, (samples,), of a file, in threads; the captioner's feature extractor if None.
+        free_cores: Chooses the number of torch's threads before each batch; it stays as it is if None.
 
     Yields:
         Each file, in the order of `files`, with its `caption` and, if they were asked for, `segments`, or with the
@@ -380,12 +344,16 @@ def caption_files(
     extractor = captioner.feature_extractor
     with warnings_of_decoding_printed(sys.stderr):
         yield from in_order(
-            caption_batches(captioner, files, batch_size, load or (lambda file: extractor.load(file)[0]))
+            caption_batches(captioner, files, batch_size, load or (lambda file: extractor.load(file)[0]), free_cores)
         )
 
 
 def caption_batches(
-    captioner: AudioCaptioningPipeline, files: list[str], batch_size: int, load: Callable[[str], Any]
+    captioner: AudioCaptioningPipeline,
+    files: list[str],
+    batch_size: int,
+    load: Callable[[str], Any],
+    free_cores: FreeCores | None,
 ) -> Iterator[tuple[int, tuple[str, dict[str, Any] | ValueError]]]:
     """Yield what `caption_files` does as soon as it is known, with the place of each file among `files`."""
     rate = captioner.feature_extractor.sampling_rate
@@ -394,6 +362,8 @@ def caption_batches(
             place, error = batch
             yield place, (files[place], error)
             continue
+        if free_cores:
+            free_cores.take()
         clips = [{"array": clip.waveform, "sampling_rate": rate} for clip in batch]
         for clip, [result] in zip(batch, captioner(clips, batch_size=len(clips)), strict=True):
             yield clip.place, (clip.file, result)

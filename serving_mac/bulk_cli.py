@@ -11,7 +11,8 @@ from tqdm import tqdm
 
 from processing_mac import load_captioner
 from processing_mac.caption_file_mac import CaptionFile
-from processing_mac.cli_mac import NOTHING_SAID, find_audio, format_caption
+from processing_mac.cli_mac import NOTHING_SAID, format_caption
+from processing_mac.finding_audio_mac import find_audio
 
 from .bulk_files import ShardFolder, is_remote, list_remote
 from .bulk_ray import BulkOptions, caption_on_ray, start_ray

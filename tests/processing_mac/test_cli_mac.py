@@ -436,3 +436,12 @@ def test_weights_of_8_bits(model_folder, sounds, tmp_path, monkeypatch, capsys, 
     if folder == "int8" or options:
         assert all(torch.equal(state[name], weight) for name, weight in expected.items())
         assert capsys.readouterr().out == f"{FILES[1]}\t{rounded(FILES[1])[0]['caption']}\n"
+
+
+def test_threads_are_chosen_before_each_batch_unless_given(run, sounds, monkeypatch):
+    taken = []
+    monkeypatch.setattr(cli_mac.FreeCores, "take", lambda self: taken.append(self))
+    assert run(*FILES[1:], "--batch-size", 1) == 0
+    assert len(taken) == 2 and taken[0] is taken[1]
+    assert run(FILES[1], "--threads", torch.get_num_threads()) == 0
+    assert len(taken) == 2
