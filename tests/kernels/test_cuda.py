@@ -34,7 +34,7 @@ def path(request) -> str:
 
 
 def sounds() -> list[str]:
-    return sorted(str(file) for file in EXAMPLES.iterdir() if file.suffix in (".wav", ".flac", ".ogg"))
+    return sorted(str(file) for file in EXAMPLES.iterdir() if file.suffix in (".wav", ".flac", ".ogg", ".opus"))
 
 
 def captions(captioner, files: list[str], **options) -> list[str]:
