@@ -77,17 +77,19 @@ def installed(*packages: str) -> dict[str, str]:
     return versions
 
 
-def median_seconds(runs: dict[str, Callable[[], object]], repeats: int, device: str) -> dict[str, float]:
-    """Each variant once for warm-up, then all in turn."""
+def median_seconds(
+    runs: dict[str, Callable[[], object]], repeats: int, device: str, clock: Callable[[], float] = time.perf_counter
+) -> dict[str, float]:
+    """Each variant once for warm-up, then all in turn; on a busy machine by the `clock` `time.process_time`."""
     times: dict[str, list[float]] = {name: [] for name in runs}
     for repeat in range(repeats + 1):
         for name, run in runs.items():
-            start = time.perf_counter()
+            start = clock()
             run()
             if device == "cuda":
                 torch.cuda.synchronize()
             if repeat:
-                times[name].append(time.perf_counter() - start)
+                times[name].append(clock() - start)
     return {name: statistics.median(values) for name, values in times.items()}
 
 
