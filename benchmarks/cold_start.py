@@ -1,0 +1,129 @@
+"""
+What a person who types `mac-caption` waits for: the start to the first caption, and clips a second.
+
+    python benchmarks/cold_start.py start examples/clock_tick.wav                   # and what of it torch takes
+    python benchmarks/cold_start.py start examples/clock_tick.wav --against OTHER   # beside another checkout
+    python benchmarks/cold_start.py clips FOLDER --batch-sizes 1 8 32 --threads 1 2
+    python benchmarks/cold_start.py clips FOLDER --busy 1                           # beside a program on one core
+
+All ways take turns; medians, of the wall and of the processor. `chosen` is what `mac-caption` does without
+`--threads`.
+"""
+
+import argparse
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+
+from processing_mac import DEFAULT_MODEL, load_captioner
+from processing_mac.cli_mac import caption_files
+from processing_mac.finding_audio_mac import find_audio
+from processing_mac.free_cores_mac import FreeCores
+
+
+HERE = Path(__file__).parents[1]
+TORCH, PACKAGES = "import torch", "import processing_mac, modeling_mac"
+
+
+def start(options: argparse.Namespace) -> dict[str, Callable[[], None]]:
+    """Processes that end after the first caption, or after a part of what it needs."""
+
+    def run(checkout: Path, *words: str) -> None:
+        environment = {**os.environ, "PYTHONPATH": str(checkout.resolve()), "HF_HUB_OFFLINE": "1"}
+        subprocess.run([sys.executable, *words], check=True, env=environment, stdout=subprocess.DEVNULL)
+
+    file, caption = str(options.file.resolve()), ("-m", "processing_mac.cli_mac")
+    ways = {
+        TORCH: lambda: run(HERE, "-c", TORCH),
+        PACKAGES: lambda: run(HERE, "-c", PACKAGES),
+        "mac-caption FILE": lambda: run(HERE, *caption, file),
+    }
+    if options.against:
+        ways[f"the same of {options.against}"] = lambda: run(options.against, *caption, file)
+    return ways
+
+
+def clips(options: argparse.Namespace) -> dict[str, Callable[[], None]]:
+    """The files of a folder in batches, by so many threads and by as many as `mac-caption` chooses."""
+    files = find_audio([options.folder])[: options.files]
+    captioner = load_captioner(options.model, device="cpu", int8=options.int8)
+    most = torch.get_num_threads()
+
+    def run(batch_size: int, threads: int | None) -> None:
+        torch.set_num_threads(threads or most)
+        free_cores = None if threads else cores
+        list(caption_files(captioner, files, batch_size, free_cores=free_cores))
+
+    cores = FreeCores()
+    named = {**{f"{number} threads": number for number in options.threads}, "chosen": None}
+    return {
+        f"{len(files)} clips, batches of {size}, {name}": lambda size=size, threads=threads: run(size, threads)
+        for size in options.batch_sizes
+        for name, threads in named.items()
+    }
+
+
+@contextmanager
+def busy(number: int) -> Iterator[None]:
+    """So many programs beside this one that never rest."""
+    others = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(number)]
+    try:
+        yield
+    finally:
+        for other in others:
+            other.kill()
+            other.wait()
+
+
+def processor_seconds() -> float:
+    """What this process and its ended children have used."""
+    usages = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(usage.ru_utime + usage.ru_stime for usage in usages)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    tasks = parser.add_subparsers(required=True)
+    task = tasks.add_parser("start")
+    task.add_argument("file", type=Path, help="recording")
+    task.add_argument("--against", type=Path, metavar="FOLDER", help="another checkout of this repository")
+    task.set_defaults(make=start, busy=0, warm=0)
+    task = tasks.add_parser("clips")
+    task.add_argument("folder", help="of recordings")
+    task.add_argument("--files", type=int, default=64)
+    task.add_argument("--batch-sizes", type=int, nargs="+", default=[1, 8, 32])
+    task.add_argument("--threads", type=int, nargs="+", default=[1, 2])
+    task.add_argument("--busy", type=int, default=0, help="programs beside it that never rest")
+    task.add_argument("--model", default=DEFAULT_MODEL)
+    task.add_argument("--int8", action="store_true")
+    task.set_defaults(make=clips, warm=1)
+    for task in tasks.choices.values():
+        task.add_argument("--repeats", type=int, default=5)
+    options = parser.parse_args(arguments)
+    ways = options.make(options)
+    times: dict[str, list[tuple[float, float]]] = {name: [] for name in ways}
+    with busy(options.busy):
+        for turn in range(options.warm + options.repeats):
+            for name, way in ways.items():
+                wall, processor = time.perf_counter(), processor_seconds()
+                way()
+                if turn >= options.warm:
+                    times[name].append((time.perf_counter() - wall, processor_seconds() - processor))
+    print("seconds of the wall and of the processor, medians of", options.repeats)
+    for name, measured in times.items():
+        wall, processor = (statistics.median(column) for column in zip(*measured, strict=True))
+        print(f"{name:50} {wall:8.2f} {processor:8.2f}")
+    if hasattr(os, "getloadavg"):
+        print("load:", *(f"{load:.1f}" for load in os.getloadavg()))
+
+
+if __name__ == "__main__":
+    main()
