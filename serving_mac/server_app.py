@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
 from typing import Any
@@ -15,6 +15,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
 from processing_mac import AudioCaptioningPipeline
+from processing_mac.free_cores_mac import FreeCores
 
 from .server_answers import format_answer, stream_answer
 from .server_batches import Batcher
@@ -49,13 +50,20 @@ class CaptionService:
         self.decoders = ThreadPoolExecutor(DECODERS, "decode")
         self.inside = 0
         self.started = int(time.time())
+        self.free_cores = FreeCores()
         self.batcher = Batcher(
-            lambda jobs: caption_jobs(captioner, jobs, options.num_beams),
+            self.caption_batch,
             options.max_batch,
             options.batch_wait_ms / 1000,
             self.metrics.count_batch,
         )
         self.submit: Callable[[Job], Awaitable[Answer]] = self.batcher.submit
+
+    def caption_batch(self, jobs: Sequence[Job]) -> list[Answer]:
+        """Caption a batch, on a CPU with as many threads as other programs leave cores free; in the model's thread."""
+        if self.captioner.device.type == "cpu":
+            self.free_cores.take()
+        return caption_jobs(self.captioner, jobs, self.options.num_beams)
 
     async def transcribe(self, request: Request) -> Response:
         """Answer a request for a caption, and count it."""

@@ -13,6 +13,8 @@ from urllib.request import Request, urlopen
 import openai
 import pytest
 
+from processing_mac.free_cores_mac import FreeCores
+
 
 def test_openai_client_gets_what_the_pipeline_says(serve, sounds, captioner):
     expected = [captioner(str(file), return_segments=True)[0] for file in sounds]
@@ -30,6 +32,17 @@ def test_openai_client_gets_what_the_pipeline_says(serve, sounds, captioner):
         segments = [{"start": one.start, "end": one.end, "caption": one.text} for one in told.segments]
         assert segments == expected[-1]["segments"] and len(segments) == 2
         assert (told.text, told.duration, told.usage.seconds) == (expected[-1]["caption"], 12.0, 12)
+
+
+def test_threads_are_chosen_before_each_batch_in_the_thread_of_the_model(serve, sounds, monkeypatch):
+    """Threads of torch belong to the thread that sets them."""
+    taken = []
+    monkeypatch.setattr(FreeCores, "take", lambda self: taken.append(threading.current_thread().name))
+    with serve() as served:
+        for file in sounds[:2]:
+            served.ask(file)
+        assert served.batches == [1, 1]
+    assert len(taken) == 2 and all(name.startswith("model") for name in taken)
 
 
 def test_a_stream_brings_the_caption_piece_by_piece(serve, sounds, captioner):
