@@ -2,7 +2,7 @@
 Evaluation: how good is a captioner, in figures?
 
 Come in at `cli` (`mac-eval`). Imports run one way: cli -> protocols (how a model is asked) -> reports (what a reader
-sees), and both stand on metrics (texts and numbers in, scores out).
+sees), and both stand on metrics (texts and numbers in, scores out) and datasets (what is asked about).
 """
 
 from evaluation_mac.metrics.ptb_tokenizer import ptb_tokenize

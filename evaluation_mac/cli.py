@@ -3,6 +3,7 @@
 
     mac-eval captioning --model model_cards/mac-small --data validation.csv --output results/captioning
     mac-eval classification --model model_cards/mac-small --data check.csv --output results/classes --by likelihood
+    mac-eval classification --model mac-130m --dataset esc50 --audio-root ESC-50 --protocol sam --output esc50
     accelerate launch -m evaluation_mac.cli retrieval --model mac-130m --data clotho.csv --output results/retrieval
 
 The same command again continues where it stopped.
@@ -12,30 +13,29 @@ import argparse
 import hashlib
 import os
 import sys
-from collections import defaultdict
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from accelerate import PartialState
 from accelerate.utils import parse_flag_from_env
 
+from evaluation_mac.datasets.label_lists import SHIPPED
+from evaluation_mac.datasets.labelled_clips import LabelledClip, label_names, name_labels
+from evaluation_mac.datasets.published import DATASETS, LTU_PROMPT, find_dataset
+from evaluation_mac.datasets.reading import full_labels, read_data, refuse_twice
 from evaluation_mac.metrics.naming import NAMINGS, Naming, load_naming
-from evaluation_mac.metrics.text_encoder import CLAP, TextEncoder
-from evaluation_mac.protocols.captioning import caption_asker, evaluate_captions, refined_asker
-from evaluation_mac.protocols.clap_refine import Clap
-from evaluation_mac.protocols.classification import (
-    LabelledClip,
-    evaluate_classes,
-    label_names,
-    label_text,
-    read_labels,
-    similarity_by_caption,
-    similarity_by_likelihood,
-)
-from evaluation_mac.protocols.clip_records import collect_records, keep_settings
+from evaluation_mac.metrics.text_encoder import CLAP, load_encoder
+from evaluation_mac.protocols.captioning import evaluate_captions
+from evaluation_mac.protocols.classification import evaluate_classes, similarity_by_likelihood
+from evaluation_mac.protocols.clip_records import keep_settings
+from evaluation_mac.protocols.collector import Collector
 from evaluation_mac.protocols.intensity import evaluate_intensity, look_at_all
-from evaluation_mac.protocols.retrieval import caption_texts, evaluate_retrieval, likelihood_asker, read_losses
+from evaluation_mac.protocols.label_protocols import LABEL_PROTOCOLS, label_text, similarity_by_caption
+from evaluation_mac.protocols.retrieval import (
+    RETRIEVAL_PROTOCOLS,
+    caption_texts,
+    evaluate_retrieval,
+)
 from evaluation_mac.protocols.tokens import evaluate_tokens, write_tokens
 from evaluation_mac.protocols.transcription import PROMPT, evaluate_transcripts, transcript_asker
 from evaluation_mac.reports.comparison import compare_results
@@ -45,46 +45,7 @@ from evaluation_mac.reports.plots import draw_plots
 from evaluation_mac.reports.report import format_report, write_report
 from processing_mac import AudioCaptioningPipeline, load_captioner
 from processing_mac.cli_mac import plain_text, positive
-from processing_mac.dataset_mac import Clip, read_manifest
-
-
-class Collector:
-    """Asks the model about clips and keeps, of those that could be read, the clip and its record."""
-
-    def __init__(self, options: argparse.Namespace, captioner: AudioCaptioningPipeline):
-        self.options = options
-        self.captioner = captioner
-        self.failed: dict[str, str] = {}
-
-    def captions(self, clips: Sequence[Any]) -> tuple[list[Any], list[str]]:
-        """The clips with a caption, and the captions."""
-        ask = caption_asker(self.captioner, self.options.batch_size)
-        read, records = self.collect("captions.csv", ["caption"], clips, ask, self.options.batch_size)
-        return read, [record["caption"] for record in records]
-
-    def refined_captions(self, clips: Sequence[Any]) -> tuple[list[Any], list[str]]:
-        """The same by CLAP-Refine; the file holds the candidates, too."""
-        options = self.options
-        source, num_beams = options.refine_from or "searches", options.num_beams
-        ask = refined_asker(self.captioner, Clap(options.refine), source, num_beams)
-        fields = ["caption", "candidates", "similarities"]
-        read, records = self.collect("captions.csv", fields, clips, ask, options.batch_size)
-        return read, [record["caption"] for record in records]
-
-    def losses(self, clips: Sequence[Any], texts: Sequence[str]) -> tuple[list[Any], Any]:
-        """The clips with losses, and the (clips, texts) losses."""
-        ask = likelihood_asker(self.captioner, texts, self.options.prompt)
-        read, records = self.collect("losses.csv", ["losses"], clips, ask, 1)
-        return read, read_losses(records)
-
-    def collect(
-        self, name: str, fields: list[str], clips: Sequence[Any], ask: Any, batch_size: int
-    ) -> tuple[list, list]:
-        """The clips with a record, and their records; nothing on processes other than the main one."""
-        audio = [clip.audio for clip in clips]
-        records, self.failed = collect_records(self.options.output / name, fields, audio, ask, batch_size)
-        read = [clip for clip in clips if clip.audio in records]
-        return read, [records[clip.audio] for clip in read]
+from processing_mac.dataset_mac import Clip
 
 
 def run_captioning(collector: Collector, clips: list[Clip]) -> Evaluation | None:
@@ -101,20 +62,26 @@ def naming_of(options: argparse.Namespace) -> Naming | None:
 
 def run_classification(collector: Collector, clips: list[LabelledClip]) -> Evaluation | None:
     """Match captions to labels, or score labels as captions."""
-    labels = label_names(clips)
-    if collector.options.by == "likelihood":
+    options = collector.options
+    labels = list(found.names) if (found := full_labels(options.labels, options.dataset)) else label_names(clips)
+    known = find_dataset(options.dataset)
+    first = DATASETS[known].score if known else None
+    if options.by == "likelihood":
         clips, losses = collector.losses(clips, [label_text(label) for label in labels])
-        return evaluate_classes(clips, labels, similarity_by_likelihood(losses)) if clips else None
-    encoder = TextEncoder(collector.options.text_encoder)
+        return evaluate_classes(clips, labels, similarity_by_likelihood(losses), first) if clips else None
+    protocol = LABEL_PROTOCOLS[options.protocol or "plain"]
+    encoder = load_encoder(options.text_encoder)
     clips, captions = collector.captions(clips)
-    return evaluate_classes(clips, labels, similarity_by_caption(captions, labels, encoder)) if clips else None
+    if not clips:
+        return None
+    return evaluate_classes(clips, labels, similarity_by_caption(captions, labels, encoder, protocol), first)
 
 
 def run_retrieval(collector: Collector, clips: list[Clip]) -> Evaluation | None:
     """Score every reference for every clip, and search in both directions."""
     texts = caption_texts(clips)
     clips, losses = collector.losses(clips, texts)
-    return evaluate_retrieval(clips, texts, losses) if clips else None
+    return evaluate_retrieval(clips, texts, losses, collector.options.protocol) if clips else None
 
 
 def run_transcription(collector: Collector, clips: list[Clip]) -> Evaluation | None:
@@ -141,13 +108,13 @@ def run_tokens(options: argparse.Namespace) -> int:
     """Look at the audio tokens of all the models, one after another."""
     found: dict[str, Any] = {}
     failed: dict[str, str] = {}
+    files = list(dict.fromkeys(clip.audio for clip in read_clips(options)))
     options.dataset = options.dataset or options.data.stem
-    files = list(dict.fromkeys(clip.audio for clip in read_manifest(options.data)))
     names = [Path(model).name for model in options.model]
     for name, model in zip(names if len(set(names)) == len(names) else options.model, options.model, strict=True):
         captioner = load_model(argparse.Namespace(**{**vars(options), "model": model}))
         if (one := evaluate_tokens(captioner, files, failed)) is None:
-            raise ValueError(f"--data {options.data}: none of its {len(files)} recordings can be read")
+            raise ValueError(f"{options.data or options.audio_root}: none of its {len(files)} recordings can be read")
         found[name] = one
     settings = {"models": options.model, "data": str(options.data), "dataset": options.dataset}
     print(write_tokens(options.output, settings, found, failed), end="")
@@ -169,7 +136,9 @@ UNIMPORTANT = (
     "dataset_id",
     "dataset_split",
 )  # to the results
-SCORING = ("data", "dataset", "text_encoder", "sentence_encoder", "naming", "spellings")  # may change between runs
+SCORING = (  # may change between runs
+    "data", "dataset", "audio_root", "text_encoder", "sentence_encoder", "naming", "spellings",
+)  # fmt: skip
 RUNS: dict[str, Any] = {
     "captioning": run_captioning,
     "classification": run_classification,
@@ -192,24 +161,25 @@ def main(arguments: list[str] | None = None) -> int:
             parser.error(str(error))
     try:
         check_refine(options)
+        complete(options)
         clips = read_clips(options)
         card = find_card(options.model) if options.update_card else None
         require_encoder(options)
         captioner = load_model(options)
-        settings = describe(options, captioner)
+        settings = describe(options, captioner, clips)
         if state.is_main_process:
-            keep_settings(options.output, {key: settings[key] for key in settings if key not in SCORING})
+            keep_settings(options.output, settings_of_answers(options, settings))
         collector = Collector(options, captioner)
         evaluation = RUNS[options.task](collector, clips)
     except (OSError, ValueError) as error:
         parser.error(str(error))
     if state.is_main_process:
         if evaluation is None:
-            parser.error(f"--data {options.data}: none of its {len(clips)} recordings can be read")
+            parser.error(f"{options.data or options.audio_root}: none of its {len(clips)} recordings can be read")
         try:
             finish(options, settings, evaluation, collector.failed)
             if card:
-                name = options.dataset or options.data.stem
+                name = settings["dataset"]
                 update_card(card, options.task, name, evaluation, options.dataset_id, options.dataset_split)
         except OSError as error:
             parser.error(f"--output {options.output}: the report cannot be written ({error}); run it again")
@@ -229,12 +199,20 @@ def finish(options: argparse.Namespace, settings: dict, evaluation: Evaluation, 
 
 def build_parser() -> argparse.ArgumentParser:
     """The options and their help."""
-    common = argparse.ArgumentParser(add_help=False)
+    data = argparse.ArgumentParser(add_help=False)
+    data.add_argument("--data", type=Path, metavar="MANIFEST", help=".csv or .jsonl; or a known --dataset's table")
+    data.add_argument(
+        "--dataset",
+        help="what the results call the data (default: the manifest's name); with --audio-root, one that is known by "
+        f"its published table: {', '.join(DATASETS)}",
+    )
+    data.add_argument(
+        "--audio-root", type=Path, metavar="FOLDER", help="where recordings are (default: the manifest's)"
+    )
+    data.add_argument("--output", type=Path, required=True, metavar="FOLDER", help="where the results go")
+    common = argparse.ArgumentParser(add_help=False, parents=[data])
     common.add_argument("--model", required=True, help="folder or Hub id of a MAC model")
     common.add_argument("--revision", help="branch, tag or commit of a model on the Hub (default: main)")
-    common.add_argument("--data", type=Path, required=True, metavar="MANIFEST", help=".csv or .jsonl")
-    common.add_argument("--output", type=Path, required=True, metavar="FOLDER", help="where the results go")
-    common.add_argument("--dataset", help="what the results call the data (default: the manifest's name)")
     common.add_argument("--dataset-id", metavar="ID", help="the data's id on the Hub, for the card")
     common.add_argument("--dataset-split", metavar="SPLIT", help="which part of it, for the card")
     common.add_argument("--prompt", type=plain_text, help="what to ask (default: what the model was trained with)")
@@ -262,8 +240,26 @@ def build_parser() -> argparse.ArgumentParser:
     )
     classes = tasks.add_parser("classification", parents=[common, beams], help="labels in the column `source`")
     classes.add_argument("--by", choices=["caption", "likelihood"], default="caption", help="(default: caption)")
-    classes.add_argument("--text-encoder", metavar="MODEL", default=CLAP, help=f"for captions (default: {CLAP})")
+    classes.add_argument(
+        "--protocol",
+        choices=list(LABEL_PROTOCOLS),
+        help="how captions meet labels (default: plain)",
+    )
+    classes.add_argument(
+        "--labels", metavar="LIST", help=f"all labels, also those of no recording: a file, or {', '.join(SHIPPED)}"
+    )
+    classes.add_argument(
+        "--text-encoder",
+        metavar="MODEL",
+        help=f"for captions, or openai:MODEL (default: {CLAP}; ltu: BERT)",
+    )
     retrieval = tasks.add_parser("retrieval", parents=[common], help="captions and clips by likelihood")
+    retrieval.add_argument(
+        "--protocol",
+        choices=list(RETRIEVAL_PROTOCOLS),
+        default="rows",
+        help="a query is every caption of every recording, as is published, or every different one (default: rows)",
+    )
     retrieval.set_defaults(num_beams=None)
     speech = tasks.add_parser("transcription", parents=[common, beams], help="what is said, by word errors")
     speech.add_argument("--overlap", type=below_one, default=0.2, help="share of a window heard twice (default: 0.2)")
@@ -274,11 +270,10 @@ def build_parser() -> argparse.ArgumentParser:
     loudness = tasks.add_parser("intensity", parents=[common], help="which patches the encoder looks at: loud ones?")
     loudness.add_argument("--keep-rate", type=share, default=0.7, help="of each pruning (default: 0.7)")
     loudness.set_defaults(num_beams=None)
-    tokens = tasks.add_parser("tokens", help="rank and similarity of the audio tokens, several models side by side")
+    tokens = tasks.add_parser(
+        "tokens", parents=[data], help="rank and similarity of the audio tokens, several models side by side"
+    )
     tokens.add_argument("--model", required=True, action="append", help="MAC folder or Hub id; may be given again")
-    tokens.add_argument("--data", type=Path, required=True, metavar="MANIFEST", help=".csv or .jsonl with `audio`")
-    tokens.add_argument("--output", type=Path, required=True, metavar="FOLDER", help="where the results go")
-    tokens.add_argument("--dataset", help="what the results call the data (default: the manifest's name)")
     tokens.set_defaults(revision=None, prompt=None, num_beams=None)
     compare = tasks.add_parser("compare", help="results of several models on the same recordings")
     compare.add_argument("results", type=Path, nargs="+", metavar="FOLDER", help="what mac-eval wrote; first: base")
@@ -310,20 +305,45 @@ def check_refine(options: argparse.Namespace) -> None:
         raise ValueError("--num-beams: --refine searches with 2 to 8 beams; with --refine-from nbest it can be given")
 
 
-def read_clips(options: argparse.Namespace) -> list[Clip] | list[LabelledClip]:
-    """The manifest's clips, each recording once."""
-    clips = read_labels(options.data) if options.task == "classification" else read_manifest(options.data)
-    rows = defaultdict(list)
-    for row, clip in enumerate(clips):
-        rows[clip.audio].append(row)
-    twice = [f"{audio} in rows {', '.join(map(str, found))}" for audio, found in rows.items() if len(found) > 1]
-    if twice:
-        more = f" and {len(twice) - 5} more" if len(twice) > 5 else ""
-        raise ValueError(f"{options.data}: expected every recording once, but {'; '.join(twice[:5])}{more}")
+def complete(options: argparse.Namespace) -> None:
+    """
+    Fill in what a protocol of classification decides where nothing else was asked for.
+
+    Raises:
+        ValueError: Options contradict each other, or the protocol lacks its labels.
+    """
+    if options.task != "classification":
+        return
+    if options.by == "likelihood":
+        if options.protocol:
+            raise ValueError("--protocol is about captions; leave it out with --by likelihood")
+        return
+    protocol = LABEL_PROTOCOLS[options.protocol or "plain"]
+    options.text_encoder = options.text_encoder or protocol.text_encoder
+    if not protocol.is_published:
+        return
+    if options.num_beams:
+        raise ValueError(f"--protocol {options.protocol} says how captions are decoded; leave out --num-beams")
+    if full_labels(options.labels, options.dataset) is None:
+        raise ValueError(
+            f"--protocol {options.protocol} scores all labels of the data, also those of no recording: give --labels, "
+            f"a file or one of {', '.join(SHIPPED)}"
+        )
+    options.prompt = options.prompt or LTU_PROMPT
+
+
+def read_clips(options: argparse.Namespace) -> list[Any]:
+    """The clips that the task is about, each recording once; `options.data` becomes the file that was read."""
+    clips, options.data = read_data(options.task, options.data, options.dataset, options.audio_root)
+    if options.task == "tokens":
+        return clips
+    place = str(options.data or options.audio_root)
+    refuse_twice(place, clips)
+    labels = full_labels(options.labels, options.dataset) if options.task == "classification" else None
     naming = naming_of(options)
     if naming and not any(naming.is_scored(getattr(clip, "source", None)) for clip in clips):
-        raise ValueError(f"{options.data}: --naming needs a `source` that is one of {naming.collection}")
-    return clips
+        raise ValueError(f"{place}: --naming needs a `source` that is one of {naming.collection}")
+    return name_labels(clips, labels) if labels else clips
 
 
 def join_processes(parser: argparse.ArgumentParser) -> PartialState:
@@ -337,7 +357,7 @@ def join_processes(parser: argparse.ArgumentParser) -> PartialState:
 def load_model(options: argparse.Namespace) -> AudioCaptioningPipeline:
     """The model on this process's device."""
     try:
-        return load_captioner(
+        captioner = load_captioner(
             options.model,
             revision=options.revision,
             device=options.device,
@@ -346,6 +366,9 @@ def load_model(options: argparse.Namespace) -> AudioCaptioningPipeline:
         )
     except ValueError as error:
         raise ValueError(f"--model {error}") from error
+    if options.task == "classification" and options.by == "caption":
+        captioner.model.generation_config.update(**LABEL_PROTOCOLS[options.protocol or "plain"].generation)
+    return captioner
 
 
 def require_encoder(options: argparse.Namespace) -> None:
@@ -353,22 +376,35 @@ def require_encoder(options: argparse.Namespace) -> None:
     if options.task != "classification" or options.by == "likelihood":
         return
     try:
-        TextEncoder(options.text_encoder)
+        load_encoder(options.text_encoder)
     except ValueError as error:
         raise ValueError(f"`--by likelihood` needs no second model. `--by caption` does, but {error}") from error
 
 
-def describe(options: argparse.Namespace, captioner: AudioCaptioningPipeline) -> dict[str, Any]:
-    """What the results depend on: options, the manifest's content, the version of the weights."""
+def describe(options: argparse.Namespace, captioner: AudioCaptioningPipeline, clips: list[Any]) -> dict[str, Any]:
+    """What the results depend on: options, the manifest's content or names of clips, the version of the weights."""
     settings = {name: value for name, value in vars(options).items() if name not in UNIMPORTANT}
     weights = sorted(Path(options.model).glob("*.safetensors"))
+    content = options.data.read_bytes() if options.data else "\n".join(str(clip.audio) for clip in clips).encode()
     return settings | {
-        "data": str(options.data),
+        "data": str(options.data or options.audio_root),
+        "audio_root": str(options.audio_root) if options.audio_root else None,
         "dataset": options.dataset or options.data.stem,
-        "manifest_sha256": hashlib.sha256(options.data.read_bytes()).hexdigest(),
+        "manifest_sha256": hashlib.sha256(content).hexdigest(),
         "weights": [[file.name, file.stat().st_size, file.stat().st_mtime_ns] for file in weights]
         or captioner.model.config._commit_hash,
     }
+
+
+def settings_of_answers(options: argparse.Namespace, settings: dict[str, Any]) -> dict[str, Any]:
+    """Those of the settings on which the model's answers depend, and not only how they are scored."""
+    kept = {name: value for name, value in settings.items() if name not in SCORING}
+    if options.task == "retrieval":
+        del kept["protocol"]
+    if options.task == "classification":
+        labels = full_labels(options.labels, options.dataset) if options.by == "likelihood" else None
+        kept["labels"] = list(labels.names) if labels else None  # captions meet any labels, losses are of these
+    return kept
 
 
 if __name__ == "__main__":

@@ -1,14 +1,31 @@
 """Sentences -> vectors of length 1, by whatever encoder the caller names."""
 
 from collections.abc import Sequence
+from typing import Protocol
 
 import numpy as np
 import torch
 from transformers import AutoModel, AutoTokenizer
 
+from evaluation_mac.metrics.openai_encoder import MARK, OpenAiEncoder
+
 
 CLAP = "laion/clap-htsat-unfused"
 _BATCH = 128  # sentences
+
+
+class Encoder(Protocol):
+    """What embeds sentences; `averages` tells whether over the states of all tokens, as BERT is used."""
+
+    averages: bool
+
+    def embed_text(self, sentences: Sequence[str]) -> np.ndarray:
+        """(sentences, width) float32 of length 1."""
+
+
+def load_encoder(name: str) -> Encoder:
+    """Load a `TextEncoder`, or for "openai:MODEL" ask OpenAI's embeddings."""
+    return OpenAiEncoder(name.removeprefix(MARK)) if name.startswith(MARK) else TextEncoder(name)
 
 
 class TextEncoder:
@@ -29,6 +46,7 @@ class TextEncoder:
             self.model = AutoModel.from_pretrained(name).to(self.device).eval()
         except (OSError, ValueError) as error:  # without a network they do not say what they looked for
             raise ValueError(f"the encoder {name} cannot be loaded: {error}") from error
+        self.averages = not hasattr(self.model, "get_text_features")
 
     @torch.inference_mode()
     def embed_text(self, sentences: Sequence[str]) -> np.ndarray:
@@ -41,10 +59,10 @@ class TextEncoder:
 
     def _embed(self, sentences: list[str]) -> np.ndarray:
         batch = self.tokenizer(sentences, padding=True, truncation=True, return_tensors="pt").to(self.device)
-        if hasattr(self.model, "get_text_features"):
-            pooled = self.model.get_text_features(**batch).pooler_output.float()
-        else:
+        if self.averages:
             states = self.model(**batch).last_hidden_state.float()
             mask = batch["attention_mask"].unsqueeze(-1)
             pooled = (states * mask).sum(dim=1) / mask.sum(dim=1).clamp(min=1)
+        else:
+            pooled = self.model.get_text_features(**batch).pooler_output.float()
         return torch.nn.functional.normalize(pooled, dim=-1).cpu().numpy()

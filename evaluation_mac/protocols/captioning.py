@@ -1,7 +1,10 @@
 """Captioning: a caption for every clip of a manifest, scored against its references."""
 
+import zlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
+
+import torch
 
 from evaluation_mac.metrics.bootstrap import bootstrap_intervals
 from evaluation_mac.metrics.caption_scores import averaged
@@ -16,8 +19,17 @@ from processing_mac.dataset_mac import Clip
 
 
 def caption_asker(captioner: AudioCaptioningPipeline, batch_size: int) -> Ask:
-    """Recordings -> each with `{"caption"}` or its error."""
-    return lambda files: caption_files(captioner, files, batch_size)
+    """
+    Recordings -> each with `{"caption"}` or its error.
+
+    A model that samples draws the same for the same batch of recordings.
+    """
+
+    def ask(files: list[str]) -> Iterator[tuple[str, Answer]]:
+        torch.manual_seed(zlib.crc32("\n".join(files).encode("utf-8", "surrogateescape")))
+        yield from caption_files(captioner, files, batch_size)
+
+    return ask
 
 
 def refined_asker(captioner: AudioCaptioningPipeline, clap: Clap, source: str, num_beams: int | None) -> Ask:

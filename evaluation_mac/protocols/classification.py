@@ -8,65 +8,17 @@ likely it is after the other clips.
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
+from evaluation_mac.datasets.labelled_clips import LabelledClip
 from evaluation_mac.metrics.bootstrap import weighted_intervals
-from evaluation_mac.metrics.classification_scores import classification_scores, confusion
+from evaluation_mac.metrics.classification_scores import ZeroShotScores, confusion
 from evaluation_mac.metrics.retrieval_scores import scale_by_caption
-from evaluation_mac.metrics.text_encoder import TextEncoder
 from evaluation_mac.reports.evaluation import RESAMPLES, Evaluation
-from processing_mac.dataset_mac import read_rows
 
 
-@dataclass(frozen=True)
-class LabelledClip:
-    """A recording and what sounds in it."""
-
-    audio: str
-    labels: tuple[str, ...]
-
-
-def read_labels(path: str | Path) -> list[LabelledClip]:
-    """
-    Read a `.csv` or `.jsonl` manifest with the columns `audio`, relative to the manifest's folder, and `source`: the
-    clip's label, or several with ";" between them. Other columns do not matter.
-
-    Raises:
-        ValueError: no such file, another format, no rows, or rows without audio or source, with their line numbers.
-    """
-    path = Path(path)
-    clips, bad = [], []
-    for line, row in read_rows(path):
-        labels = [label.strip() for label in str(row.get("source") or "").split(";")]
-        labels = list(dict.fromkeys(filter(None, labels)))
-        if row.get("audio") and labels:
-            clips.append(LabelledClip(str(path.parent / row["audio"]), tuple(labels)))
-        else:
-            bad.append(f"line {line}: no `{'source' if row.get('audio') else 'audio'}`")
-    if bad:
-        more = f"; and {len(bad) - 5} more" if len(bad) > 5 else ""
-        raise ValueError(f"{path}: {'; '.join(bad[:5])}{more}.")
-    if not clips:
-        raise ValueError(f"{path}: holds no rows.")
-    return clips
-
-
-def label_names(clips: Sequence[LabelledClip]) -> list[str]:
-    """All labels that occur, in order of the alphabet."""
-    return sorted({label for clip in clips for label in clip.labels})
-
-
-def label_text(label: str) -> str:
-    """What stands for a label where captions are compared."""
-    return f"sound of {label.replace('_', ' ')}"
-
-
-def similarity_by_caption(captions: Sequence[str], labels: Sequence[str], encoder: TextEncoder) -> np.ndarray:
-    """(clips, labels) cosines of each clip's caption and each label's text."""
-    return encoder.embed_text(captions) @ encoder.embed_text([label_text(label) for label in labels]).T
+MOST_CONFUSED = 100  # labels up to which a table of what is taken for what can be read
 
 
 def similarity_by_likelihood(losses: np.ndarray) -> np.ndarray:
@@ -74,17 +26,23 @@ def similarity_by_likelihood(losses: np.ndarray) -> np.ndarray:
     return -scale_by_caption(losses)
 
 
-def evaluate_classes(clips: Sequence[LabelledClip], labels: Sequence[str], similarity: np.ndarray) -> Evaluation:
+def evaluate_classes(
+    clips: Sequence[LabelledClip], labels: Sequence[str], similarity: np.ndarray, first: str | None = None
+) -> Evaluation:
     """
-    Accuracy, F1 and mean average precision with intervals, and what is taken for what.
+    Accuracy, F1 and mean average precision with intervals, and, of up to 100 labels, what is taken for what.
 
     Args:
         clips: Clips with their true labels.
-        labels: Names of all labels, in the order of the columns of `similarity`.
+        labels: Names of all labels, in the order of the columns of `similarity`; some may be true of no clip.
         similarity: Score of each label for each clip, (clips, labels), higher where it is more likely.
+        first: Score to name before the others, which is the one that is published for the data.
     """
-    truth = np.array([[label in clip.labels for label in labels] for clip in clips])
-    predictions = [labels[column] for column in similarity.argmax(axis=1)]
+    column = {label: place for place, label in enumerate(labels)}
+    truth = np.zeros(similarity.shape, dtype=bool)
+    for row, clip in enumerate(clips):
+        truth[row, [column[label] for label in clip.labels]] = True
+    predictions = [labels[place] for place in similarity.argmax(axis=1)]
     rows = [
         {
             "audio": clip.audio,
@@ -98,11 +56,15 @@ def evaluate_classes(clips: Sequence[LabelledClip], labels: Sequence[str], simil
     missed = Counter(
         label for row, clip in zip(rows, clips, strict=True) if not row["accuracy"] for label in clip.labels
     )
+    zero_shot = ZeroShotScores(similarity, truth)
+    scores = zero_shot.scores()
+    absent = int((~truth.any(axis=0)).sum())
     return Evaluation(
-        classification_scores(similarity, truth),
-        weighted_intervals(lambda weights: classification_scores(similarity, truth, weights), len(clips), RESAMPLES),
+        {name: scores[name] for name in sorted(scores, key=lambda name: name != first)},
+        weighted_intervals(zero_shot.scores, len(clips), RESAMPLES),
         rows,
+        skipped={f"macro_f1 and map of {absent} of {len(labels)} labels": "no clip has them"} if absent else {},
         missed=dict(missed.most_common()),
         labels=list(labels),
-        confusion=confusion(similarity, truth).tolist(),
+        confusion=confusion(similarity, truth).tolist() if len(labels) <= MOST_CONFUSED else [],
     )

@@ -35,11 +35,29 @@ def read_losses(records: Sequence[dict[str, str]]) -> np.ndarray:
 
 
 def caption_texts(clips: Sequence[Clip]) -> list[str]:
-    """Every different reference. A sentence that several clips share is one query, which any of them answers."""
+    """Every different reference, which is scored once."""
     return list(dict.fromkeys(text for clip in clips for text in clip.captions))
 
 
-def evaluate_retrieval(clips: Sequence[Clip], texts: Sequence[str], losses: np.ndarray) -> Evaluation:
+def caption_rows(clips: Sequence[Clip]) -> tuple[list[str], np.ndarray]:
+    """Every caption of every clip, and whose it is, (clips, captions): only its own clip answers it."""
+    texts = [text for clip in clips for text in clip.captions]
+    owners = np.repeat(np.arange(len(clips)), [len(clip.captions) for clip in clips])
+    return texts, owners == np.arange(len(clips))[:, None]
+
+
+def caption_sentences(clips: Sequence[Clip]) -> tuple[list[str], np.ndarray]:
+    """Every different caption, and whose it is, (clips, captions): any of its clips answers it."""
+    texts = caption_texts(clips)
+    return texts, np.array([[text in clip.captions for text in texts] for clip in clips])
+
+
+RETRIEVAL_PROTOCOLS = {"rows": caption_rows, "sentences": caption_sentences}
+
+
+def evaluate_retrieval(
+    clips: Sequence[Clip], texts: Sequence[str], losses: np.ndarray, protocol: str = "rows"
+) -> Evaluation:
     """
     Recalls, mAP@10 and median rank, text to audio (`t2a_…`) and audio to text (`a2t_…`), with intervals over queries.
 
@@ -47,10 +65,12 @@ def evaluate_retrieval(clips: Sequence[Clip], texts: Sequence[str], losses: np.n
         clips: Clips with their references.
         texts: Texts of `caption_texts`, possibly of more clips than these.
         losses: Loss of each text for each clip, (clips, texts), in nats per token.
+        protocol: What is a query, one of `RETRIEVAL_PROTOCOLS`: "rows" as Labbé et al. count (AudioCaps' 4,875), or
+            "sentences".
     """
-    relevant: np.ndarray = np.array([[text in clip.captions for text in texts] for clip in clips])
-    of_these_clips = np.asarray(relevant.any(axis=0))
-    losses, relevant = losses[:, of_these_clips], relevant[:, of_these_clips]
+    kept, relevant = RETRIEVAL_PROTOCOLS[protocol](clips)
+    column = {text: place for place, text in enumerate(texts)}
+    losses = losses[:, [column[text] for text in kept]]
     answers = audio_to_text(losses)
     found = {"t2a": find_relevant(text_to_audio(losses), relevant.T), "a2t": find_relevant(answers, relevant)}
     scores: dict[str, float] = {}
@@ -58,7 +78,6 @@ def evaluate_retrieval(clips: Sequence[Clip], texts: Sequence[str], losses: np.n
     for name, queries in found.items():
         scores |= {f"{name}_{key}": value for key, value in retrieval_scores(*queries).items()}
         intervals |= {f"{name}_{key}": interval for key, interval in resample(*queries).items()}
-    kept = [text for text, is_kept in zip(texts, of_these_clips, strict=True) if is_kept]
     rows = [
         {"audio": clip.audio, "references": " | ".join(clip.captions), "a2t_rank": int(rank), "a2t_first": kept[first]}
         for clip, rank, first in zip(clips, found["a2t"][0], answers[:, 0], strict=True)

@@ -15,6 +15,7 @@ from huggingface_hub import ModelCard
 
 from evaluation_mac import score_captions
 from evaluation_mac.cli import main
+from evaluation_mac.metrics.text_encoder import TextEncoder
 from evaluation_mac.protocols.likelihood import score_by_likelihood
 from processing_mac import AudioCaptioningPipeline
 
@@ -150,14 +151,89 @@ def test_classification_by_likelihood(folder, model, processor):
     assert [row["prediction"] for row in read_csv("out/clips.csv")] == predicted
 
 
+def test_a_protocol_scores_all_labels(folder, bert_folder, clap_folder, monkeypatch, capsys):
+    asked = []
+
+    def caption_files(captioner, files, batch_size):
+        config = captioner.model.generation_config
+        asked.append(
+            (config.do_sample, config.temperature, config.max_new_tokens, captioner._forward_params["prompt"])
+        )
+        return iter([(file, {"caption": "Audio caption: rain in the dog"}) for file in files])
+
+    monkeypatch.setattr("evaluation_mac.protocols.captioning.caption_files", caption_files)
+    assert "--protocol ltu scores all labels" in refused(capsys, "classification", "--protocol", "ltu")
+    message = refused(capsys, "classification", "--protocol", "sam", "--labels", "esc50", "--num-beams", "2")
+    assert "leave out --num-beams" in message
+    assert "leave it out with" in refused(capsys, "classification", "--protocol", "sam", "--by", "likelihood")
+    told = ("--protocol", "ltu", "--labels", "ESC-50", "--text-encoder", bert_folder)
+    assert run("classification", *told, "--batch-size", "8") == 0
+    assert asked == [(True, 0.1, 400, "Close-ended question: Write an audio caption describing the sound.")]
+    results = json.loads(Path("out/results.json").read_text(encoding="utf-8"))
+    assert len(results["labels"]) == 50 and results["settings"]["protocol"] == "ltu"
+    assert results["skipped"] == {"macro_f1 and map of 47 of 50 labels": "no clip has them"}
+    encoder = TextEncoder(bert_folder)
+    texts = [f"sound of {label.replace('_', ' ')}" for label in results["labels"]]
+    best = results["labels"][
+        int((encoder.embed_text(["sound of rain in the dog"]) @ encoder.embed_text(texts).T).argmax())
+    ]
+    assert {row["prediction"] for row in read_csv("out/clips.csv")} == {best}
+    assert "other settings" in refused(capsys, "classification", "--protocol", "sam", "--labels", "esc50")
+    write_manifest(folder / "data.csv", [("a.wav", "unicorn", "", "")])
+    assert "a.wav: no label 'unicorn' among the 50 of esc50" in refused(capsys, "classification", *told)
+
+
+def test_likelihood_of_all_labels(folder, capsys):
+    Path("labels.txt").write_text("dog\nrain\nchurch bells\ncat\n", encoding="utf-8")
+    assert run("classification", "--by", "likelihood", "--labels", "labels.txt") == 0
+    assert len(json.loads(read_csv("out/losses.csv")[0]["losses"])) == 4
+    assert read_csv("out/clips.csv")[2]["source"] == "church bells"  # the manifest says church_bells
+    assert "other settings (labels)" in refused(capsys, "classification", "--by", "likelihood")
+
+
+def test_a_data_set_by_its_table(folder, capsys):
+    Path("ESC-50/audio").mkdir(parents=True)
+    for name in NAMES:
+        Path(name).rename(f"ESC-50/audio/{name}")
+    write_manifest(folder / "ESC-50/esc50.csv", [row[:2] for row in ROWS], "filename,category")
+    command = ["--model", "mac", "--dataset", "esc50", "--audio-root", "ESC-50/audio", "--output", "out"]
+    assert main(["classification", *command, "--by", "likelihood"]) == 0
+    clips = read_csv("out/clips.csv")
+    assert [(row["audio"], row["source"]) for row in clips] == [
+        (f"ESC-50/audio/{name}", source) for name, source, *_ in ROWS
+    ]
+    assert next(iter(read_scores())) == "accuracy"
+    assert main(["tokens", *command[:-1], "looked"]) == 0
+    with pytest.raises(SystemExit):
+        main(["captioning", *command])
+    assert "ESC-50 has labels and no captions" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main(["captioning", "--model", "mac", "--output", "out"])
+    assert "--data is missing, or --audio-root with a --dataset that is known: audiocaps" in capsys.readouterr().err
+
+
+def test_recordings_of_a_manifest_in_another_folder(folder):
+    Path("elsewhere").mkdir()
+    for name in NAMES:
+        Path(name).rename(f"elsewhere/{name}")
+    assert run("captioning", "--audio-root", "elsewhere") == 0
+    assert [row["audio"] for row in read_csv("out/clips.csv")] == [f"elsewhere/{name}" for name in NAMES]
+
+
 def test_retrieval(folder, model, processor):
     assert run("retrieval") == 0
     texts = ["a dog barks", "the dog is barking", "rain falls on a roof", "a bell rings twice"]
     losses = score_by_likelihood(model, processor, NAMES, texts)
     first = losses.argmin(dim=0).tolist()
+    own = [first[0] == 0, first[1] == 0, first[2] == 1, first[3] == 2, first[2] == 2]  # a row is a query
+    assert read_scores()["t2a_recall_1"]["value"] == pytest.approx(np.mean(own))
+    ranks = json.loads(Path("out/results.json").read_text(encoding="utf-8"))["ranks"]
+    assert (len(ranks["t2a"]), len(ranks["a2t"])) == (5, 3)
+    asked = Path("out/losses.csv").read_bytes()
+    assert run("retrieval", "--protocol", "sentences") == 0
     own = [first[0] == 0, first[1] == 0, first[2] in (1, 2), first[3] == 2]  # two clips share a caption
     assert read_scores()["t2a_recall_1"]["value"] == pytest.approx(np.mean(own))
-    assert len(json.loads(Path("out/results.json").read_text(encoding="utf-8"))["ranks"]["a2t"]) == 3
+    assert Path("out/losses.csv").read_bytes() == asked
 
 
 def test_goes_on_where_it_stopped(folder, monkeypatch):

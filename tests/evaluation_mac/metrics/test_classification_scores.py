@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from evaluation_mac.metrics.classification_scores import average_precision, classification_scores, confusion
+from evaluation_mac.metrics.classification_scores import ZeroShotScores, confusion
 
 
 ONES = np.ones(4, dtype=int)
@@ -12,7 +12,7 @@ ONES = np.ones(4, dtype=int)
 def test_one_label_a_clip():
     similarity = np.array([[0.9, 0.1, 0.2], [0.8, 0.7, 0.1], [0.1, 0.6, 0.3], [0.2, 0.1, 0.5]])
     labels = np.eye(3, dtype=bool)[[0, 1, 1, 2]]
-    scores = classification_scores(similarity, labels)
+    scores = ZeroShotScores(similarity, labels).scores()
     # Predictions are 0, 0, 1, 2. F1: 2/3, 2/3, 1. AP: label 0 first; label 1 first and second; label 2 first.
     assert scores == pytest.approx({"accuracy": 3 / 4, "micro_f1": 3 / 4, "macro_f1": 7 / 9, "map": 1.0})
     assert confusion(similarity, labels).tolist() == [[1, 0, 0], [1, 1, 0], [0, 0, 1]]
@@ -21,7 +21,7 @@ def test_one_label_a_clip():
 def test_several_labels_a_clip_and_a_label_that_none_has():
     similarity = np.array([[0.9, 0.8, 0.0], [0.5, 0.6, 0.0], [0.7, 0.1, 0.0]])
     labels = np.array([[1, 1, 0], [1, 0, 0], [0, 1, 0]], dtype=bool)
-    scores = classification_scores(similarity, labels)
+    scores = ZeroShotScores(similarity, labels).scores()
     # Predictions 0, 1, 0: one true positive, four true labels, three guesses.
     assert scores["accuracy"] == pytest.approx(1 / 3)
     assert scores["micro_f1"] == pytest.approx(2 / 7)
@@ -33,9 +33,9 @@ def test_several_labels_a_clip_and_a_label_that_none_has():
 def test_ties_are_one_step():
     """All equal: the precision is the share of positives, however they are ordered."""
     labels = np.array([[1], [0], [0], [1]], dtype=bool)
-    assert average_precision(np.zeros((4, 1)), labels, ONES) == pytest.approx([0.5])
+    assert ZeroShotScores(np.zeros((4, 1)), labels).average_precision(ONES) == pytest.approx([0.5])
     similarity = np.array([[2.0], [1.0], [1.0], [1.0]])
-    assert average_precision(similarity, labels, ONES) == pytest.approx([0.5 * 1 + 0.5 * 2 / 4])
+    assert ZeroShotScores(similarity, labels).average_precision(ONES) == pytest.approx([0.5 * 1 + 0.5 * 2 / 4])
 
 
 def test_a_weight_is_a_repetition():
@@ -43,6 +43,6 @@ def test_a_weight_is_a_repetition():
     similarity, labels = generator.normal(size=(6, 3)).round(1), np.eye(3, dtype=bool)[[0, 1, 2, 0, 1, 2]]
     weights = np.array([2, 0, 1, 0, 3, 0])
     rows = np.repeat(np.arange(6), weights)
-    assert classification_scores(similarity, labels, weights) == pytest.approx(
-        classification_scores(similarity[rows], labels[rows])
+    assert ZeroShotScores(similarity, labels).scores(weights) == pytest.approx(
+        ZeroShotScores(similarity[rows], labels[rows]).scores()
     )

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from training_mac.data.audiocaps import Recordings
+from evaluation_mac.datasets.recordings import Recordings
 
 
 ROW = {"audiocap_id": "91139", "youtube_id": "r1nicOVtvkQ", "start_time": "130", "caption": "A woman talks"}
