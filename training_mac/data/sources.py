@@ -6,8 +6,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from processing_mac.dataset_mac import Clip, is_address, is_parquet, iter_clips, read_rows
 from evaluation_mac.datasets.recordings import Recordings
+from processing_mac.dataset_mac import Clip, is_address, is_parquet, iter_clips, read_rows
 from training_mac.data.hub_datasets import read_dataset
 from training_mac.data.json_list import read_json_list
 from training_mac.data.problems import Problems

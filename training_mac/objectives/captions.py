@@ -34,7 +34,7 @@ def caption_trainer_parts(stage: Stage, materials: Materials) -> dict[str, Any]:
         "args": training,
         "recipe": recipe,
         "train_dataset": examples,
-        "data_collator": TrainingCollator(processor, recipe.loss_on, recipe.packing),
+        "data_collator": TrainingCollator(processor, recipe.loss_on, recipe.packing, recipe.max_text_tokens),
         "eval_clips": eval_clips,
         "processor": processor,
         "callbacks": None if patience is None else [EarlyStoppingCallback(patience)],

@@ -145,6 +145,10 @@ class Recipe:
     loss_on: Literal["answer", "all"] = field(
         default="answer", metadata={"help": "'answer': learn the answers only; 'all': the prompts too, as LTU."}
     )
+    max_text_tokens: int | None = field(
+        default=None,
+        metadata={"help": "Cut prompt and answer to so many tokens in all, as LTU (108); audio does not count."},
+    )
     packing: bool = field(
         default=False,
         metadata={"help": "Write the clips of a batch one after another in one row, without padding (Mamba-2 only)."},

@@ -119,6 +119,10 @@ def check_fields(stage: Stage) -> None:
         raise ValueError("`encoding_mix` mixes encodings that are kept: it needs `cached_epochs`.")
     if stage.data.paraphrases and recipe.objective not in WHOLE_MODEL:
         raise ValueError(f"`paraphrases` are of captions, and `objective: {recipe.objective}` learns none.")
+    if recipe.max_text_tokens is not None and recipe.objective not in WHOLE_MODEL:
+        raise ValueError(f"`max_text_tokens` cuts texts; `objective: {recipe.objective}` learns from none.")
+    if recipe.max_text_tokens is not None and recipe.max_text_tokens < 1:
+        raise ValueError(f"`max_text_tokens` is {recipe.max_text_tokens}; expected at least 1.")
     check_sharding(recipe, training)
     if training.save_strategy == "best" and training.eval_strategy == "no":
         raise ValueError("`save_strategy: best` keeps nothing without validation: it needs `eval_strategy`.")

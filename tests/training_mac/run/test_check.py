@@ -27,6 +27,11 @@ SHARDS = {"train_data": "sounds-{000..009}.tar", "eval_data": None}
         ),
         ({**BEST, "eval_metrics": ["rouge_l"], "metric_for_best_model": "eval_bleu_4"}, "are loss, rouge_l, naming"),
         ({"objective": "tags", **VALIDATES}, "`eval_strategy` validates captions"),
+        (
+            {"objective": "tags", "max_text_tokens": 9},
+            "`max_text_tokens` cuts texts; `objective: tags` learns from none",
+        ),
+        ({"max_text_tokens": 0}, "`max_text_tokens` is 0; expected at least 1"),
         ({"encoder": "frozen", "connector": "frozen", "language_model": "frozen"}, "nothing would train"),
         ({"stages": [{"encoder": "lora"}, {"encoder": "full"}]}, "'lora' in one stage and 'full' in another"),
         (
