@@ -36,13 +36,14 @@ from evaluation_mac.protocols.retrieval import (
     caption_texts,
     evaluate_retrieval,
 )
-from evaluation_mac.protocols.tokens import evaluate_tokens, write_tokens
+from evaluation_mac.protocols.tokens import evaluate_tokens, listener_of, load_tower, named_sources
 from evaluation_mac.protocols.transcription import PROMPT, evaluate_transcripts, transcript_asker
 from evaluation_mac.reports.comparison import compare_results
 from evaluation_mac.reports.evaluation import Evaluation
 from evaluation_mac.reports.model_card import find_card, update_card
 from evaluation_mac.reports.plots import draw_plots
 from evaluation_mac.reports.report import format_report, write_report
+from evaluation_mac.reports.tokens import write_tokens
 from processing_mac import AudioCaptioningPipeline, load_captioner
 from processing_mac.cli_mac import plain_text, positive
 from processing_mac.dataset_mac import Clip
@@ -105,18 +106,25 @@ def run_intensity(collector: Collector, clips: list[Clip]) -> Evaluation | None:
 
 
 def run_tokens(options: argparse.Namespace) -> int:
-    """Look at the audio tokens of all the models, one after another."""
+    """Look at the audio tokens of all the towers and models, one after another."""
     found: dict[str, Any] = {}
     failed: dict[str, str] = {}
     files = list(dict.fromkeys(clip.audio for clip in read_clips(options)))
     options.dataset = options.dataset or options.data.stem
-    names = [Path(model).name for model in options.model]
-    for name, model in zip(names if len(set(names)) == len(names) else options.model, options.model, strict=True):
-        captioner = load_model(argparse.Namespace(**{**vars(options), "model": model}))
-        if (one := evaluate_tokens(captioner, files, failed)) is None:
+    for name, source, is_tower in named_sources(options.tower, options.model):
+        if is_tower:
+            listener = load_tower(source, options.device)
+        else:
+            listener = listener_of(load_model(argparse.Namespace(**{**vars(options), "model": source})))
+        if (one := evaluate_tokens(listener, files, failed)) is None:
             raise ValueError(f"{options.data or options.audio_root}: none of its {len(files)} recordings can be read")
         found[name] = one
-    settings = {"models": options.model, "data": str(options.data), "dataset": options.dataset}
+    settings = {
+        "towers": options.tower,
+        "models": options.model,
+        "data": str(options.data),
+        "dataset": options.dataset,
+    }
     print(write_tokens(options.output, settings, found, failed), end="")
     return 1 if failed else 0
 
@@ -273,7 +281,10 @@ def build_parser() -> argparse.ArgumentParser:
     tokens = tasks.add_parser(
         "tokens", parents=[data], help="rank and similarity of the audio tokens, several models side by side"
     )
-    tokens.add_argument("--model", required=True, action="append", help="MAC folder or Hub id; may be given again")
+    tokens.add_argument("--model", action="append", default=[], help="MAC folder or Hub id; may be given again")
+    tokens.add_argument(
+        "--tower", action="append", default=[], help="audio tower alone, such as an untouched EAT; may be given again"
+    )
     tokens.set_defaults(revision=None, prompt=None, num_beams=None)
     compare = tasks.add_parser("compare", help="results of several models on the same recordings")
     compare.add_argument("results", type=Path, nargs="+", metavar="FOLDER", help="what mac-eval wrote; first: base")

@@ -137,7 +137,7 @@ def read_published(dataset: str, root: Path, table: Path | None = None) -> tuple
         example = f", such as {missing[0]}" if missing else ""
         raise ValueError(
             f"--audio-root {root}: expected the recordings of {known.title}{example}, here or in a sub-folder, with "
-            f"any suffix of audio; none of {len(recordings)} is there. They are to be had at {known.home}"
+            f"any suffix of audio; none of {len(recordings)} is there. Get them from {known.home}"
         )
     return recordings, table
 
@@ -153,7 +153,7 @@ def find_table(known: Published, files: Recordings) -> Path:
             return found[0]
     raise ValueError(
         f"{known.title}: expected its table, {' or '.join(known.tables)}, in {files.folder}, below it or beside it; "
-        f"name it with --data, or take it from {known.home}"
+        f"name it with --data, or get it from {known.home}"
     )
 
 

@@ -17,7 +17,7 @@ class Recordings:
     The recordings below a folder, found by the names that a table may give them.
 
     Args:
-        folder: Folder of the recordings; it is searched once, with its sub-folders (train, val, test, …).
+        folder: Folder of the recordings; it is searched once, with sub-folders (train, test, …) and links.
 
     Attributes:
         paths: Path of the first recording of each name without suffix.
@@ -28,7 +28,12 @@ class Recordings:
         self.folder = Path(folder)
         self.paths: dict[str, str] = {}
         self.tables: dict[str, list[Path]] = {}
-        for parent, folders, files in os.walk(folder):
+        seen: set[str] = set()
+        for parent, folders, files in os.walk(folder, followlinks=True):
+            if (real := os.path.realpath(parent)) in seen:  # a link that leads back up
+                folders.clear()
+                continue
+            seen.add(real)
             folders.sort()
             for name in sorted(files):
                 stem, suffix = os.path.splitext(name)

@@ -63,7 +63,7 @@ def mean_cosine(tokens: np.ndarray, groups: np.ndarray | None = None) -> float:
 
 def describe_tokens(
     tokens: np.ndarray, steps: np.ndarray | None = None, bands: np.ndarray | None = None
-) -> tuple[dict[str, float], np.ndarray]:
+) -> tuple[dict[str, float], list[np.ndarray]]:
     """
     All measures of one clip's tokens.
 
@@ -73,23 +73,22 @@ def describe_tokens(
 
     Returns:
         `rank_90`, `rank_95`, `rank_99`, `entropy_rank`, `cosine`, `cosine_in_step`, `cosine_in_band`, `tokens` (n),
-        and `rank_95_share` (of min(n, d)); once more as `centred_...` with the mean token removed. And the cumulative
-        share of the energy, (min(n, d),), not centred.
+        and each rank of a tau over min(n, d), `rank_95_share`; once more as `centred_...` with the mean token removed.
+        And the cumulative shares of the energy, (min(n, d),), first not centred and then centred.
     """
     tokens = np.asarray(tokens, dtype=np.float64)
     found: dict[str, float] = {"tokens": len(tokens)}
-    curve = np.zeros(0)
+    curves = []
     for prefix, part in (("", tokens), ("centred_", tokens - tokens.mean(axis=0))):
         # What is left of equal tokens after their mean is rounding, not a direction.
         part = np.where(np.abs(part) <= TOLERANCE * np.abs(tokens).max(initial=0), 0.0, part)
         energy = energies(part)
         found |= {f"{prefix}{name}": effective_rank(energy, tau) for name, tau in zip(RANKS, TAUS, strict=True)}
-        found[f"{prefix}rank_95_share"] = found[f"{prefix}rank_95"] / len(energy)
+        found |= {f"{prefix}{name}_share": found[f"{prefix}{name}"] / len(energy) for name in RANKS}
         found[f"{prefix}entropy_rank"] = entropy_rank(energy)
         found[f"{prefix}cosine"] = mean_cosine(part)
         for name, groups in (("step", steps), ("band", bands)):
             if groups is not None:
                 found[f"{prefix}cosine_in_{name}"] = mean_cosine(part, groups)
-        if not prefix:
-            curve = np.cumsum(energy) / max(energy.sum(), np.finfo(float).tiny)
-    return found, curve
+        curves.append(np.cumsum(energy) / max(energy.sum(), np.finfo(float).tiny))
+    return found, curves

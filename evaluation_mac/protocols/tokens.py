@@ -1,14 +1,14 @@
 """
 `mac-eval tokens`: the audio tokens of one model or several, at the encoder and after the connector.
 
-At the encoder all models of one tower have tokens of one shape, so that they can be compared whatever the connector.
-Padding and the summary token are left out. A clip of several windows counts with the mean over its windows.
+At the encoder all models of one tower have tokens of one shape, so that they can be compared whatever the connector,
+also with a tower that no captioner has trained. Padding and the summary token are left out. A clip of several windows
+counts with the mean over its windows.
 """
 
-import json
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from importlib.util import find_spec
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,41 +18,101 @@ import torch
 from evaluation_mac.metrics.bootstrap import weighted_intervals
 from evaluation_mac.metrics.token_geometry import describe_tokens
 from evaluation_mac.reports.evaluation import RESAMPLES, Evaluation
-from evaluation_mac.reports.report import format_interval, format_number, write_table
-from processing_mac.whole_files_mac import write_text_whole
+from modeling_mac.audio_tower_mac import build_audio_tower
+from modeling_mac.conversion_audio_mac import load_audio_tower
+from processing_mac import MacFeatureExtractor
 
 
-DEFINITION = (
-    "rank_95: least number of directions with 0.95 of the squared singular values; entropy_rank: exp of the entropy "
-    "of the singular values; cosine: mean over pairs of tokens; centred: the clip's mean token removed"
-)
 CURVE = 64  # directions that the picture of the energy shows
 
 
-@torch.inference_mode()
-def look_at_tokens(captioner: Any, file: str) -> tuple[dict[str, float], dict[str, np.ndarray]]:
+@dataclass(frozen=True)
+class Listener:
     """
-    The measures of one recording, named `encoder_…` and `connector_…`, and the two curves of energy.
+    What makes tokens of a recording.
+
+    Args:
+        tower: Audio tower.
+        extractor: Its front end.
+        connector: What follows it in a captioner; None for a tower alone.
+        connector_type: Kind of the connector.
+    """
+
+    tower: Any
+    extractor: Any
+    connector: Any = None
+    connector_type: str = ""
+
+
+def named_sources(towers: Sequence[str], models: Sequence[str]) -> list[tuple[str, str, bool]]:
+    """
+    What the results call each tower and model, where it is, and whether it is a tower; the towers first.
+
+    Raises:
+        ValueError: There is none, or one twice.
+    """
+    sources = [*((tower, True) for tower in towers), *((model, False) for model in models)]
+    if not sources:
+        raise ValueError("expected --model or --tower; either may be given again")
+    if twice := [source for number, source in enumerate(sources) if source in sources[:number]]:
+        raise ValueError(f"--{'tower' if twice[0][1] else 'model'} {twice[0][0]} is given twice")
+    ends = [" (tower)" if is_tower else "" for _, is_tower in sources]
+    short = [f"{Path(source).name}{end}" for (source, _), end in zip(sources, ends, strict=True)]
+    return [
+        (f"{source}{end}" if short.count(name) > 1 else name, source, is_tower)
+        for name, end, (source, is_tower) in zip(short, ends, sources, strict=True)
+    ]
+
+
+def listener_of(captioner: Any) -> Listener:
+    """The tower and connector of a captioner."""
+    model = captioner.model.model
+    extractor = captioner.processor.feature_extractor
+    return Listener(model.audio_tower, extractor, model.connector, model.config.connector_type)
+
+
+def load_tower(source: str, device: torch.device | str) -> Listener:
+    """
+    Load a tower alone: what its authors released, such as an EAT that no captioner has trained, or that of a MAC.
+
+    Raises:
+        ValueError: There is no tower, or one of no known kind.
+    """
+    try:
+        config, weights = load_audio_tower(source)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"--tower {error}") from error
+    tower = build_audio_tower(config).eval()
+    tower.load_state_dict(weights)
+    return Listener(tower.to(device), MacFeatureExtractor(**config.front_end))
+
+
+@torch.inference_mode()
+def look_at_tokens(listener: Listener, file: str) -> tuple[dict[str, float], dict[str, np.ndarray]]:
+    """
+    The measures of one recording, named `encoder_…` and `connector_…`, and the curves of energy, also `…_centred`.
 
     Raises:
         ValueError: the recording cannot be read, or is shorter than two tokens.
     """
-    model, extractor = captioner.model.model, captioner.processor.feature_extractor
+    extractor = listener.extractor
     log_mel = extractor.raw_log_mel(extractor.load(file)[0])
-    rows, columns = model.audio_tower.config.grid
+    rows, columns = listener.tower.config.grid
     frames = extractor.window_frames
     values: dict[str, list[float]] = defaultdict(list)
     curves: dict[str, list[np.ndarray]] = defaultdict(list)
     for number, window in enumerate(extractor.to_windows(log_mel).split(1)):
         steps = min(len(log_mel) - number * frames, frames) * rows // frames  # time steps that hold sound
-        for place, tokens, grid in token_places(model, window, rows, columns, steps):
+        for place, tokens, grid in token_places(listener, window, rows, columns, steps):
             if len(tokens) < 2:
                 continue
-            found, curve = describe_tokens(tokens, *grid)
+            found, found_curves = describe_tokens(tokens, *grid)
             for name, value in found.items():
                 values[f"{place}_{name}"].append(value)
-            curves[place].append(np.pad(curve[:CURVE], (0, max(0, CURVE - len(curve))), constant_values=1.0))
-    if "encoder_tokens" not in values or "connector_tokens" not in values:
+            for suffix, curve in zip(("", "_centred"), found_curves, strict=True):
+                padded = np.pad(curve[:CURVE], (0, max(0, CURVE - len(curve))), constant_values=1.0)
+                curves[f"{place}{suffix}"].append(padded)
+    if "encoder_tokens" not in values or (listener.connector is not None and "connector_tokens" not in values):
         raise ValueError(f"{file}: expected sound of at least two tokens")
     return (
         {name: float(np.mean(found)) for name, found in values.items()},
@@ -61,10 +121,10 @@ def look_at_tokens(captioner: Any, file: str) -> tuple[dict[str, float], dict[st
 
 
 def token_places(
-    model: Any, window: torch.Tensor, rows: int, columns: int, steps: int
+    listener: Listener, window: torch.Tensor, rows: int, columns: int, steps: int
 ) -> Iterator[tuple[str, np.ndarray, tuple[np.ndarray | None, np.ndarray | None]]]:
     """Yield, for encoder and connector, the name, tokens with sound (n, d), and their time steps and bands (n,)."""
-    output = model.audio_tower(window.to(model.device))
+    output = listener.tower(window.to(listener.tower.device))
     patches = output.last_hidden_state[:, 1:]
     kept = getattr(output, "kept_patches", None)  # (1, n) places that pruning has left
     places = np.arange(rows * columns)
@@ -73,9 +133,11 @@ def token_places(
     time, band = places // columns, places % columns
     sound = time < steps
     yield "encoder", to_numpy(patches[0])[sound], (time[sound], band[sound])
-    tokens = to_numpy(model.connector(patches)[0])
+    if listener.connector is None:
+        return
+    tokens = to_numpy(listener.connector(patches)[0])
     if len(tokens) == len(places):  # one token for each of the encoder's
-        if model.config.connector_type == "frequency_major":
+        if listener.connector_type == "frequency_major":
             time, band = np.tile(np.arange(rows), columns), np.repeat(np.arange(columns), rows)
         sound = time < steps
         yield "connector", tokens[sound], (time[sound], band[sound])
@@ -88,12 +150,14 @@ def to_numpy(tensor: torch.Tensor) -> np.ndarray:
     return tensor.double().cpu().numpy()
 
 
-def evaluate_tokens(captioner: Any, files: Sequence[str], failed: dict[str, str]) -> tuple[Evaluation, dict] | None:
+def evaluate_tokens(
+    listener: Listener, files: Sequence[str], failed: dict[str, str]
+) -> tuple[Evaluation, dict] | None:
     """Means over clips with intervals, a row a clip, and the mean curves; `failed` takes what cannot be read."""
     rows, curves = [], []
     for file in files:
         try:
-            values, curve = look_at_tokens(captioner, file)
+            values, curve = look_at_tokens(listener, file)
         except ValueError as error:
             failed[file] = str(error)
         else:
@@ -115,71 +179,3 @@ def mean_of(values: np.ndarray, counts: np.ndarray) -> float:
     """Mean of what is a number, each value so many times."""
     real = ~np.isnan(values)
     return float(np.average(values[real], weights=counts[real])) if counts[real].any() else float("nan")
-
-
-def write_tokens(
-    folder: Path, settings: dict[str, Any], found: dict[str, tuple[Evaluation, dict]], failed: dict[str, str]
-) -> str:
-    """Write `results.json`, `clips.csv`, `report.md` and `tokens.png`; give the report."""
-    models = {
-        name: {
-            "clips": len(evaluation.clips),
-            "scores": {
-                score: {"value": value, "interval_95": evaluation.intervals[score]}
-                for score, value in evaluation.scores.items()
-            },
-            "energy": energy,
-        }
-        for name, (evaluation, energy) in found.items()
-    }
-    folder.mkdir(parents=True, exist_ok=True)
-    results = {"settings": settings, "definition": DEFINITION, "failed": failed, "models": models}
-    write_text_whole(folder / "results.json", json.dumps(results, indent=2, ensure_ascii=False) + "\n")
-    write_table(
-        folder / "clips.csv", [{"model": name, **row} for name, (one, _) in found.items() for row in one.clips]
-    )
-    report = format_tokens(settings, found, failed)
-    write_text_whole(folder / "report.md", report)
-    if find_spec("matplotlib"):
-        draw_tokens(folder / "tokens.png", {name: energy for name, (_, energy) in found.items()})
-    return report
-
-
-def format_tokens(settings: dict[str, Any], found: dict[str, tuple[Evaluation, dict]], failed: dict[str, str]) -> str:
-    """A row a measure, a column a model."""
-    names = list(dict.fromkeys(score for evaluation, _ in found.values() for score in evaluation.scores))
-    lines = [
-        f"# Audio tokens on {settings['dataset']}",
-        "",
-        f"{DEFINITION}. Mean over clips; 95 % intervals in brackets, bootstrap over clips.",
-        "",
-        f"| measure | {' | '.join(found)} |",
-        "|---" * (1 + len(found)) + "|",
-    ]
-    for score in names:
-        cells = [
-            f"{format_number(evaluation.scores[score])} [{format_interval(evaluation.intervals[score])}]"
-            if score in evaluation.scores
-            else ""
-            for evaluation, _ in found.values()
-        ]
-        lines.append(f"| {score} | {' | '.join(cells)} |")
-    if failed:
-        lines += ["", f"Not counted, {len(failed)} that could not be read:", "", *(f"* {e}" for e in failed.values())]
-    return "\n".join(lines) + "\n"
-
-
-def draw_tokens(path: Path, energies: dict[str, dict[str, list[float]]]) -> None:
-    """The cumulative energy of the singular values, encoder left, connector right, a line a model."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(9.5, 3.8), layout="constrained")
-    for axes, place in zip(figure.subplots(1, 2, sharey=True), ("encoder", "connector"), strict=True):
-        for name, curves in energies.items():
-            axes.plot(range(1, len(curves[place]) + 1), curves[place], label=name)
-        axes.set_title(f"tokens at the {place}")
-        axes.set_xlabel("directions")
-        axes.grid(alpha=0.3)
-        axes.legend(fontsize=8)
-    figure.supylabel("share of the energy", fontsize=10)
-    figure.savefig(path, dpi=130)

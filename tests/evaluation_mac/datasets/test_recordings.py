@@ -28,3 +28,12 @@ def test_a_recording_that_is_not_there_tells_what_was_tried(tmp_path: Path) -> N
     (tmp_path / "r1nicOVtvkQ_140.wav").touch()
     audio = Recordings(tmp_path).add_audio(ROW)["youtube_id"]
     assert "Yr1nicOVtvkQ.wav (or r1nicOVtvkQ, r1nicOVtvkQ_130, " in audio
+
+
+def test_links_are_followed_once(tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere/a.wav").touch()
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data/audio").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere/up").symlink_to(tmp_path / "data")
+    assert Recordings(tmp_path / "data").paths == {"a": str(tmp_path / "data/audio/a.wav")}

@@ -23,7 +23,7 @@ def test_orthonormal_tokens_use_every_direction(tau) -> None:
 
 
 def test_equal_tokens_use_one_direction_and_none_without_their_mean() -> None:
-    found, curve = describe_tokens(np.tile(np.random.default_rng(0).standard_normal(8), (5, 1)))
+    found, (curve, _) = describe_tokens(np.tile(np.random.default_rng(0).standard_normal(8), (5, 1)))
     assert found["rank_90"] == found["rank_99"] == 1
     assert found["entropy_rank"] == pytest.approx(1) and found["cosine"] == pytest.approx(1)
     assert found["centred_rank_99"] == 0 and curve[0] == pytest.approx(1)

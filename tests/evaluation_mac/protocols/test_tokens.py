@@ -10,7 +10,7 @@ import torch
 
 from evaluation_mac.cli import main
 from evaluation_mac.metrics.token_geometry import mean_cosine
-from evaluation_mac.protocols.tokens import look_at_tokens, token_places
+from evaluation_mac.protocols.tokens import listener_of, look_at_tokens, token_places
 from modeling_mac import MacForConditionalGeneration
 from processing_mac import AudioCaptioningPipeline
 
@@ -28,16 +28,19 @@ def captioners(make_config, make_processor):
 
 def test_only_tokens_with_sound_are_looked_at(captioners, sound, tmp_path) -> None:
     soundfile.write(tmp_path / "a.wav", sound(2), 16_000)
-    short, _ = look_at_tokens(captioners["frequency_major"], str(tmp_path / "a.wav"))
+    short, _ = look_at_tokens(listener_of(captioners["frequency_major"]), str(tmp_path / "a.wav"))
     assert short["encoder_tokens"] == short["connector_tokens"] == 198 // 16 * 8  # 2 s are 198 frames
-    assert look_at_tokens(captioners["concat"], str(tmp_path / "a.wav"))[0]["connector_tokens"] == 12
+    found, curves = look_at_tokens(listener_of(captioners["concat"]), str(tmp_path / "a.wav"))
+    assert found["connector_tokens"] == 12
+    assert found["connector_rank_90_share"] == found["connector_rank_90"] / 12
+    assert curves.keys() == {"encoder", "encoder_centred", "connector", "connector_centred"}
 
 
 def test_bands_stay_together_in_a_sequence_by_frequency(captioners) -> None:
-    model = captioners["frequency_major"].model.model
+    listener, model = listener_of(captioners["frequency_major"]), captioners["frequency_major"].model.model
     window = torch.randn(1, 1024, 128)
     with torch.inference_mode():
-        places = {name: (tokens, grid) for name, tokens, grid in token_places(model, window, 64, 8, 64)}
+        places = {name: (tokens, grid) for name, tokens, grid in token_places(listener, window, 64, 8, 64)}
         tokens = model.connector(model.audio_tower(window).last_hidden_state[:, 1:])[0].numpy()
     found, (_, bands) = places["connector"]
     assert mean_cosine(found, bands) == pytest.approx(mean_cosine(tokens, np.arange(512) // 64))
@@ -58,3 +61,27 @@ def test_models_stand_side_by_side(captioners, sound, tmp_path, monkeypatch) -> 
     score = results["models"]["concat"]["scores"]["encoder_rank_95"]
     assert score["interval_95"][0] <= score["value"] <= score["interval_95"][1]
     assert "| encoder_centred_cosine |" in (tmp_path / "out/report.md").read_text()
+    assert (tmp_path / "out/measures.png").stat().st_size > 0
+
+
+def test_a_tower_alone_has_what_it_has_in_a_captioner(captioners, sound, tmp_path, monkeypatch, capsys) -> None:
+    monkeypatch.chdir(tmp_path)
+    captioners["concat"].save_pretrained("mac")
+    captioners["concat"].model.model.audio_tower.save_pretrained("eat")
+    soundfile.write("a.wav", sound(2), 16_000)
+    (tmp_path / "data.csv").write_text("audio,caption\na.wav,a\n")
+    data = ("--data", "data.csv", "--output", "out")
+    assert main(["tokens", "--model", "mac", "--tower", "eat", *data]) == 0
+    models = json.loads((tmp_path / "out/results.json").read_text())["models"]
+    assert list(models) == ["eat (tower)", "mac"]
+    shared = {name for name in models["mac"]["scores"] if name.startswith("encoder_")}
+    assert models["eat (tower)"]["scores"] == {name: models["mac"]["scores"][name] for name in shared}
+    assert main(["tokens", "--model", "mac", "--tower", "mac", *data]) == 0  # a captioner's own tower
+    assert list(json.loads((tmp_path / "out/results.json").read_text())["models"]) == ["mac (tower)", "mac"]
+    twice = ("--model", "mac", "--model", "mac", *data)
+    for arguments, message in (
+        (data, "expected --model or --tower"), (("--tower", "none", *data), "--tower "), (twice, "mac is given twice"),
+    ):  # fmt: skip
+        with pytest.raises(SystemExit):
+            main(["tokens", *arguments])
+        assert message in capsys.readouterr().err
