@@ -3,6 +3,9 @@
 import numpy as np
 
 
+MOST_NUMBERS = 4_000_000  # drawn at once, so that tens of thousands of clips fit into memory
+
+
 def paired_difference(first: np.ndarray, second: np.ndarray, resamples: int = 2000, seed: int = 0) -> dict[str, float]:
     """
     Compare two models clip by clip.
@@ -24,9 +27,14 @@ def paired_difference(first: np.ndarray, second: np.ndarray, resamples: int = 20
     if not len(difference):
         raise ValueError("expected clips that both models have scores of; there is none.")
     generator = np.random.default_rng(seed)
-    means = difference[generator.integers(len(difference), size=(resamples, len(difference)))].mean(axis=1)
-    signs = generator.choice((-1.0, 1.0), size=(resamples, len(difference)))
-    by_chance = np.abs((signs * difference).mean(axis=1)) >= abs(difference.mean()) - 1e-12
+    clips = len(difference)
+    at_once = max(1, MOST_NUMBERS // clips)
+    counts = [min(at_once, resamples - start) for start in range(0, resamples, at_once)]
+    means = np.concatenate([difference[generator.integers(clips, size=(n, clips))].mean(axis=1) for n in counts])
+    flipped = np.concatenate(
+        [(generator.choice((-1.0, 1.0), size=(n, clips)) * difference).mean(axis=1) for n in counts]
+    )
+    by_chance = np.abs(flipped) >= abs(difference.mean()) - 1e-12
     low, high = np.percentile(means, (2.5, 97.5))
     return {
         "difference": float(difference.mean()),

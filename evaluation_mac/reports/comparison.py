@@ -19,7 +19,9 @@ from processing_mac.whole_files_mac import write_text_whole
 
 
 EXAMPLES = 8  # recordings that are shown for each side of a difference
+OF_THE_DATA = "reference_"  # how columns begin that say nothing of a model
 ANSWERS = ("caption", "prediction", "a2t_first")  # columns of `clips.csv` that say what a model answered
+HEAD = ("score", "model", "mean", "difference", "95 % interval", "p")
 
 
 def read_result(folder: Path) -> dict[str, dict[str, str]]:
@@ -37,6 +39,15 @@ def read_result(folder: Path) -> dict[str, dict[str, str]]:
     if not rows or "audio" not in rows[0] or "model" in rows[0]:
         raise ValueError(f"{folder / 'clips.csv'}: expected a row a recording, as `mac-eval captioning` writes them.")
     return {row["audio"]: row for row in rows}
+
+
+def manifest_of(folder: Path) -> str | None:
+    """The checksum of the manifest of a result; None where it does not tell."""
+    try:
+        results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
+        return results["settings"]["manifest_sha256"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def compare_results(folders: Sequence[Path], output: Path) -> str:
@@ -57,8 +68,8 @@ def compare_results(folders: Sequence[Path], output: Path) -> str:
     shared = [audio for audio in results[0] if all(audio in one for one in results)]
     if not shared:
         raise ValueError(f"{' and '.join(map(str, folders))}: no recording is in all of these results.")
-    scores = [name for name in next(iter(results[0].values())) if all(is_score(one, name) for one in results)]
-    scores = [name for name in scores if not name.startswith("reference_")]  # these tell of the data, not of a model
+    columns = [name for name in next(iter(results[0].values())) if not name.startswith(OF_THE_DATA)]
+    scores = [name for name in columns if all(is_score(one, name) for one in results)]
     if not scores:
         raise ValueError(f"{' and '.join(map(str, folders))}: no score of recordings is in all of these results.")
     tables = {score: [column(one, score, shared) for one in results] for score in scores}
@@ -67,7 +78,12 @@ def compare_results(folders: Sequence[Path], output: Path) -> str:
     output.mkdir(parents=True, exist_ok=True)
     write_table(output / "compare.csv", rows)
     write_text_whole(output / "compare.json", json.dumps(rows, indent=1) + "\n")
-    head = f"{len(shared)} recordings that all have; differences from `{names[0]}`, paired by recording."
+    head = (
+        f"{len(shared)} recordings that all have; differences from `{names[0]}`, paired by recording. Means are over "
+        "recordings: BLEU and METEOR of a whole set, in each `report.md`, are other numbers."
+    )
+    if len({manifest_of(folder) for folder in folders}) > 1:
+        head += " The results are of different manifests: CIDEr-D weighs words by the references of each."
     report = "\n".join(["# Comparison", "", head, "", *markdown(rows)]) + "\n"
     write_text_whole(output / "report.md", report)
     examples = {
@@ -99,16 +115,22 @@ def row(score: str, name: str, first: np.ndarray, values: np.ndarray) -> dict[st
     return line if values is first else line | paired_difference(first, values)
 
 
-def markdown(rows: Sequence[dict[str, Any]]) -> list[str]:
-    """The table in Markdown."""
-    lines = ["| score | model | mean | difference | 95 % interval | p |", "|---|---|---|---|---|---|"]
+def cells(rows: Sequence[dict[str, Any]]) -> list[list[str]]:
+    """The table as words; the first model has no difference."""
+    table = []
     for one in rows:
         test = ["", "", ""]
         if "p" in one:
             interval = f"{format_number(one['low'])} to {format_number(one['high'])}"
             test = [format_number(one["difference"]), interval, format_number(one["p"])]
-        lines.append(f"| {one['score']} | {one['model']} | {format_number(one['mean'])} | {' | '.join(test)} |")
-    return lines
+        table.append([one["score"], one["model"], format_number(one["mean"]), *test])
+    return table
+
+
+def markdown(rows: Sequence[dict[str, Any]]) -> list[str]:
+    """The table in Markdown."""
+    lines = [f"| {' | '.join(HEAD)} |", "|---" * len(HEAD) + "|"]
+    return lines + [f"| {' | '.join(line)} |" for line in cells(rows)]
 
 
 def differing(
@@ -137,14 +159,15 @@ def page(head: str, first: str, rows: Sequence[dict[str, Any]], examples: dict[s
         "body{font:16px/1.5 system-ui;max-width:70rem;margin:2rem auto;padding:0 1rem}"
         "table{border-collapse:collapse;font-size:.9rem}td,th{padding:"
         ".3rem .6rem;border-bottom:1px solid #ddd;text-align:left}img{max-width:100%}</style><h1>Comparison</h1>",
-        f"<p>{html.escape(head)} Intervals: 95 %, bootstrap over recordings; p: sign-flip test.</p>",
+        f"<p>{html.escape(head.replace('`', ''))} Intervals: 95 %, bootstrap over recordings; p: sign-flip test, "
+        "not corrected for the number of scores.</p>",
         picture(rows),
-        html_table([line.strip("| ").split(" | ") for line in markdown(rows)[2:]],
-                   ["score", "model", "mean", "difference", "95 % interval", "p"]),
+        html_table(cells(rows), HEAD),
+        "<h2>Where they differ most</h2>",
     ]  # fmt: skip
     for score, models in examples.items():
         for name, found in models.items():
-            parts.append(f"<details><summary>{html.escape(score)}: where {html.escape(name)} differs most</summary>")
+            parts.append(f"<details><summary>{html.escape(score)}: {html.escape(name)}</summary>")
             others = ("recording", "first", "other", "references")
             lines = [[format_number(one["difference"]), *(one[field] for field in others)] for one in found]
             parts += [html_table(lines, ["difference", "recording", first, name, "references"]), "</details>"]

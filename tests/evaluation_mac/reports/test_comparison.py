@@ -33,14 +33,30 @@ def test_results_are_compared_clip_by_clip(tmp_path, capsys) -> None:
     assert "a &lt;cat&gt;" in page and "data:image/png;base64" in page
 
 
-def test_what_tells_of_the_data_alone_is_no_score(tmp_path, capsys) -> None:
-    folders = []
-    for name in "ab":
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "clips.csv").write_text("audio,caption,cider_d,reference_length\n0.wav,a dog,0.5,7\n")
-        folders.append(str(tmp_path / name))
-    assert main(["compare", *folders, "--output", str(tmp_path / "out")]) == 0
-    assert "reference_length" not in capsys.readouterr().out
+def test_what_belongs_to_the_data_is_left_out_and_other_manifests_are_told(tmp_path, capsys) -> None:
+    folders = [write(tmp_path / name, [0.1, 0.2], "a dog") for name in "ab"]
+    for folder in map(Path, folders):
+        lines = (folder / "clips.csv").read_text().splitlines()
+        (folder / "clips.csv").write_text(
+            "\n".join([f"{lines[0]},reference_length", *(f"{one},7" for one in lines[1:])])
+        )
+        (folder / "results.json").write_text(json.dumps({"settings": {"manifest_sha256": "same"}}))
+    command = ["compare", *folders, "--output", str(tmp_path / "out")]
+    assert main(command) == 0
+    printed = capsys.readouterr().out
+    assert "| cider_d | b |" in printed and "reference_length" not in printed and "different" not in printed
+    (tmp_path / "b/results.json").write_text(json.dumps({"settings": {"manifest_sha256": "other"}}))
+    assert main(command) == 0
+    assert "different manifests" in capsys.readouterr().out
+
+
+def test_many_clips_are_drawn_in_parts(monkeypatch) -> None:
+    first, second = np.random.default_rng(0).standard_normal((2, 50))
+    whole = paired_difference(first, second)
+    monkeypatch.setattr("evaluation_mac.metrics.paired.MOST_NUMBERS", 120)
+    parts = paired_difference(first, second)
+    assert parts["difference"] == whole["difference"] and parts["low"] == pytest.approx(whole["low"], abs=0.05)
+    assert parts["p"] == pytest.approx(whole["p"], abs=0.05)
 
 
 def test_what_cannot_be_compared_is_told(tmp_path, capsys) -> None:
