@@ -50,9 +50,16 @@ def excerpt(log_mel: torch.Tensor, rng: np.random.Generator, frames: int) -> tor
     return log_mel[start : start + frames]
 
 
-def mask_stripes(log_mel: torch.Tensor, rng: np.random.Generator, frames: int = 64, bins: int = 8) -> torch.Tensor:
-    """Mask as SLAM-AAC's SpecAugment does: 2 stripes of up to `frames` and 2 of up to `bins`, filled with the mean."""
-    log_mel, fill = log_mel.clone(), log_mel.mean(dim=1).mean()  # mean of row means: else threads change its last bit
+def mask_stripes(
+    log_mel: torch.Tensor, rng: np.random.Generator, fill: float, frames: int = 64, bins: int = 8
+) -> torch.Tensor:
+    """
+    Mask as SLAM-AAC's SpecAugment does: 2 stripes of up to `frames` and 2 of up to `bins`.
+
+    It fills them with `fill`, the log-mel that the front end makes 0, and so with the mean of the data and not of the
+    recording.
+    """
+    log_mel = log_mel.clone()
     for _ in range(2):
         width = int(rng.integers(min(frames, len(log_mel)) + 1))
         start = int(rng.integers(len(log_mel) - width + 1))

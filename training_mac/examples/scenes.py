@@ -57,7 +57,7 @@ class SceneMaker:
         """Make a scene an example, the dict that a collator takes; `clip` is the one the scene was made around."""
         log_mel, frames = scene.log_mel, self.extractor.window_frames
         if self.data.spec_augment:
-            log_mel = torch.cat([mask_stripes(window, rng) for window in log_mel.split(frames)])
+            log_mel = torch.cat([mask_stripes(window, rng, self.extractor.mean) for window in log_mel.split(frames)])
         return {
             "input_features": self.extractor.to_windows(log_mel),
             "caption": scene.caption,
@@ -142,7 +142,8 @@ class SceneMaker:
     def mix(self, first: Recording, second: Recording, decibels: float, rng: np.random.Generator) -> torch.Tensor:
         """Lay both recordings over each other, the second `decibels` weaker than the first."""
         levels = [self.vary(recording, rng) for recording in (first, second)]
-        means = [level.exp().mean(dim=1).mean().log() for level in levels]  # means of row means, as in `mask_stripes`
+        # Means of row means, since the number of threads changes the last bit of others.
+        means = [level.exp().mean(dim=1).mean().log() for level in levels]
         return overlay(levels[0], levels[1] + (means[0] - means[1] - decibels * DECIBEL))
 
 

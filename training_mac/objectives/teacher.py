@@ -144,7 +144,7 @@ class MixtureDataset(Dataset):
             target = share * target + (1 - share) * self.targets[other]
         extractor = self.scenes.extractor
         if self.scenes.data.spec_augment:
-            log_mel = mask_stripes(log_mel, rng)
+            log_mel = mask_stripes(log_mel, rng, extractor.mean)
         features = (log_mel - extractor.mean) / extractor.scale
         return {"input_features": features, "labels": target}
 
