@@ -21,7 +21,7 @@ from accelerate.utils import parse_flag_from_env
 
 from evaluation_mac.datasets.label_lists import SHIPPED
 from evaluation_mac.datasets.labelled_clips import LabelledClip, label_names, name_labels
-from evaluation_mac.datasets.published import DATASETS, LTU_PROMPT, find_dataset
+from evaluation_mac.datasets.published import DATASETS, find_dataset
 from evaluation_mac.datasets.reading import full_labels, read_data, refuse_twice
 from evaluation_mac.metrics.naming import NAMINGS, Naming, load_naming
 from evaluation_mac.metrics.text_encoder import CLAP, load_encoder
@@ -31,6 +31,7 @@ from evaluation_mac.protocols.clip_records import keep_settings
 from evaluation_mac.protocols.collector import Collector
 from evaluation_mac.protocols.intensity import evaluate_intensity, look_at_all
 from evaluation_mac.protocols.label_protocols import LABEL_PROTOCOLS, label_text, similarity_by_caption
+from evaluation_mac.protocols.protocol_options import complete, generation_of
 from evaluation_mac.protocols.retrieval import (
     RETRIEVAL_PROTOCOLS,
     caption_texts,
@@ -246,6 +247,9 @@ def build_parser() -> argparse.ArgumentParser:
     captioning.add_argument(
         "--naming", choices=list(NAMINGS), help="count captions that name their clip's `source`, by these word lists"
     )
+    captioning.add_argument(
+        "--protocol", choices=["sam"], help="as SAM publishes it: greedily, with LTU's prompt for the --dataset"
+    )
     classes = tasks.add_parser("classification", parents=[common, beams], help="labels in the column `source`")
     classes.add_argument("--by", choices=["caption", "likelihood"], default="caption", help="(default: caption)")
     classes.add_argument(
@@ -316,33 +320,6 @@ def check_refine(options: argparse.Namespace) -> None:
         raise ValueError("--num-beams: --refine searches with 2 to 8 beams; with --refine-from nbest it can be given")
 
 
-def complete(options: argparse.Namespace) -> None:
-    """
-    Fill in what a protocol of classification decides where nothing else was asked for.
-
-    Raises:
-        ValueError: Options contradict each other, or the protocol lacks its labels.
-    """
-    if options.task != "classification":
-        return
-    if options.by == "likelihood":
-        if options.protocol:
-            raise ValueError("--protocol is about captions; leave it out with --by likelihood")
-        return
-    protocol = LABEL_PROTOCOLS[options.protocol or "plain"]
-    options.text_encoder = options.text_encoder or protocol.text_encoder
-    if not protocol.is_published:
-        return
-    if options.num_beams:
-        raise ValueError(f"--protocol {options.protocol} says how captions are decoded; leave out --num-beams")
-    if full_labels(options.labels, options.dataset) is None:
-        raise ValueError(
-            f"--protocol {options.protocol} scores all labels of the data, also those of no recording: give --labels, "
-            f"a file or one of {', '.join(SHIPPED)}"
-        )
-    options.prompt = options.prompt or LTU_PROMPT
-
-
 def read_clips(options: argparse.Namespace) -> list[Any]:
     """The clips that the task is about, each recording once; `options.data` becomes the file that was read."""
     clips, options.data = read_data(options.task, options.data, options.dataset, options.audio_root)
@@ -377,8 +354,7 @@ def load_model(options: argparse.Namespace) -> AudioCaptioningPipeline:
         )
     except ValueError as error:
         raise ValueError(f"--model {error}") from error
-    if options.task == "classification" and options.by == "caption":
-        captioner.model.generation_config.update(**LABEL_PROTOCOLS[options.protocol or "plain"].generation)
+    captioner.model.generation_config.update(**generation_of(options))
     return captioner
 
 

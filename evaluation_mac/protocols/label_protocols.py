@@ -23,7 +23,7 @@ WITHOUT_PUNCTUATION = str.maketrans("", "", string.punctuation)
 @dataclass(frozen=True)
 class LabelProtocol:
     """
-    A way of comparing captions with labels.
+    A way of writing captions and of comparing them with labels.
 
     Args:
         text_encoder: Encoder, where none is asked for.

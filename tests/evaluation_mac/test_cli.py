@@ -183,6 +183,21 @@ def test_a_protocol_scores_all_labels(folder, bert_folder, clap_folder, monkeypa
     assert "a.wav: no label 'unicorn' among the 50 of esc50" in refused(capsys, "classification", *told)
 
 
+def test_captions_as_sam_publishes_them(folder, monkeypatch, capsys):
+    asked = []
+
+    def caption_files(captioner, files, batch_size):
+        config = captioner.model.generation_config
+        asked.append((config.num_beams, captioner._forward_params["prompt"]))
+        return iter([(file, {"caption": "Audio caption: a dog barks"}) for file in files])
+
+    monkeypatch.setattr("evaluation_mac.protocols.captioning.caption_files", caption_files)
+    assert run("captioning", "--protocol", "sam", "--dataset", "Clotho") == 0
+    assert asked == [(1, "Close-ended question: Create a caption for audio, in Clotho style.")]
+    assert {row["caption"] for row in read_csv("out/clips.csv")} == {"a dog barks"}
+    assert "leave out --refine" in refused(capsys, "captioning", "--protocol", "sam", "--refine", "clap")
+
+
 def test_likelihood_of_all_labels(folder, capsys):
     Path("labels.txt").write_text("dog\nrain\nchurch bells\ncat\n", encoding="utf-8")
     assert run("classification", "--by", "likelihood", "--labels", "labels.txt") == 0
