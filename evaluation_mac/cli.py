@@ -145,6 +145,7 @@ UNIMPORTANT = (
     "dataset_id",
     "dataset_split",
 )  # to the results
+DEFAULT_PROTOCOLS = ("plain", "rows")
 SCORING = (  # may change between runs
     "data", "dataset", "audio_root", "text_encoder", "sentence_encoder", "naming", "spellings",
 )  # fmt: skip
@@ -372,11 +373,13 @@ def describe(options: argparse.Namespace, captioner: AudioCaptioningPipeline, cl
     """What the results depend on: options, the manifest's content or names of clips, the version of the weights."""
     settings = {name: value for name, value in vars(options).items() if name not in UNIMPORTANT}
     weights = sorted(Path(options.model).glob("*.safetensors"))
+    protocol = getattr(options, "protocol", None)
+    told = "" if protocol in (None, *DEFAULT_PROTOCOLS) else f", protocol {protocol}"  # in report and card
     content = options.data.read_bytes() if options.data else "\n".join(str(clip.audio) for clip in clips).encode()
     return settings | {
         "data": str(options.data or options.audio_root),
         "audio_root": str(options.audio_root) if options.audio_root else None,
-        "dataset": options.dataset or options.data.stem,
+        "dataset": (options.dataset or options.data.stem) + told,
         "manifest_sha256": hashlib.sha256(content).hexdigest(),
         "weights": [[file.name, file.stat().st_size, file.stat().st_mtime_ns] for file in weights]
         or captioner.model.config._commit_hash,

@@ -171,6 +171,7 @@ def test_a_protocol_scores_all_labels(folder, bert_folder, clap_folder, monkeypa
     assert asked == [(True, 0.1, 400, "Close-ended question: Write an audio caption describing the sound.")]
     results = json.loads(Path("out/results.json").read_text(encoding="utf-8"))
     assert len(results["labels"]) == 50 and results["settings"]["protocol"] == "ltu"
+    assert "# Classification on data, protocol ltu" in Path("out/report.md").read_text(encoding="utf-8")
     assert results["skipped"] == {"macro_f1 and map of 47 of 50 labels": "no clip has them"}
     encoder = TextEncoder(bert_folder)
     texts = [f"sound of {label.replace('_', ' ')}" for label in results["labels"]]
