@@ -167,7 +167,7 @@ def caption_long_file(
         total=seconds and seconds / 60, initial=heard, desc=os.path.basename(file)[:40], unit="min", disable=None,
         leave=False, bar_format=bar if seconds else "{desc} {n:.1f} min [{elapsed}]",
     ) as minutes:  # fmt: skip
-        for segment in caption_windows(captioner, file, known):
+        for segment in caption_windows(captioner, file, known=known):
             segments.append(segment)
             if show is not None:
                 show(segment)

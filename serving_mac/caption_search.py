@@ -114,8 +114,8 @@ class CaptionSearch:
         found = self.index.table.iloc[self.rows[order[:top]]]
         rows = found[["audio", "start", "end", "caption"]].itertuples(index=False)
         return [
-            Hit(*row, float(similar[place]), float(likely[rank]) if rank < len(likely) else None)
-            for rank, (row, place) in enumerate(zip(rows, order, strict=False))
+            Hit(audio, start, end, caption, float(similar[place]), float(likely[rank]) if rank < len(likely) else None)
+            for rank, ((audio, start, end, caption), place) in enumerate(zip(rows, order, strict=False))
         ]
 
     def compare(self, query: str) -> np.ndarray:
@@ -147,6 +147,7 @@ class CaptionSearch:
 
     def log_likelihoods(self, rows: np.ndarray, texts: Sequence[str]) -> np.ndarray:
         """Compute the log-likelihood of texts after each of some segments of the table, (rows, texts), in nats."""
+        assert self.reader is not None  # `find` comes here with one alone
         lengths = np.array([len(tokens) for tokens in self.reader.tokenize(texts)])
         return -self.reader.score(self.index.states(rows), texts).numpy() * lengths
 

@@ -84,7 +84,6 @@ class AudioState:
             raise ValueError("This prompt puts text before the audio, which was heard without it: listen again.")
         return torch.tensor([after], device=self.model.device)
 
-    @torch.inference_mode()
     def ask(self, prompt: str | None = None, **generate_kwargs: Any) -> str:
         """
         Answer a prompt as the model would from the audio; the state stays as it is.
@@ -93,13 +92,42 @@ class AudioState:
             prompt: What to ask; the processor's default if None.
             generate_kwargs: Arguments of `generate`, such as `num_beams`.
         """
-        ids = self.prompt_ids(prompt)
-        mask = torch.ones(1, self.tokens + ids.shape[1], dtype=torch.long, device=ids.device)
-        output = self.model.generate(input_ids=ids, attention_mask=mask, cache=self.fork(), **generate_kwargs)
-        sequences = output if isinstance(output, torch.Tensor) else output.sequences
-        if len(sequences) != 1:
-            raise ValueError("A state gives one answer a prompt; ask again for another.")
-        return self.processor.batch_decode(sequences[:, ids.shape[1] :])[0]
+        [answers] = self.search([generate_kwargs], prompt)
+        if len(answers) != 1:
+            raise ValueError("A state gives one answer a prompt; ask again for another, or use `search`.")
+        return answers[0]
+
+    @torch.inference_mode()
+    def search(self, searches: Sequence[dict[str, Any]], prompt: str | None = None) -> list[list[str]]:
+        """
+        Answer a prompt by several searches; the prompt is read once, and each search goes on from a copy of the state.
+
+        Args:
+            searches: Arguments of `generate` of each search, such as `{"num_beams": 4}`.
+            prompt: What to ask; the processor's default if None.
+
+        Returns:
+            The answers of each search, best first; several with `num_return_sequences`.
+        """
+        asked, cache = self.prompt_ids(prompt), self.fork()
+        if len(searches) > 1 and asked.shape[1] > 1:  # a search must read a token itself to have its first logits
+            cache = self.model(input_ids=asked[:, :-1], cache=cache, use_cache=True, logits_to_keep=1).cache
+            asked = asked[:, -1:]
+        # All ids, as `generate` would have them from the audio: penalties of repetition look at those of the prompt.
+        before, after = self.split(self.windows, prompt)
+        ids = torch.tensor([[*before, *after]], device=asked.device)
+        answers = []
+        for number, arguments in enumerate(searches, start=1):
+            output = self.model.generate(
+                input_ids=ids,
+                attention_mask=torch.ones_like(ids),
+                cache=copy.deepcopy(cache) if number < len(searches) else cache,
+                unread_tokens=asked.shape[1],
+                **arguments,
+            )
+            sequences = output if isinstance(output, torch.Tensor) else output.sequences
+            answers.append(self.processor.batch_decode(sequences[:, ids.shape[1] :]))
+        return answers
 
     def score(self, texts: Sequence[str], prompt: str | None = None, batch_size: int = 32) -> torch.Tensor:
         """

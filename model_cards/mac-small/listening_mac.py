@@ -13,7 +13,7 @@ from .audio_state_mac import AudioState
 LOOK_AHEAD = 240  # samples that the last frame of a window shares with the next window, with Kaldi's front end
 SHORTEST_REST = 0.5  # seconds; a shorter rest at the end is no segment of its own
 CONTEXT = 1.0  # seconds before and after a place that are compared to tell whether the sound changes there
-CHANGE = 0.15  # cosine distance above which it does; docs/listening.md tells how it was chosen
+CHANGE = 0.2  # cosine distance above which it does; docs/listening.md tells how it was chosen
 
 
 class CaptionStream:
@@ -114,16 +114,15 @@ class CaptionStream:
         return samples if self.resampler is None else self.resampler.resample_chunk(samples)
 
     def close(self) -> list[dict[str, Any]]:
-        """Caption what is left, and return the last segments."""
+        """Caption what is left, and return the last segments. What is pushed later begins another one."""
         if self.resampler is not None:
             rest = self.resampler.resample_chunk(np.zeros(0, np.float32), last=True)
-            self.blocks, self.resampler = np.concatenate([self.blocks, rest]), None
-        found = self.caption_complete()
-        while len(self.blocks) > self.length:  # only the look-ahead of a full window was missing
+            self.blocks = np.concatenate([self.blocks, rest])
+        self.resampler = self.source_rate = None
+        found: list[dict[str, Any]] = []
+        while len(self.blocks) >= SHORTEST_REST * self.rate or (self.begin == 0 and len(self.blocks) >= 400):
             found += self.caption(self.find_cut(self.blocks[: self.length]))
-        if len(self.blocks) >= SHORTEST_REST * self.rate or (self.begin == 0 and len(self.blocks) >= 400):
-            found += self.caption(len(self.blocks))
-        elif self.pending is not None:
+        if self.pending is not None:
             self.pending["end"] = round((self.begin + len(self.blocks)) / self.rate, 3)
         self.begin, self.blocks = self.begin + len(self.blocks), self.blocks[:0]
         last, self.pending = self.pending, None
@@ -198,11 +197,8 @@ def first_change(rows: torch.Tensor, context: int) -> int | None:
     """
     if len(rows) < 2 * context + 1:
         return None
-    rows = rows - rows.mean(0)  # what all rows share says nothing
     means = rows.unfold(0, context, 1).mean(-1)  # (places, width)
-    before, after = means[:-context], means[context:]
-    distance = (1 - torch.cosine_similarity(before, after)) / 2  # 0 to 1
-    distance = distance * (before - after).norm(dim=1) / rows.norm(dim=1).mean().clamp(min=1e-6)
+    distance = 1 - torch.cosine_similarity(means[:-context], means[context:])
     above = (distance > CHANGE).nonzero()
     if not len(above):
         return None

@@ -23,7 +23,7 @@ from .cache_mac import StateLayer
 from .configuration_discrete_mac import ATTENTION_NAMES, DiscreteMamba2Config
 from .linear_mac import project
 from .modeling_mamba2_mac import StateSpaceMixer, mask_padding
-from .ssd_mac import chunk_decays, decay_scan
+from .ssd_mac import chunk_decays, decay_scan, no_autocast
 
 
 OPEN_GATE = 1.278464542761  # SiLU of it is 1: a new gate lets everything through
@@ -130,7 +130,8 @@ class DiscreteMamba2Mixer(StateSpaceMixer, nn.Module):
         _, B, C, _, log_decay = self.read(hidden_states, attention_mask=attention_mask)
         between, _ = chunk_decays(log_decay.transpose(1, 2), None, slice(0, hidden_states.shape[1]))
         B, C = (part.float().repeat_interleave(self.num_heads // self.groups, 2).transpose(1, 2) for part in (B, C))
-        matrix = (C @ B.mT * between.mT).tril()
+        with no_autocast(C):
+            matrix = (C @ B.mT * between.mT).tril()
         return matrix + torch.diag_embed(self.D.float()[:, None].expand(-1, matrix.shape[-1]))
 
 

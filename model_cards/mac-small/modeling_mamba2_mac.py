@@ -8,8 +8,7 @@ on it. Here `out_proj` is always called as a module.
 
 import math
 from collections.abc import Callable, Sequence
-from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import nn
@@ -27,6 +26,7 @@ from transformers.models.mamba2.modeling_mamba2 import (
 
 from .cache_mac import StateCache
 from .causal_conv_mac import causal_conv
+from .cuda_kernels_mac import CONV_STRIDE, as_conv_kernel_takes, kernels_for
 from .linear_mac import project_by_modality
 from .ssd_mac import ssd_scan, ssd_step, step_size
 
@@ -34,59 +34,13 @@ from .ssd_mac import ssd_scan, ssd_step, step_size
 # Tokens that go through a layer at a time on a CPU where nothing is kept for training. Tensors of this length stay in
 # the caches of the processor.
 PIECE = 1024
-CONV_STRIDE = 8  # causal-conv1d takes tokens side by side if their distance in memory is a multiple of this
 AUDIO_PROJECTIONS = ("in_proj", "out_proj")  # those of which audio may have its own
 EXPONENTS = ("A_log", "dt_bias")  # half precision would change how long the state lasts
-
-
-class CudaKernels(NamedTuple):
-    """The functions of mamba-ssm and causal-conv1d that serve CUDA tensors."""
-
-    chunk_scan: Callable
-    state_update: Callable
-    conv: Callable
-    conv_update: Callable
-    selective_scan: Callable
-
-
-@lru_cache
-def cuda_kernels() -> CudaKernels | None:
-    """Look up the functions of mamba-ssm and causal-conv1d; None unless both packages are installed."""
-    try:
-        from causal_conv1d import causal_conv1d_fn, causal_conv1d_update
-        from mamba_ssm.ops.selective_scan_interface import selective_scan_fn
-        from mamba_ssm.ops.triton.selective_state_update import selective_state_update
-        from mamba_ssm.ops.triton.ssd_combined import mamba_chunk_scan_combined
-    except ImportError:
-        return None
-    return CudaKernels(
-        chunk_scan=mamba_chunk_scan_combined,
-        state_update=selective_state_update,
-        conv=causal_conv1d_fn,
-        conv_update=causal_conv1d_update,
-        selective_scan=selective_scan_fn,
-    )
-
-
-def kernels_for(tensor: torch.Tensor) -> CudaKernels | None:
-    """Return the kernels that can run on this tensor's device, if there are any."""
-    return cuda_kernels() if tensor.is_cuda else None
 
 
 def mask_padding(hidden_states: torch.Tensor, attention_mask: torch.Tensor | None) -> torch.Tensor:
     """Zero the padded tokens of (batch, length, width) by a mask (batch, length), so that no state takes them in."""
     return hidden_states if attention_mask is None else hidden_states * attention_mask.unsqueeze(-1).to(hidden_states)
-
-
-def as_conv_kernel_takes(tokens: torch.Tensor) -> torch.Tensor:
-    """
-    Return tokens, (batch, length, channels), in a layout that causal-conv1d reads, copied only if it is needed.
-
-    A cache that is read on hands over its tokens with the time contiguous, for which the kernel keeps no packed
-    sequences apart; and the other outputs of `in_proj` lie between the tokens.
-    """
-    fits = tokens.stride(2) == 1 and tokens.stride(0) % CONV_STRIDE == 0 and tokens.stride(1) % CONV_STRIDE == 0
-    return tokens if fits else tokens.clone(memory_format=torch.contiguous_format)
 
 
 def inverse_rms(tensor: torch.Tensor, epsilon: float) -> torch.Tensor:

@@ -72,22 +72,34 @@ def _explain(error: Exception, content: "Content | None") -> str:
     return getattr(error, "strerror", None) or str(error) or type(error).__name__
 
 
-def stated_seconds(path: str) -> float | None:
-    """
-    Read the length in seconds that a file states, which is good enough for plans but may be wrong.
+class Stated(NamedTuple):
+    """What a file states of its sound, which is good enough for plans but may be wrong."""
 
-    Returns:
-        The length, or None if the file states none or holds no sound.
-    """
+    seconds: float | None  # None where it states none
+    rate: int  # Hz
+    channels: int
+
+
+def stated_sound(path: str) -> Stated | None:
+    """Read what a file states of its sound, without decoding any; None if it holds no sound."""
     try:
         with open(path, "rb") as file:
             if av is None:
-                return soundfile.info(file).duration
+                info = soundfile.info(file)
+                return Stated(info.duration, info.samplerate, info.channels)
             content = Content(file, [])
             with av.open(content, options=OPTIONS, metadata_errors="replace") as container:
-                return _stated(container, _find_sound(container, []), content)
+                stream = _find_sound(container, [])
+                codec = stream.codec_context
+                return Stated(_stated(container, stream, content), codec.sample_rate, codec.layout.nb_channels)
     except Exception:  # the errors of decoders have no common class
         return None
+
+
+def stated_seconds(path: str) -> float | None:
+    """Read the length in seconds that a file states; None if it states none or holds no sound."""
+    stated = stated_sound(path)
+    return stated and stated.seconds
 
 
 def _decode_with_av(content: "Content", problems: list[str]) -> Iterator[tuple[np.ndarray, int]]:
@@ -343,4 +355,4 @@ class Content:
         return bool(getattr(self.file, "seekable", lambda: hasattr(self.file, "seek"))())
 
 
-__all__ = ["decode_blocks", "stated_seconds"]
+__all__ = ["Stated", "decode_blocks", "stated_seconds", "stated_sound"]

@@ -36,6 +36,10 @@ class MacGenerationMixin(GenerationMixin):
             model_kwargs.pop("encoder_hidden_states", None)
         return model_kwargs
 
+    def _validate_model_kwargs(self, model_kwargs: dict[str, Any]) -> None:
+        """Refuse arguments that nothing would read; `unread_tokens` is read by `_prefill`."""
+        super()._validate_model_kwargs({name: model_kwargs[name] for name in model_kwargs if name != "unread_tokens"})
+
     def _expand_inputs_for_generation(
         self, expand_size: int = 1, is_encoder_decoder: bool = False, input_ids: Any = None, **model_kwargs: Any
     ) -> tuple[torch.Tensor | None, dict[str, Any]]:
@@ -49,7 +53,14 @@ class MacGenerationMixin(GenerationMixin):
     def _prefill(
         self, input_ids: torch.Tensor, generation_config: GenerationConfig, model_kwargs: dict[str, Any], **kwargs: Any
     ) -> ModelOutput:
-        """Read every clip and its prompt once, then repeat what follows from them for its beams or samples."""
+        """
+        Read every clip and its prompt once, then repeat what follows from them for its beams or samples.
+
+        With `unread_tokens`, the tokens before the last so many are in the cache already: the cache of a state space
+        does not tell how many it has read.
+        """
+        if (unread := model_kwargs.pop("unread_tokens", None)) is not None:
+            input_ids = input_ids[:, -unread:]
         copies = max(generation_config.num_beams, generation_config.num_return_sequences)
         if copies == 1:
             return super()._prefill(input_ids, generation_config, model_kwargs, **kwargs)

@@ -120,7 +120,9 @@ def replace_layers(model: PreTrainedModel) -> dict[str, nn.Module]:
 
 
 def round_model(model: PreTrainedModel) -> PreTrainedModel:
-    """Round the weights of a loaded model in place, and let it be saved so."""
+    """Round the weights of a loaded model in place, and let it be saved so; one that is rounded stays as it is."""
+    if isinstance(getattr(model, "hf_quantizer", None), Int8Quantizer):
+        return model
     for name, layer in replace_layers(model).items():
         model.get_submodule(name).take(layer.weight)
     model.tie_weights()

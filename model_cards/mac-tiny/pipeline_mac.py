@@ -1,6 +1,7 @@
 """The pipeline `pipeline("audio-captioning")`, which describes recordings in sentences."""
 
 import os
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -111,6 +112,23 @@ class AudioCaptioningPipeline(Pipeline):
         features = extractor([waveform], sampling_rate=extractor.sampling_rate)["input_features"]
         state.hear(features, len(waveform) / extractor.sampling_rate)
         return state
+
+    def search(self, audio: Any, searches: Sequence[dict[str, Any]], sampling_rate: Any = None) -> list[list[str]]:
+        """
+        Caption one clip by several searches that go on from one reading of the clip and the prompt.
+
+        Args:
+            audio: One clip, in any form that the class names.
+            searches: Arguments of `generate` of each search, on top of those of the pipeline.
+            sampling_rate: Rate in Hz of a bare array.
+
+        Returns:
+            The captions of each search, best first; several with `num_return_sequences`.
+        """
+        given = {name: value for name, value in self._forward_params.items() if name != "return_segments"}
+        prompt = given.pop("prompt", None)
+        arguments = [self._prepare_generate_kwargs({**given, **search}) for search in searches]
+        return self.listen(audio, sampling_rate).search(arguments, prompt)
 
     def stream(self, **options: Any) -> CaptionStream:
         """Make a `CaptionStream` of this model, with its options such as `cut` and `memory`."""

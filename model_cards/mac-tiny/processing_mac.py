@@ -43,6 +43,9 @@ class MacProcessor(ProcessorMixin):
         audio_tokens_per_run: Number of audio tokens after which a separator follows, as in the model's `MacConfig`.
         separator: Text between the runs of a long connector, which is one token in the GPT-NeoX vocabulary.
         default_prompt: Prompt that is used where none is given.
+        knows_prompts: Whether the model was trained on more prompts than that one, so that it can be asked others.
+        trained_windows: Number of windows of the clips that the model was trained on, as a mean; a longer recording
+            is better captioned in parts.
     """
 
     model_input_names = ["input_ids", "attention_mask", "input_features", "audio_num_windows"]
@@ -56,6 +59,8 @@ class MacProcessor(ProcessorMixin):
         audio_tokens_per_run: int = 64,
         separator: str = "&&",
         default_prompt: str = DEFAULT_PROMPT,
+        knows_prompts: bool = False,
+        trained_windows: int = 1,
     ):
         super().__init__(feature_extractor, tokenizer, chat_template=chat_template or CHAT_TEMPLATE)
         self.audio_token = AUDIO_TOKEN
@@ -63,6 +68,8 @@ class MacProcessor(ProcessorMixin):
         self.audio_tokens_per_run = audio_tokens_per_run
         self.separator = separator
         self.default_prompt = default_prompt
+        self.knows_prompts = knows_prompts
+        self.trained_windows = trained_windows
         self.audio_token_id = tokenizer.convert_tokens_to_ids(AUDIO_TOKEN)
         if self.audio_token_id is None or self.audio_token_id == tokenizer.unk_token_id:
             raise ValueError(
