@@ -112,6 +112,8 @@ def run_tokens(options: argparse.Namespace) -> int:
     failed: dict[str, str] = {}
     files = list(dict.fromkeys(clip.audio for clip in read_clips(options)))
     options.dataset = options.dataset or options.data.stem
+    count = min(options.clips or len(files), len(files))
+    files = [files[number * len(files) // count] for number in range(count)]
     for name, source, is_tower in named_sources(options.tower, options.model):
         if is_tower:
             listener = load_tower(source, options.device)
@@ -125,6 +127,7 @@ def run_tokens(options: argparse.Namespace) -> int:
         "models": options.model,
         "data": str(options.data),
         "dataset": options.dataset,
+        "clips": count,
     }
     print(write_tokens(options.output, settings, found, failed), end="")
     return 1 if failed else 0
@@ -290,6 +293,7 @@ def build_parser() -> argparse.ArgumentParser:
     tokens.add_argument(
         "--tower", action="append", default=[], help="audio tower alone, such as an untouched EAT; may be given again"
     )
+    tokens.add_argument("--clips", type=positive, metavar="N", help="so many of them, spread evenly (default: all)")
     tokens.set_defaults(revision=None, prompt=None, num_beams=None)
     compare = tasks.add_parser("compare", help="results of several models on the same recordings")
     compare.add_argument("results", type=Path, nargs="+", metavar="FOLDER", help="what mac-eval wrote; first: base")

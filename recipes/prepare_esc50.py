@@ -11,8 +11,9 @@ and licence of each recording. Those under CC0 and CC-BY are kept. A folder with
 Captions are our own wording, `esc50_captions.yaml`. Fold 5 becomes the validation set and `--folds` the training set:
 1 2 3 by default, as of the checkpoint that ships. `silence.csv` and `hiss.csv` have recordings of silence and of noise
 at many levels, `noise.csv` more noise, loud, for the language model alone. `pairs.csv` lists windows made of two
-validation recordings, one after the other or both at once. `attribution.csv` names title, author and
-licence of what is learnt from.
+validation recordings, one after the other or both at once. `train-phrases.csv` and `validation-phrases.csv` have the
+phrases for captions, a way to answer that a captioner of clauses can be taught. `attribution.csv` names title, author
+and licence of what is learnt from.
 """
 
 import argparse
@@ -77,6 +78,8 @@ def write_manifests(recordings: list[dict[str, str]], audio: Path, folds: list[s
         rows[table].append(make_row(path, source, wording["no_source"][source]))
     for path in write_loud_noise(output.resolve()):
         rows["noise"].append(make_row(path, "noise", wording["no_source"]["noise"]))
+    for split in ("train", "validation"):
+        rows[f"{split}-phrases"] = [speak_in_phrases(row) for row in rows[split]]
     pairs = write_pairs(output.resolve() / "pairs", rows["validation"])
     write_manifest(output / "pairs.csv", pairs)
     learnt_from = [one for one in recordings if one["fold"] in folds]
@@ -137,6 +140,12 @@ def make_row(path: Path, source: str, wordings: list[dict[str, str]]) -> dict[st
         row[f"caption_{number}"] = wording["clause"]
         row[f"phrase_{number}"] = wording["phrase"]
     return row
+
+
+def speak_in_phrases(row: dict[str, str]) -> dict[str, str]:
+    """Make a manifest row whose captions are the phrases of another one."""
+    phrases = {name.replace("phrase", "caption"): text for name, text in row.items() if name.startswith("phrase")}
+    return {"audio": row["audio"], "source": row["source"], **phrases}
 
 
 def attribute(recording: dict[str, str]) -> dict[str, str]:

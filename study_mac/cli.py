@@ -55,7 +55,7 @@ def build_parser() -> argparse.ArgumentParser:
         description="Train and compare the cells of a design space.",
         epilog="Exit code: 0 all finished, 1 some cells failed, 2 nothing could be done.",
     )
-    parser.add_argument("study", help="a study's file, or the name of one that ships: paper, esc50")
+    parser.add_argument("study", help=f"a study's file, or the name of one that ships: {', '.join(shipped_studies())}")
     parser.add_argument("--only", action="append", default=[], metavar="AXIS=VALUE", help="may be given again: both")
     parser.add_argument("--shard", type=shard, metavar="I/N", help="the I-th of N parts of the cells, from 1")
     parser.add_argument("--dry-run", action="store_true", help="print what each cell would cost, train nothing")
@@ -72,6 +72,12 @@ def shard(text: str) -> tuple[int, int]:
     if not found or not 1 <= int(found[1]) <= int(found[2]):
         raise argparse.ArgumentTypeError(f"{text}: expected I/N, from 1/N to N/N")
     return int(found[1]), int(found[2])
+
+
+def shipped_studies() -> list[str]:
+    """The names of the studies that ship."""
+    files = (recipes_folder() / "studies").glob("*.yaml")
+    return sorted(file.stem for file in files if not file.stem.endswith("_base"))
 
 
 def find_study(name: str) -> Path:

@@ -1,5 +1,6 @@
 """
-One cell: trained by `mac-train`, scored by `mac-eval`, each in a process of its own.
+One cell: trained by `mac-train`, scored by `mac-eval`, each in a process of its own. It is forked from one that has
+imported everything, since a small cell would else spend most of its time on imports.
 
     CELL/recipe.yaml             what is trained
     CELL/model                   the run of training_mac, which goes on where it was stopped
@@ -10,12 +11,14 @@ One cell: trained by `mac-train`, scored by `mac-eval`, each in a process of its
 """
 
 import json
+import multiprocessing
 import os
 import shlex
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +28,11 @@ from processing_mac.whole_files_mac import write_folder_whole, write_text_whole
 from study_mac.dry_run import model_sizes, stages_of
 from study_mac.study_file import Cell, Study
 from training_mac.run.folder import Run
+
+
+TRAIN, EVALUATE = "training_mac.cli", "evaluation_mac.cli"
+SERVER = multiprocessing.get_context("forkserver")
+SERVER.set_forkserver_preload([TRAIN, EVALUATE])
 
 
 class CellError(Exception):
@@ -68,15 +76,14 @@ def run_cell(study: Study, cell: Cell, launch: str = "", tell: Callable[[str], N
     trained = {**recipe, **donated(study, cell)}
     write_text_whole(folder / "recipe.yaml", yaml.safe_dump(trained, sort_keys=False))
     tell("training")
-    python = [sys.executable]
-    command(folder, [*(shlex.split(launch) or python), "-m", "training_mac.cli", str(folder / "recipe.yaml")])
+    command(folder, TRAIN, [str(folder / "recipe.yaml")], launch)
     if any(study.donor(other) == cell for other in study.cells):
         keep_encoder(folder)
     seconds = time.monotonic() - start
     for name, options in study.evaluations.items():
         tell(f"evaluation {name}")
         output = folder / "evaluations" / name
-        command(folder, [*python, *evaluation_arguments(options, recipe["output_dir"], output)], ok=(0, 1))
+        command(folder, EVALUATE, evaluation_arguments(options, recipe["output_dir"], output), ok=(0, 1))
         if not (output / "results.json").is_file():
             raise CellError(f"evaluation {name} wrote no results; see {folder / 'log.txt'}")
     sizes = model_sizes(stages_of(study, cell))
@@ -93,22 +100,46 @@ def run_cell(study: Study, cell: Cell, launch: str = "", tell: Callable[[str], N
 
 def evaluation_arguments(options: dict[str, Any], model: str, output: Path) -> list[str]:
     """The arguments of `mac-eval` for one evaluation of a study."""
-    arguments = ["-m", "evaluation_mac.cli", options["task"], "--model", model, "--output", str(output)]
+    arguments = [options["task"], "--model", model, "--output", str(output)]
     for name, value in options.items():
         if name != "task":
             arguments += [f"--{name.replace('_', '-')}", *([] if value is True else [str(value)])]
     return arguments
 
 
-def command(folder: Path, words: list[str], ok: tuple[int, ...] = (0,)) -> None:
-    """Run a command, its words and output into the cell's log; a stop of the study stops it as well."""
-    with open(folder / "log.txt", "a", encoding="utf-8") as log:
+def command(folder: Path, module: str, arguments: list[str], launch: str = "", ok: Sequence[int] = (0,)) -> None:
+    """
+    Run a command of this project, by the words of `launch` if there are any; what it prints goes into the cell's log.
+
+    Raises:
+        CellError: Its exit code is not one of `ok`.
+    """
+    file = folder / "log.txt"
+    words = [*(shlex.split(launch) or [sys.executable]), "-m", module, *arguments]
+    with open(file, "a", encoding="utf-8") as log:
         log.write(f"$ {shlex.join(words)}\n")
-        log.flush()
-        done = subprocess.run(words, stdout=log, stderr=subprocess.STDOUT, env={**os.environ, "TQDM_DISABLE": "1"})
-    if done.returncode not in ok:
-        lines = (folder / "log.txt").read_text(encoding="utf-8", errors="replace").splitlines()
-        raise CellError(f"{lines[-1] if lines else 'no output'} (exit code {done.returncode}; {folder / 'log.txt'})")
+    os.environ["TQDM_DISABLE"] = "1"  # bars would fill the log
+    if launch:
+        with open(file, "ab") as log:
+            code = subprocess.run(words, stdout=log, stderr=subprocess.STDOUT).returncode
+    else:
+        process = SERVER.Process(target=run_main, args=(module, arguments, str(file.absolute()), os.getcwd()))
+        process.start()
+        process.join()
+        code = process.exitcode or 0
+    if code not in ok:
+        lines = file.read_text(encoding="utf-8", errors="replace").splitlines()
+        raise CellError(f"{lines[-1] if lines else 'no output'} (exit code {code}; {file})")
+
+
+def run_main(module: str, arguments: list[str], log: str, folder: str) -> None:
+    """In a new process: the command, in the folder of the one that asks for it."""
+    os.chdir(folder)
+    with open(log, "ab") as file:
+        for stream in (sys.stdout, sys.stderr):
+            os.dup2(file.fileno(), stream.fileno())
+    sys.argv = [module, *arguments]
+    sys.exit(import_module(module).main(arguments))
 
 
 def donated(study: Study, cell: Cell) -> dict[str, Any]:

@@ -59,7 +59,7 @@ def prepare(folder: Path, *options: str) -> dict[str, list[dict[str, str]]]:
     output = folder.parent / "out"
     script.main(["--esc50", str(folder), "--output", str(output), *options])
     tables = {}
-    for table in ("train", "validation", "silence", "hiss", "noise", "pairs", "attribution"):
+    for table in ("train", "validation", "silence", "hiss", "noise", "pairs", "attribution", "validation-phrases"):
         with open(output / f"{table}.csv", encoding="utf-8", newline="") as file:
             tables[table] = list(csv.DictReader(file))
     return tables
@@ -77,6 +77,8 @@ def test_the_published_folder_gives_what_the_checkpoint_learnt_from(published: P
     for table, source in (("train", "dog"), ("silence", "silence"), ("hiss", "noise")):
         assert {row["source"] for row in tables[table]} == {source}
     assert tables["validation"][1]["caption_1"] and tables["validation"][1]["source"] == "rain"
+    spoken, row = tables["validation-phrases"][1], tables["validation"][1]
+    assert spoken["caption_1"] == row["phrase_1"] != row["caption_1"] and spoken["audio"] == row["audio"]
     assert len(tables["pairs"]) == 2
     assert {row["source"] for row in tables["noise"]} == {"noise"}
     for row in tables["noise"]:

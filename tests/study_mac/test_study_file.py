@@ -77,4 +77,6 @@ def test_an_axis_that_every_stage_overrides_is_refused(write, monkeypatch) -> No
 
 def test_the_studies_that_ship() -> None:
     assert len(read_study(find_study("paper")).cells) == 27
-    assert len(read_study(find_study("esc50")).cells) == 33
+    assert len(read_study(find_study("esc50")).cells) == 14 * 3
+    for name in ("distillation", "modality"):
+        assert len(read_study(find_study(name)).cells) == 2 * 3

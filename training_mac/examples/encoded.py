@@ -1,11 +1,16 @@
 """
 The outputs of a frozen encoder, computed once for several epochs of examples and read again in later ones.
 
+Audio that comes again unchanged, in another epoch or in another run that keeps its encodings in the same folder, is
+not encoded again, while the texts are those of each epoch.
+
 An encoder is surer of the recordings that it has learnt from than of others. So that a language model does not come
 to rely on this, a share of another example may be mixed into each (as in manifold mixup, arXiv 1806.05236, but the
 caption stays that of the greater part).
 """
 
+import hashlib
+import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,10 +18,13 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors import safe_open
+from safetensors.numpy import save_file
 from torch.utils.data import Dataset
 from tqdm import tqdm
 
 from modeling_mac import EatModel
+from processing_mac.whole_files_mac import write_file_whole
 
 
 ENCODER_BATCH = 16  # examples, and windows of these, that are encoded at a time
@@ -34,6 +42,7 @@ class EncodedExamples(Dataset):
         mix: Greatest share, from 0 to 1, of another example of the same epoch that is mixed into each.
         seed: Seed of the mixing, used together with epoch and row.
         device: Device that the encoder runs on here; it then goes back to where it was.
+        folder: Folder that keeps the encodings for other runs with this encoder; None for none.
 
     Raises:
         OSError: There is no room for the file.
@@ -48,13 +57,18 @@ class EncodedExamples(Dataset):
         mix: float = 0.0,
         seed: int = 0,
         device: torch.device | str = "cpu",
+        folder: Path | None = None,
     ):
         self.examples, self.variants, self.epoch = examples, variants, 0
         self.mix, self.seed = mix, seed
         rows, columns = encoder.config.grid
         store = GrowingStore(file, (1 + rows * columns, encoder.config.hidden_size))
         store.reserve(variants * len(examples))  # one window for each example; longer examples make the store grow
-        self.starts = [0]  # index of the first window of each example, and the end of the last one
+        kept = None if folder is None else folder / f"{digest_of_weights(encoder)}.safetensors"
+        # Digest of an example's windows -> its first row in the store and the row after its last.
+        self.known = {} if kept is None else read_encodings(kept, store)
+        self.used = before = max((end for _, end in self.known.values()), default=0)
+        self.places: list[tuple[int, int]] = []
         self.others: list[dict[str, Any]] = []
         home, was_training = encoder.device, encoder.training
         encoder.eval().to(device)
@@ -65,17 +79,24 @@ class EncodedExamples(Dataset):
                 self.encode([examples[row] for row in batch], encoder, store)
         self.encoded = store.rows
         encoder.train(was_training).to(home)
+        if kept is not None and self.used > before:
+            write_encodings(kept, self.encoded[: self.used], self.known)
 
     @torch.no_grad()
     def encode(self, batch: Sequence[dict[str, Any]], encoder: EatModel, store: "GrowingStore") -> None:
-        """Encode a few examples and append them to the store."""
+        """Encode those of a few examples whose audio is new, and append them to the store."""
+        first, new = self.used, []
         for example in batch:
-            self.starts.append(self.starts[-1] + len(example["input_features"]))
+            windows = example["input_features"]
+            digest = hashlib.blake2b(windows.numpy().tobytes(), digest_size=16).hexdigest()
+            if digest not in self.known:
+                self.known[digest] = self.used, self.used + len(windows)
+                self.used += len(windows)
+                new.append(windows)
+            self.places.append(self.known[digest])
             self.others.append({name: example[name] for name in example if name != "input_features"})
-        features = torch.cat([example["input_features"] for example in batch])
-        store.reserve(self.starts[-1])
-        first = self.starts[-1] - len(features)
-        for place, windows in enumerate(features.split(ENCODER_BATCH)):
+        store.reserve(self.used)
+        for place, windows in enumerate(torch.cat(new).split(ENCODER_BATCH) if new else ()):
             states = encoder(windows.to(encoder.device)).last_hidden_state
             begin = first + place * ENCODER_BATCH
             store.rows[begin : begin + len(windows)] = states.cpu().half().numpy()
@@ -109,7 +130,35 @@ class EncodedExamples(Dataset):
 
     def states(self, place: int) -> torch.Tensor:
         """Give the hidden states of an example: (windows, 1 + patches, dim)."""
-        return torch.from_numpy(self.encoded[self.starts[place] : self.starts[place + 1]]).float()
+        begin, end = self.places[place]
+        return torch.from_numpy(self.encoded[begin:end]).float()
+
+
+def digest_of_weights(encoder: EatModel) -> str:
+    """A hash of an encoder's configuration and weights."""
+    found = hashlib.blake2b(encoder.config.to_json_string().encode(), digest_size=16)
+    for name, weight in sorted(encoder.state_dict().items()):
+        found.update(name.encode())
+        found.update(weight.cpu().contiguous().view(torch.uint8).numpy().tobytes())
+    return found.hexdigest()
+
+
+def read_encodings(file: Path, store: "GrowingStore") -> dict[str, tuple[int, int]]:
+    """Copy what an earlier run kept to the beginning of the store; gives the places by digest."""
+    if not file.is_file():
+        return {}
+    with safe_open(file, "np") as stored:
+        rows = stored.get_tensor("rows")
+        store.reserve(len(rows))
+        store.rows[: len(rows)] = rows
+        return {name: tuple(place) for name, place in json.loads(stored.metadata()["places"]).items()}
+
+
+def write_encodings(file: Path, rows: np.ndarray, places: dict[str, tuple[int, int]]) -> None:
+    """Keep encodings (windows, 1 + patches, dim) and their places by digest; of two runs at once, the last one's."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with write_file_whole(file) as partial:
+        save_file({"rows": rows}, partial, metadata={"places": json.dumps(places)})
 
 
 class GrowingStore:

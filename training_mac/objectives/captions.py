@@ -51,4 +51,5 @@ def encode(examples: Any, stage: Stage, model: Any, scratch: Path) -> EncodedExa
         mix=stage.recipe.encoding_mix,
         seed=stage.training.seed,
         device=stage.training.device,
+        folder=Path(stage.recipe.cache_encodings) if stage.recipe.cache_encodings else None,
     )

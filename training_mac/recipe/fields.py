@@ -160,6 +160,15 @@ class Recipe:
             "help": "Epochs of examples that a frozen encoder encodes once, for all epochs to read; 0: each anew."
         },
     )
+    cache_encodings: str | None = field(
+        default=None,
+        metadata={
+            "help": Help(
+                "With `cached_epochs`: folder to keep encodings in, for other runs with the same encoder and audio.",
+                "free",
+            )
+        },
+    )
     encoding_mix: float = field(
         default=0.0,
         metadata={"help": "With `cached_epochs`: mix up to this share of another example's encoding into each."},

@@ -123,6 +123,8 @@ def check_fields(stage: Stage) -> None:
         raise ValueError(f"`max_text_tokens` cuts texts; `objective: {recipe.objective}` learns from none.")
     if recipe.max_text_tokens is not None and recipe.max_text_tokens < 1:
         raise ValueError(f"`max_text_tokens` is {recipe.max_text_tokens}; expected at least 1.")
+    if recipe.cache_encodings and not recipe.cached_epochs:
+        raise ValueError("`cache_encodings` keeps what a frozen encoder says: it needs `cached_epochs`.")
     check_sharding(recipe, training)
     if training.save_strategy == "best" and training.eval_strategy == "no":
         raise ValueError("`save_strategy: best` keeps nothing without validation: it needs `eval_strategy`.")

@@ -62,6 +62,9 @@ def test_models_stand_side_by_side(captioners, sound, tmp_path, monkeypatch) -> 
     assert score["interval_95"][0] <= score["value"] <= score["interval_95"][1]
     assert "| encoder_centred_cosine |" in (tmp_path / "out/report.md").read_text()
     assert (tmp_path / "out/measures.png").stat().st_size > 0
+    assert main(["tokens", *models[:2], "--data", "data.csv", "--output", "first", "--clips", "1"]) == 0
+    with open("first/clips.csv", newline="") as file:
+        assert [row["audio"] for row in csv.DictReader(file)] == ["0.wav"]
 
 
 def test_a_tower_alone_has_what_it_has_in_a_captioner(captioners, sound, tmp_path, monkeypatch, capsys) -> None:

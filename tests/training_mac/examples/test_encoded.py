@@ -50,6 +50,48 @@ def test_each_variant_is_read_in_its_epochs(encoder: EatModel, scenes: TrainingS
             torch.testing.assert_close(encoded[row]["encoder_hidden_states"], expected, atol=3e-3, rtol=1e-2)
 
 
+def plain(scenes: TrainingSet) -> TrainingSet:
+    """The same recordings, whole and alone: only their wordings vary."""
+    scenes.scenes.data.join_probability, scenes.scenes.data.spec_augment = 0.0, False
+    scenes.log_mels = [log_mel[:60] for log_mel in scenes.log_mels]
+    return scenes
+
+
+def test_audio_that_comes_again_is_encoded_once_with_the_texts_of_each_epoch(encoder, scenes, tmp_path) -> None:
+    seen: list[int] = []
+    encoder.register_forward_pre_hook(lambda model, inputs: seen.append(len(inputs[0])))
+    encoded = EncodedExamples(plain(scenes), encoder, variants=4, file=tmp_path / "encoded")
+    assert seen == [3]
+    captions = set()
+    for epoch in range(4):
+        encoded.set_epoch(epoch)
+        scenes.set_epoch(epoch)
+        for row in range(3):
+            assert encoded[row]["caption"] == scenes[row]["caption"]
+            expected = encoder.eval()(scenes[row]["input_features"]).last_hidden_state
+            torch.testing.assert_close(encoded[row]["encoder_hidden_states"], expected, atol=3e-3, rtol=1e-2)
+        captions.add(encoded[0]["caption"])
+    assert captions == {"caption 0", "words 0"}
+
+
+def test_encodings_are_kept_for_other_runs_with_this_encoder_alone(encoder, scenes, tmp_path) -> None:
+    seen: list[int] = []
+    encoder.register_forward_pre_hook(lambda model, inputs: seen.append(len(inputs[0])))
+    kept = tmp_path / "kept"
+    first = EncodedExamples(plain(scenes), encoder, 1, tmp_path / "encoded", folder=kept)
+    again = EncodedExamples(scenes, encoder, 1, tmp_path / "encoded", folder=kept)
+    assert seen == [3] and len(list(kept.iterdir())) == 1
+    assert all(torch.equal(first.states(row), again.states(row)) for row in range(3))
+    scenes.log_mels[1] = torch.randn(60, 128)  # one more recording joins those that are kept
+    more = EncodedExamples(scenes, encoder, 1, tmp_path / "encoded", folder=kept)
+    assert seen == [3, 1] and torch.equal(more.states(2), first.states(2))
+    assert not torch.equal(more.states(1), first.states(1))
+    with torch.no_grad():
+        next(encoder.parameters()).add_(1)
+    EncodedExamples(scenes, encoder, 1, tmp_path / "encoded", folder=kept)
+    assert seen == [3, 1, 3] and len(list(kept.iterdir())) == 2
+
+
 def test_examples_may_have_several_windows(encoder: EatModel, scenes: TrainingSet, tmp_path: Path) -> None:
     scenes.scenes.data.max_windows = scenes.scenes.most_frames = None
     scenes.scenes.data.join_probability = 0.0

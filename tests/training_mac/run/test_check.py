@@ -58,6 +58,7 @@ SHARDS = {"train_data": "sounds-{000..009}.tar", "eval_data": None}
         ({"prompt": "<|audio|>"}, "`prompt` is '<|audio|>'".replace("|", "[|]")),
         ({"encoding_mix": 0.6}, "`encoding_mix` is 0.6; expected 0 to 0.5"),
         ({"encoding_mix": 0.3}, "needs `cached_epochs`"),
+        ({"cache_encodings": "kept"}, "needs `cached_epochs`"),
         ({"A_init_range": [0.1, 1.0]}, "`A_init_range` is for a new language model; .* has learnt"),
         ({"eval_data": "sounds-{000..009}.tar"}, "`eval_data`: Shards are streamed"),
         ({**SHARDS, "objective": "teacher"}, "`objective`: Shards are streamed"),
