@@ -2,6 +2,7 @@
 `mac-study`: a design space, trained, scored and drawn. The same command again goes on where it was stopped.
 
     mac-study recipes/studies/esc50.yaml --dry-run
+    mac-study paper --dry-run --time-steps               # hours on this machine, from steps that are timed
     mac-study paper --only size=130m --launch "accelerate launch --config_file recipes/accelerate/ddp.yaml"
     mac-study recipes/studies/paper.yaml --shard 1/4      # on the first of four machines that share the folder
     mac-study recipes/studies/paper.yaml --ray --ray-gpus 1
@@ -26,13 +27,15 @@ def main(arguments: list[str] | None = None) -> int:
     """Run and report: 0 if every chosen cell is finished, 1 if one failed, 2 (by exit) if the study cannot be run."""
     parser = build_parser()
     options = parser.parse_args(arguments)
+    if options.time_steps and not options.dry_run:
+        parser.error("--time-steps is for --dry-run")
     if options.ray and find_spec("ray") is None:
         parser.error("--ray needs Ray: pip install 'mamba-audio-captioning[ray]'")
     try:
         study = read_study(find_study(options.study))
         cells = choose(study, options.only, options.shard)
         if options.dry_run:
-            print_costs(study, cells)
+            print_costs(study, cells, options.time_steps)
             return 0
         failed = {}
         if options.ray:
@@ -59,6 +62,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--only", action="append", default=[], metavar="AXIS=VALUE", help="may be given again: both")
     parser.add_argument("--shard", type=shard, metavar="I/N", help="the I-th of N parts of the cells, from 1")
     parser.add_argument("--dry-run", action="store_true", help="print what each cell would cost, train nothing")
+    parser.add_argument("--time-steps", action="store_true", help="with --dry-run: time steps of large models, too")
     parser.add_argument("--report-only", action="store_true", help="tables and figures of what is finished")
     parser.add_argument("--launch", default="", metavar="WORDS", help="'accelerate launch --config_file FILE', say")
     parser.add_argument("--ray", action="store_true", help="cells as tasks on the Ray cluster of this machine")

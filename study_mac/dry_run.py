@@ -1,7 +1,6 @@
 """What a cell would cost: parameters, audio tokens, steps and hours, without its weights and without its training."""
 
 import tempfile
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from transformers import AutoConfig, Mamba2Config
 
 from modeling_mac import EatConfig, MacConfig, MacForConditionalGeneration
 from study_mac.study_file import Cell, Study
+from study_mac.timing import clip_seconds
 from training_mac.data.tables import ClipTables
 from training_mac.loop.adapters import attach_adapter, part_of, set_trainable
 from training_mac.recipe.data_fields import parse_sources
@@ -26,14 +26,14 @@ MAMBA2 = {  # width and layers of the released models, whose files need not be h
     "1.3b": (2048, 48),
     "2.7b": (2560, 64),
 }
-SMALL = 50e6  # parameters up to which a step is timed here
+SMALL = 50e6  # parameters up to which a whole step is timed here, asked or not
 
 
-def print_costs(study: Study, cells: Sequence[Cell]) -> None:
-    """A line a cell, and the sums."""
+def print_costs(study: Study, cells: Sequence[Cell], time_steps: bool = False) -> None:
+    """A line a cell, and the sums; with `time_steps` larger models are timed on this machine, too."""
     totals: dict[str, float] = {}
     for number, cell in enumerate(cells, start=1):
-        cost = cell_cost(study, cell)
+        cost = cell_cost(study, cell, time_steps)
         hours = cost["hours"]
         totals = {name: totals.get(name, 0) + value for name, value in hours.items()}
         print(
@@ -50,7 +50,7 @@ def format_hours(hours: dict[str, float]) -> str:
     return ", ".join(f"about {value:.3g} h on {name}" for name, value in hours.items()) or "hours not known"
 
 
-def cell_cost(study: Study, cell: Cell) -> dict[str, Any]:
+def cell_cost(study: Study, cell: Cell, time_steps: bool = False) -> dict[str, Any]:
     """
     Sizes of a cell's model and of its training.
 
@@ -61,7 +61,7 @@ def cell_cost(study: Study, cell: Cell) -> dict[str, Any]:
     sizes = model_sizes(stages)
     examples = stage_examples(study, stages)
     steps = sum(map(stage_steps, stages, examples))
-    return {**sizes, "steps": steps, "hours": hours_of(study, stages, sizes, examples)}
+    return {**sizes, "steps": steps, "hours": hours_of(study, stages, sizes, examples, time_steps)}
 
 
 def stages_of(study: Study, cell: Cell) -> list[Stage]:
@@ -157,9 +157,9 @@ def seen(stage: Stage, examples: int) -> int:
 
 
 def hours_of(
-    study: Study, stages: Sequence[Stage], sizes: dict[str, Any], examples: Sequence[int]
+    study: Study, stages: Sequence[Stage], sizes: dict[str, Any], examples: Sequence[int], time_steps: bool
 ) -> dict[str, float]:
-    """Hours by machine: a step timed here for a small model, operations for the machines of `hardware`."""
+    """Hours by machine: steps timed on this one, operations for those of `hardware`."""
     text = study.costs.get("text_tokens", 40)
     operations = sum(
         operations_of(stage, sizes, text) * seen(stage, n) for stage, n in zip(stages, examples, strict=True)
@@ -167,9 +167,11 @@ def hours_of(
     hours = {
         name: operations / (float(speed) * 1e12) / 3600 for name, speed in study.costs.get("hardware", {}).items()
     }
-    if sizes["parameters"] <= SMALL:
+    small = sizes["parameters"] <= SMALL
+    if small or time_steps:
+        timed = clip_seconds(model_config(stages[0]), stages, text, small, bool(study.recipe.get("bf16")))
         clips = sum(seen(stage, n) for stage, n in zip(stages, examples, strict=True))
-        hours["this machine"] = timed_clip(stages, text) * clips / 3600
+        hours["this machine"] = timed * clips / 3600
     return hours
 
 
@@ -185,19 +187,3 @@ def operations_of(stage: Stage, sizes: dict[str, Any], text: int) -> float:
     tower = 2 * parts.get("encoder", 0) * sizes["grid"] * (1 + tower_backward)
     language = 2 * parts.get("language_model", 0) * tokens * (2 + share[recipe.language_model])
     return tower + language + 6 * parts.get("connector", 0) * sizes["audio_tokens"]
-
-
-def timed_clip(stages: Sequence[Stage], text: int) -> float:
-    """Seconds of a training step's forward and backward for one clip, here, with weights that are random."""
-    config = model_config(stages[0])
-    model = attach_adapter(MacForConditionalGeneration(config), [stage.recipe for stage in stages])
-    set_trainable(model, stages[-1].recipe)
-    clips = 4
-    ids = torch.full((clips, config.audio_tokens_per_window + text), config.audio_token_id)
-    ids[:, config.audio_tokens_per_window :] = 3
-    features = torch.randn(clips, config.audio_config.window_frames, config.audio_config.num_mel_bins)
-    for _ in range(2):  # the first warms up
-        start = time.perf_counter()
-        model(input_ids=ids, input_features=features, labels=ids).loss.backward()
-        seconds = time.perf_counter() - start
-    return seconds / clips

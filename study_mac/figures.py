@@ -81,7 +81,7 @@ def draw_against_tokens(path: Path, rows: list[Row], score: str) -> Path:
     for label, points in groups.items():
         axes.plot([row["audio_tokens"] for row in points], [row[score] for row in points], "o", label=label)
     axes.set_xscale("log", base=2)
-    axes.set_xlabel("audio tokens of 10 s")
+    axes.set_xlabel("audio tokens of a window")
     axes.set_ylabel(score)
     axes.grid(alpha=0.3)
     axes.legend(fontsize=8)

@@ -7,6 +7,7 @@ from typing import Any
 
 from evaluation_mac.reports.report import format_number
 from processing_mac.whole_files_mac import write_text_whole
+from study_mac.readable import readable
 from study_mac.study_file import Study
 
 
@@ -18,6 +19,7 @@ TITLES = {
     "size": "Size of the language model",
     "exchange": "An encoder under another language model",
     "tokens": "The audio tokens",
+    "runs": "Every run",
 }
 STYLE = """
 body { font: 16px/1.55 system-ui, sans-serif; color: #222; background: #fafaf7; max-width: 72rem; margin: 2rem auto;
@@ -26,7 +28,7 @@ h1, h2 { line-height: 1.2 } h2 { margin-top: 2.6rem; border-bottom: 1px solid #d
 .table { overflow-x: auto } table { border-collapse: collapse; font-size: .86rem; background: #fff }
 th, td { padding: .3rem .6rem; border-bottom: 1px solid #e6e6e0; text-align: right; white-space: nowrap }
 th { background: #f0efe8; position: sticky; top: 0 } tr.reference td { background: #fff6d6 }
-td.word, th.word { text-align: left }
+td.word, th:first-child { text-align: left }
 img { max-width: 100%; background: #fff; border: 1px solid #e6e6e0; margin: .4rem 0 }
 .missing { color: #8a4b00 } code { background: #f0efe8; padding: .1rem .3rem }
 """
@@ -50,14 +52,26 @@ def write_page(
         reasons = [f"<li>{html.escape(name)}: {html.escape(failed.get(name, 'not run yet'))}</li>" for name in missing]
         parts.append(f"<details class=missing><summary>{len(missing)} cells are missing</summary><ul>")
         parts += [*reasons, "</ul></details>"]
-    for path in figures:
-        picture = base64.b64encode(path.read_bytes()).decode()
-        parts.append(f"<img alt='{html.escape(path.stem)}' src='data:image/png;base64,{picture}'>")
     for name, rows in tables.items():
-        parts += [f"<h2>{TITLES[name]}</h2>", table(study, rows)]
+        parts += [f"<h2>{TITLES[name]}</h2>", table(study, readable(study, name, rows))]
+        parts.append(f"<p>Every column: <code>tables/{name}.csv</code></p>")
+        parts += [picture(path) for path in figures if section_of(path) == name]
     page = study.folder / "index.html"
     write_text_whole(page, "\n".join(parts) + "\n</html>\n")
     return page
+
+
+def section_of(path: Path) -> str:
+    """The table that a figure belongs to."""
+    if path.stem == "energy" or path.stem == "tokens-size":
+        return "tokens"
+    return {"size": "size", "exchange": "exchange"}.get(path.stem.rsplit("-", 1)[-1], "results")
+
+
+def picture(path: Path) -> str:
+    """A figure inside the page."""
+    content = base64.b64encode(path.read_bytes()).decode()
+    return f"<img alt='{html.escape(path.stem)}' src='data:image/png;base64,{content}'>"
 
 
 def table(study: Study, rows: list[dict[str, Any]]) -> str:
@@ -66,7 +80,10 @@ def table(study: Study, rows: list[dict[str, Any]]) -> str:
     reference = dict(study.reference.without("seed").values)
     lines = ["<div class=table><table><tr>", *(f"<th>{html.escape(name)}</th>" for name in columns), "</tr>"]
     for row in rows:
-        is_reference = all(row.get(axis) == value for axis, value in reference.items())
+        named = [axis for axis in reference if axis in row]
+        is_reference = row.get("cell") == "reference" or (
+            named and all(row[axis] == reference[axis] for axis in named)
+        )
         lines.append("<tr class=reference>" if is_reference else "<tr>")
         for name in columns:
             value = row.get(name)

@@ -14,6 +14,7 @@ from evaluation_mac.reports.report import format_number, write_table
 from processing_mac.whole_files_mac import write_text_whole
 from study_mac.figures import draw_figures
 from study_mac.page import write_page
+from study_mac.readable import readable
 from study_mac.running import finished
 from study_mac.study_file import DONOR, OWN, Cell, Study
 
@@ -37,13 +38,14 @@ def write_study(study: Study, failed: dict[str, str]) -> Path:
     tables = {"results": results_table(study, found), "tokens": tokens_table(study, found)}
     tables |= {name: axis_table(study, found, axis) for name, axis in AXIS_TABLES.items() if axis in study.axes}
     tables["exchange"] = exchange_table(study, found)
+    tables["runs"] = runs_table(study, found)
     tables = {name: rows for name, rows in tables.items() if rows}
     folder = study.folder / "tables"
     folder.mkdir(parents=True, exist_ok=True)
     for name, rows in tables.items():
         write_table(folder / f"{name}.csv", rows)
         write_text_whole(folder / f"{name}.json", json.dumps(rows, indent=1) + "\n")
-        write_text_whole(folder / f"{name}.md", markdown(rows))
+        write_text_whole(folder / f"{name}.md", markdown(readable(study, name, rows)))
     figures = draw_figures(study, found, tables)
     missing = [cell.name for cell in study.cells if cell not in found]
     return write_page(study, tables, figures, missing, failed)
@@ -107,6 +109,19 @@ def results_table(study: Study, found: dict[Cell, Any]) -> list[Row]:
         row |= {key: notes[0].get(key) for key in ("parameters", "trained", "audio_tokens")}
         row["training_hours"] = round(float(np.mean(hours)), 4) if hours else None
         rows.append(row)
+    return rows
+
+
+def runs_table(study: Study, found: dict[Cell, Any]) -> list[Row]:
+    """A row a run, by the name of its folder: each score with its interval over clips, and seconds of training."""
+    rows = []
+    for cell, one in found.items():
+        row: Row = {"run": cell.name}
+        for score, (evaluation, name) in study.scores.items():
+            row[score] = value_of(found, study, cell, score)
+            given = one["evaluations"][evaluation]["results"].get("scores", {}).get(name, {})
+            row[f"{score} low"], row[f"{score} high"] = given.get("interval_95") or (None, None)
+        rows.append(row | {"training seconds": one["note"]["training_seconds"]})
     return rows
 
 

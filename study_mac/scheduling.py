@@ -1,5 +1,6 @@
 """Goes through cells: one after another here, or as tasks on a Ray cluster whose machines share the study's folder."""
 
+import os
 import time
 from collections.abc import Sequence
 from datetime import timedelta
@@ -55,7 +56,7 @@ def run_on_ray(study: Study, cells: Sequence[Cell], launch: str, gpus: float) ->
     task: Any = ray.remote(num_cpus=1, num_gpus=gpus)(ray_cell)
     failed: dict[Cell, str] = {}
     for wave in ([c for c in cells if not study.donor(c)], [c for c in cells if study.donor(c)]):
-        running = {task.remote(study, cell, launch): cell for cell in wave}
+        running = {task.remote(study, cell, launch, os.getcwd()): cell for cell in wave}
         start, done, count = time.monotonic(), 0, len(running)
         while running:
             (ready,), _ = ray.wait(list(running), num_returns=1)
@@ -72,8 +73,9 @@ def run_on_ray(study: Study, cells: Sequence[Cell], launch: str, gpus: float) ->
     return failed
 
 
-def ray_cell(study: Study, cell: Cell, launch: str) -> str | None:
-    """One cell on a machine of the cluster; gives why it failed, if it did."""
+def ray_cell(study: Study, cell: Cell, launch: str, folder: str) -> str | None:
+    """One cell on a machine of the cluster, in the driver's folder; gives why it failed, if it did."""
+    os.chdir(folder)
     try:
         run_cell(study, cell, launch, tell=lambda stage: None)
     except CellError as error:
