@@ -56,6 +56,9 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print(f"\nmac-paraphrase: stopped; {partial(options.output)} keeps what is done", file=sys.stderr)
         return 130
+    if not todo:
+        print(f"{options.output}: all {len(captions):,} captions were done before.")
+        return 0
     print(
         f"{options.output}: {len(captions) - len(todo):,} captions were done before; of {len(todo):,} more "
         f"{counts['kept']:,} paraphrases are kept.\nLeft out: {counts['equal']:,} in the same words, "
@@ -180,7 +183,9 @@ def write_rest(options: argparse.Namespace, todo: list[str]) -> Counter:
     there = Translator(options.there, options.there_prefix)
     back = Translator(options.back, options.back_prefix)
     chooser = Filter(encoder.embed_text, options.number, options.similarity, options.shortest, options.longest)
-    write_text_whole(note_of(options.output), json.dumps({name: getattr(options, name) for name in WAYS}, indent=2))
+    write_text_whole(
+        note_of(options.output), json.dumps({name: getattr(options, name) for name in WAYS}, indent=2) + "\n"
+    )
     if options.output.exists() and not partial(options.output).exists():
         shutil.copyfile(options.output, partial(options.output))
     with open(partial(options.output), "a", encoding="utf-8") as file, tqdm(total=len(todo), unit="caption") as bar:
