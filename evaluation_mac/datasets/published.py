@@ -168,14 +168,14 @@ def collect(
     entries: Iterator[Entry], files: Recordings, labels: LabelList | None, origin: str
 ) -> tuple[list[Recording], list[str]]:
     """Bring the rows of each recording together; also list those that are missing."""
-    captions: dict[str, dict[str, None]] = {}
+    captions: dict[str, list[str]] = {}  # one that comes twice stays twice: AudioCaps has 4,875 rows
     found: dict[str, dict[str, None]] = {}
     missing: dict[str, None] = {}
     problems = []
     for entry in entries:
         if (audio := files.find(entry.stems)) is None:
             missing[audio := files.expected(entry.stems)] = None
-        captions.setdefault(audio, {}).update(dict.fromkeys(entry.captions))
+        captions.setdefault(audio, []).extend(entry.captions)
         try:
             named = map(labels.find, entry.labels) if labels else ()
             found.setdefault(audio, {}).update(dict.fromkeys(named))
