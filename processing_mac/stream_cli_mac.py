@@ -17,6 +17,7 @@ import numpy as np
 
 from .audio_mac import read_blocks
 from .pipeline_mac import AudioCaptioningPipeline
+from .reading_ahead_mac import warnings_of_decoding_printed
 
 
 FIELDS = ("time", "start", "end", "caption")  # of a record of a segment: clock time, and seconds of what was heard
@@ -53,7 +54,7 @@ def caption_stream(captioner: AudioCaptioningPipeline, options: argparse.Namespa
 
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: what was heard last is told
     try:
-        with closing(read_source(options)) as blocks:
+        with warnings_of_decoding_printed(sys.stderr), closing(read_source(options)) as blocks:
             for block in blocks:
                 if block is None:  # what comes next was heard some time later: a segment and a clock of its own
                     show(stream.close())

@@ -84,6 +84,19 @@ class BrokenPipe:
         raise OSError(errno.EIO, "Input/output error")
 
 
+def test_a_rate_that_changes_is_said_in_a_line(run, sound, capsys) -> None:
+    """FFmpeg hears the first of two Vorbis streams with different rates."""
+    data = io.BytesIO()
+    for rate in (16_000, 22_050):
+        part = io.BytesIO()
+        soundfile.write(part, sound(2, rate=rate), rate, format="OGG", subtype="VORBIS")
+        data.write(part.getvalue())
+    assert run("-", data.getvalue()) == 0
+    told = capsys.readouterr()
+    assert json.loads(told.out)["end"] == pytest.approx(2, abs=0.1)
+    assert told.err.startswith("standard input: ") and "cannot be read" in told.err and ".py" not in told.err
+
+
 @pytest.fixture
 def server(sound):
     """Serves three seconds of sound, or nothing."""
