@@ -31,7 +31,7 @@ from evaluation_mac.protocols.clip_records import keep_settings
 from evaluation_mac.protocols.collector import Collector
 from evaluation_mac.protocols.intensity import evaluate_intensity, look_at_all
 from evaluation_mac.protocols.label_protocols import LABEL_PROTOCOLS, label_text, similarity_by_caption
-from evaluation_mac.protocols.protocol_options import complete, generation_of
+from evaluation_mac.protocols.protocol_options import check_refine, complete, generation_of
 from evaluation_mac.protocols.retrieval import (
     RETRIEVAL_PROTOCOLS,
     caption_texts,
@@ -313,16 +313,6 @@ def share(text: str) -> float:
     if not 0 < (value := float(text)) <= 1:
         raise argparse.ArgumentTypeError(f"{text}: expected a share above 0, at most 1")
     return value
-
-
-def check_refine(options: argparse.Namespace) -> None:
-    """Refuse options of CLAP-Refine that nothing would read."""
-    if options.task != "captioning":
-        return
-    if options.refine_from and not options.refine:
-        raise ValueError("--refine-from says what --refine chooses from: name the CLAP model with --refine")
-    if options.refine and options.refine_from != "nbest" and options.num_beams:
-        raise ValueError("--num-beams: --refine searches with 2 to 8 beams; with --refine-from nbest it can be given")
 
 
 def read_clips(options: argparse.Namespace) -> list[Any]:

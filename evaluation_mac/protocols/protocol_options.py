@@ -1,4 +1,4 @@
-"""What a published protocol decides where the options of `mac-eval` leave it open, and what contradicts it."""
+"""What a way to write captions decides where the options of `mac-eval` leave it open, and what contradicts it."""
 
 import argparse
 from typing import Any
@@ -52,3 +52,13 @@ def complete(options: argparse.Namespace) -> None:
         )
     known = find_dataset(options.dataset)
     options.prompt = options.prompt or (DATASETS[known].prompt if known else LTU_PROMPT)
+
+
+def check_refine(options: argparse.Namespace) -> None:
+    """Refuse options of CLAP-Refine that nothing would read."""
+    if options.task != "captioning":
+        return
+    if options.refine_from and not options.refine:
+        raise ValueError("--refine-from says what --refine chooses from: name the CLAP model with --refine")
+    if options.refine and options.refine_from != "nbest" and options.num_beams:
+        raise ValueError("--num-beams: --refine searches with 2 to 8 beams; with --refine-from nbest it can be given")
