@@ -4,6 +4,8 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import torch
+
 
 class Throughput:
     """Counts clips and seconds between two readings; evaluation and saving do not count."""
@@ -15,7 +17,8 @@ class Throughput:
     def reset(self) -> None:
         """Start counting anew."""
         self.waited = self.trained = 0.0
-        self.clips = self.windows = 0
+        self.clips = 0
+        self.windows: int | torch.Tensor = 0
         if self.step_start is not None:
             self.step_start = time.perf_counter()
 
@@ -51,5 +54,5 @@ class Throughput:
         total = self.waited + self.trained
         if total == 0:
             return {}
-        length = {"windows_per_clip": self.windows / self.clips} if self.clips else {}
+        length = {"windows_per_clip": float(self.windows / self.clips)} if self.clips else {}
         return {"clips_per_second": self.clips / total, "waiting_for_data": self.waited / total, **length}

@@ -127,10 +127,12 @@ class MacTrainer(Trainer):
         with self.throughput.waiting(), self.whole_throughput.waiting():
             samples, num_items = super().get_batch_samples(epoch_iterator, num_batches, device)
         for batch in samples:
-            counts = batch["audio_num_windows"] if "audio_num_windows" in batch else [1] * len(batch["input_features"])
+            counts = batch.get("audio_num_windows")
+            clips = len(batch["input_features"] if counts is None else counts)
             for counter in (self.throughput, self.whole_throughput):
-                counter.clips += len(counts) * self.args.world_size
-                counter.windows += int(sum(counts)) * self.args.world_size
+                counter.clips += clips * self.args.world_size
+                # A sum on a GPU stays there until it is read, so that no step waits for it.
+                counter.windows += (clips if counts is None else counts.sum()) * self.args.world_size
         return samples, num_items
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:

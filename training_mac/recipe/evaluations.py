@@ -1,5 +1,6 @@
 """What the log of a stage says of its evaluations: their scores, and which is the best by the recipe."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -31,11 +32,11 @@ def best_evaluation(
         greater_is_better: The recipe's field of that name; if None, true unless the metric is a loss.
 
     Returns:
-        The entry; None if nothing was evaluated by this metric.
+        The entry; None if no evaluation gave a finite number for this metric.
     """
     name = measure_of(metric)
     greater = not name.endswith("loss") if greater_is_better is None else greater_is_better
-    entries = [entry for entry in log_history if f"eval_{name}" in entry]
+    entries = [entry for entry in log_history if math.isfinite(entry.get(f"eval_{name}", math.nan))]
     if not entries:
         return None
     return (max if greater else min)(entries, key=lambda entry: entry[f"eval_{name}"])
