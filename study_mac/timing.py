@@ -12,7 +12,7 @@ from training_mac.loop.adapters import attach_adapter, set_trainable
 from training_mac.recipe.file import Stage
 
 
-MOST_ON_CPU = 4  # clips of a step that is timed on a CPU
+ON_CPU = {True: 4, False: 1}  # clips of a step that is timed on a CPU, of a whole model or of a few layers
 KNOWN: dict[str, float] = {}  # what was timed already, by all that it depends on
 
 
@@ -36,11 +36,12 @@ def clip_seconds(config: MacConfig, stages: Sequence[Stage], text: int, whole: b
     if key in KNOWN:
         return KNOWN[key]
     if whole:
-        KNOWN[key] = step_seconds(config, stages, text, bf16)
+        KNOWN[key] = step_seconds(config, stages, text, bf16, ON_CPU[True])
         return KNOWN[key]
     depths = [part.num_hidden_layers for part in (config.audio_config, config.text_config)]
     once, tower, language = (
-        step_seconds(with_layers(config, *layers), stages, text, bf16) for layers in ((1, 1), (2, 1), (1, 2))
+        step_seconds(with_layers(config, *layers), stages, text, bf16, ON_CPU[False])
+        for layers in ((1, 1), (2, 1), (1, 2))
     )
     KNOWN[key] = once + max(0.0, tower - once) * (depths[0] - 1) + max(0.0, language - once) * (depths[1] - 1)
     return KNOWN[key]
@@ -53,11 +54,11 @@ def with_layers(config: MacConfig, audio: int, text: int) -> MacConfig:
     return config
 
 
-def step_seconds(config: MacConfig, stages: Sequence[Stage], text: int, bf16: bool) -> float:
-    """Seconds a clip of the faster of two steps after a first one, on the GPU if there is one."""
+def step_seconds(config: MacConfig, stages: Sequence[Stage], text: int, bf16: bool, on_cpu: int) -> float:
+    """Seconds a clip of the faster of two steps after a first one, on the GPU if there is one, else of few clips."""
     stage, device = stages[-1], torch.device("cuda" if torch.cuda.is_available() else "cpu")
     clips = stage.training.per_device_train_batch_size
-    clips = clips if device.type == "cuda" else min(clips, MOST_ON_CPU)
+    clips = clips if device.type == "cuda" else min(clips, on_cpu)
     model = attach_adapter(MacForConditionalGeneration(config), [one.recipe for one in stages]).to(device)
     set_trainable(model, stage.recipe)
     ids = torch.full((clips, config.audio_tokens_per_window + text), config.audio_token_id, device=device)

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -67,6 +68,8 @@ def tables(name: str) -> dict[str, list]:
     read = {path.stem: json.loads(path.read_text()) for path in Path(name, "tables").glob("*.json")}
     for row in read["results"]:
         row.pop("training_hours")
+    for row in read["runs"]:
+        row.pop("training seconds")
     return read
 
 
@@ -90,6 +93,21 @@ def test_a_study_that_is_killed_and_continued_gives_the_same_tables(folder) -> N
     assert {"results", "connector", "tokens"} <= tables("cut").keys()
     page = Path("cut/index.html").read_text()
     assert "4 of 4 cells" in page and "data:image/png;base64" in page and "http" not in page
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(find_spec("ray") is None, reason="needs ray")
+def test_tasks_of_ray_and_launched_trainings_give_the_same_tables(folder, capsys) -> None:
+    axes = {"connector": ["concat"], "seed": [0, 1]}
+    evaluations = {"captioning": {"task": "captioning", "data": "clips.csv"}}
+    for name in ("plain", "tasks", "launched"):
+        write(name, axes=axes, evaluations=evaluations)
+    assert main(["plain.yaml"]) == main(["tasks.yaml", "--ray"]) == 0
+    launch = f"{sys.executable} -m accelerate.commands.launch --cpu --num_processes 1 --num_machines 1"
+    assert main(["launched.yaml", "--launch", launch]) == 0
+    assert tables("tasks") == tables("plain") == tables("launched")
+    assert "[2/2]" in capsys.readouterr().out
+    assert "accelerate.commands.launch" in Path("launched/cells/connector=concat,seed=0/log.txt").read_text()
 
 
 @pytest.mark.slow

@@ -25,7 +25,7 @@ def stage(**fields):
 def test_the_depths_of_a_large_model_are_counted_once_each(config, monkeypatch) -> None:
     seen = []
 
-    def step(config, stages, text, bf16):
+    def step(config, stages, text, bf16, on_cpu):
         depths = config.audio_config.num_hidden_layers, config.text_config.num_hidden_layers
         seen.append(depths)
         return 10 + 2 * depths[0] + 0.5 * depths[1]
@@ -51,6 +51,6 @@ def test_a_step_is_run_also_with_kept_encodings(config, monkeypatch) -> None:
         return forward(self, **given)
 
     monkeypatch.setattr(timing.MacForConditionalGeneration, "forward", noting)
-    assert timing.step_seconds(config, [stage()], 5, False) > 0
-    assert timing.step_seconds(config, [stage(cached_epochs=1, encoder="frozen")], 5, False) > 0
+    assert timing.step_seconds(config, [stage()], 5, False, 2) > 0
+    assert timing.step_seconds(config, [stage(cached_epochs=1, encoder="frozen")], 5, False, 2) > 0
     assert heard == 3 * [{"input_features"}] + 3 * [{"encoder_hidden_states"}]
