@@ -26,6 +26,7 @@ from evaluation_mac.datasets.reading import full_labels, read_data, refuse_twice
 from evaluation_mac.metrics.naming import NAMINGS, Naming, load_naming
 from evaluation_mac.metrics.text_encoder import CLAP, load_encoder
 from evaluation_mac.protocols.captioning import evaluate_captions
+from evaluation_mac.protocols.clap_refine import Clap, ClapRefine
 from evaluation_mac.protocols.classification import evaluate_classes, similarity_by_likelihood
 from evaluation_mac.protocols.clip_records import keep_settings
 from evaluation_mac.protocols.collector import Collector
@@ -53,7 +54,10 @@ from processing_mac.dataset_mac import Clip
 def run_captioning(collector: Collector, clips: list[Clip]) -> Evaluation | None:
     """Caption all clips and score the captions."""
     options = collector.options
-    clips, captions = collector.refined_captions(clips) if options.refine else collector.captions(clips)
+    refine = None
+    if options.refine:
+        refine = ClapRefine(Clap(options.refine), options.refine_from or "searches", options.num_beams)
+    clips, captions = collector.captions(clips, refine)
     return evaluate_captions(clips, captions, options.sentence_encoder, naming_of(options)) if clips else None
 
 

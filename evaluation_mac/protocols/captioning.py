@@ -10,7 +10,7 @@ from evaluation_mac.metrics.bootstrap import bootstrap_intervals
 from evaluation_mac.metrics.caption_scores import averaged
 from evaluation_mac.metrics.naming import Naming, kind_of_scene
 from evaluation_mac.metrics.scoring import METRICS, score_captions
-from evaluation_mac.protocols.clap_refine import Clap, caption_refined
+from evaluation_mac.protocols.clap_refine import ClapRefine
 from evaluation_mac.protocols.clip_records import Answer, Ask
 from evaluation_mac.reports.evaluation import RESAMPLES, Evaluation
 from processing_mac import AudioCaptioningPipeline
@@ -18,27 +18,21 @@ from processing_mac.cli_mac import caption_files
 from processing_mac.dataset_mac import Clip
 
 
-def caption_asker(captioner: AudioCaptioningPipeline, batch_size: int) -> Ask:
+def caption_asker(captioner: AudioCaptioningPipeline, batch_size: int, refine: ClapRefine | None = None) -> Ask:
     """
-    Recordings -> each with `{"caption"}` or its error.
+    Recordings -> each with `{"caption"}` or its error; with `refine` by CLAP-Refine, with what it chose from.
 
     A model that samples draws the same for the same batch of recordings.
     """
 
     def ask(files: list[str]) -> Iterator[tuple[str, Answer]]:
         torch.manual_seed(zlib.crc32("\n".join(files).encode("utf-8", "surrogateescape")))
-        yield from caption_files(captioner, files, batch_size)
-
-    return ask
-
-
-def refined_asker(captioner: AudioCaptioningPipeline, clap: Clap, source: str, num_beams: int | None) -> Ask:
-    """The same by CLAP-Refine, with the candidates and their similarities; see `caption_refined`."""
-
-    def ask(files: list[str]) -> Iterator[tuple[str, Answer]]:
+        if refine is None:
+            yield from caption_files(captioner, files, batch_size)
+            return
         for file in files:
             try:
-                yield file, caption_refined(captioner, clap, file, source, num_beams)
+                yield file, refine.caption(captioner, file)
             except ValueError as error:
                 yield file, error
 

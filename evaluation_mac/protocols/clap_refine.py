@@ -5,6 +5,7 @@ The judge is a CLAP model, which embeds sounds and sentences in one space.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import chain
 from typing import Any
 
@@ -47,32 +48,36 @@ class Clap(TextEncoder):
         return torch.nn.functional.normalize(embeddings.mean(dim=0), dim=-1).cpu().numpy()
 
 
-def refine(clap: Clap, audio: str, candidates: Sequence[str]) -> tuple[str, list[float]]:
-    """The candidate whose embedding is closest to the recording's, of equals the first; and all their cosines."""
-    similarities = clap.embed_text(candidates) @ clap.embed_audio(audio)
-    return candidates[int(np.argmax(similarities))], [round(float(one), 4) for one in similarities]
-
-
-def caption_refined(
-    captioner: AudioCaptioningPipeline, clap: Clap, audio: str, source: str = "searches", num_beams: int | None = None
-) -> dict[str, Any]:
+@dataclass(frozen=True)
+class ClapRefine:
     """
-    One recording's caption as CLAP chooses it. Recording and prompt are read once, whatever the number of searches.
+    A way to choose captions. Recording and prompt are read once, whatever the number of searches.
 
     Args:
-        captioner: Pipeline that says the candidates.
         clap: Judge.
-        audio: Path of the recording.
         source: "searches": the best of a search with 2, 3 ... 8 beams each; "nbest": the best of one search.
-        num_beams: Beams of the one search, and so the number of its candidates.
-
-    Returns:
-        `caption`, and of all candidates `candidates` and `similarities`, their cosines with the recording.
+        num_beams: Beams of the one search, and so the number of its candidates; 8 if None.
     """
-    best = num_beams or BEAMS[-1]
-    searches = [{"num_beams": beams, "num_return_sequences": 1} for beams in BEAMS]
-    if source == "nbest":
-        searches = [{"num_beams": best, "num_return_sequences": best}]
-    candidates = list(chain(*captioner.search(audio, searches)))
-    caption, similarities = refine(clap, audio, candidates)
-    return {"caption": caption, "candidates": candidates, "similarities": similarities}
+
+    clap: Clap
+    source: str = "searches"
+    num_beams: int | None = None
+
+    @property
+    def searches(self) -> list[dict[str, int]]:
+        """Arguments of `generate` of each search."""
+        if self.source == "nbest":
+            best = self.num_beams or BEAMS[-1]
+            return [{"num_beams": best, "num_return_sequences": best}]
+        return [{"num_beams": beams, "num_return_sequences": 1} for beams in BEAMS]
+
+    def caption(self, captioner: AudioCaptioningPipeline, audio: str) -> dict[str, Any]:
+        """One recording's `caption`, and the `candidates` it is of with `similarities`, cosines with the recording."""
+        candidates = list(chain(*captioner.search(audio, self.searches)))
+        caption, similarities = self.choose(audio, candidates)
+        return {"caption": caption, "candidates": candidates, "similarities": similarities}
+
+    def choose(self, audio: str, candidates: Sequence[str]) -> tuple[str, list[float]]:
+        """The candidate whose embedding is closest to the recording's, of equals the first; and all their cosines."""
+        similarities = self.clap.embed_text(candidates) @ self.clap.embed_audio(audio)
+        return candidates[int(np.argmax(similarities))], [round(float(one), 4) for one in similarities]

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from evaluation_mac.metrics.answers import caption_of
-from evaluation_mac.protocols.captioning import caption_asker, refined_asker
-from evaluation_mac.protocols.clap_refine import Clap
+from evaluation_mac.protocols.captioning import caption_asker
+from evaluation_mac.protocols.clap_refine import ClapRefine
 from evaluation_mac.protocols.clip_records import collect_records
 from evaluation_mac.protocols.retrieval import likelihood_asker, read_losses
 from processing_mac import AudioCaptioningPipeline
@@ -20,19 +20,11 @@ class Collector:
         self.captioner = captioner
         self.failed: dict[str, str] = {}
 
-    def captions(self, clips: Sequence[Any]) -> tuple[list[Any], list[str]]:
-        """The clips with a caption, and the captions."""
-        ask = caption_asker(self.captioner, self.options.batch_size)
-        read, records = self.collect("captions.csv", ["caption"], clips, ask, self.options.batch_size)
-        return read, [caption_of(record["caption"]) for record in records]
-
-    def refined_captions(self, clips: Sequence[Any]) -> tuple[list[Any], list[str]]:
-        """The same by CLAP-Refine; the file holds the candidates, too."""
-        options = self.options
-        source, num_beams = options.refine_from or "searches", options.num_beams
-        ask = refined_asker(self.captioner, Clap(options.refine), source, num_beams)
-        fields = ["caption", "candidates", "similarities"]
-        read, records = self.collect("captions.csv", fields, clips, ask, options.batch_size)
+    def captions(self, clips: Sequence[Any], refine: ClapRefine | None = None) -> tuple[list[Any], list[str]]:
+        """The clips with a caption, and the captions; with `refine` the file holds their candidates, too."""
+        ask = caption_asker(self.captioner, self.options.batch_size, refine)
+        fields = ["caption", "candidates", "similarities"] if refine else ["caption"]
+        read, records = self.collect("captions.csv", fields, clips, ask, self.options.batch_size)
         return read, [caption_of(record["caption"]) for record in records]
 
     def losses(self, clips: Sequence[Any], texts: Sequence[str]) -> tuple[list[Any], Any]:

@@ -5,7 +5,7 @@ import pytest
 import soundfile
 from transformers import ClapFeatureExtractor, ClapModel
 
-from evaluation_mac.protocols.clap_refine import Clap, caption_refined, refine
+from evaluation_mac.protocols.clap_refine import Clap, ClapRefine
 from processing_mac import AudioCaptioningPipeline
 
 
@@ -34,10 +34,10 @@ def test_a_long_recording_is_a_mean_of_pieces(clap, clap_folder, recording):
 def test_the_closest_caption_is_kept(clap, recording):
     candidates = ["a dog barks", "the cat sleeps", "rain", "a dog is in the rain"]
     similarity = [float(clap.embed_text([text])[0] @ clap.embed_audio(recording)) for text in candidates]
-    caption, found = refine(clap, recording, candidates)
+    caption, found = ClapRefine(clap).choose(recording, candidates)
     assert caption == candidates[int(np.argmax(similarity))]
     assert found == pytest.approx(similarity, abs=1e-4)
-    assert refine(clap, recording, ["rain", "rain"])[0] == "rain"
+    assert ClapRefine(clap).choose(recording, ["rain", "rain"])[0] == "rain"
 
 
 @pytest.fixture
@@ -48,7 +48,7 @@ def captioner(model, processor) -> AudioCaptioningPipeline:
 def test_searches_with_two_to_eight_beams(clap, captioner, recording):
     """What one reading gives is what seven passes over the recording give."""
     captioner.model.generation_config.max_new_tokens = 20
-    answer = caption_refined(captioner, clap, recording)
+    answer = ClapRefine(clap).caption(captioner, recording)
     expected = [captioner(recording, num_beams=beams)[0]["caption"] for beams in range(2, 9)]
     assert len(set(expected)) > 1 and answer["candidates"] == expected
     assert answer["caption"] == expected[int(np.argmax(answer["similarities"]))]
@@ -56,10 +56,10 @@ def test_searches_with_two_to_eight_beams(clap, captioner, recording):
 
 
 def test_the_best_of_one_search(clap, captioner, recording):
-    answer = caption_refined(captioner, clap, recording, "nbest", num_beams=4)
+    answer = ClapRefine(clap, "nbest", num_beams=4).caption(captioner, recording)
     assert len(set(answer["candidates"])) == len(answer["similarities"]) == 4
     assert answer["candidates"][0] == captioner(recording, num_beams=4)[0]["caption"]
-    assert len(caption_refined(captioner, clap, recording, "nbest")["candidates"]) == 8
+    assert len(ClapRefine(clap, "nbest").caption(captioner, recording)["candidates"]) == 8
 
 
 def test_a_model_that_cannot_hear(bert_folder):
