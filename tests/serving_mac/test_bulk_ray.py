@@ -6,6 +6,7 @@ import signal
 from pathlib import Path
 
 import fsspec
+import numpy as np
 import psutil
 import pyarrow.parquet as pq
 import pytest
@@ -13,7 +14,7 @@ import soundfile
 
 from processing_mac.cli_mac import main
 from serving_mac import bulk_cli
-from serving_mac.bulk_ray import BulkOptions, caption_on_ray, start_ray
+from serving_mac.bulk_ray import BulkOptions, BulkWorker, caption_on_ray, start_ray
 
 
 @pytest.fixture(scope="module")
@@ -53,6 +54,23 @@ def test_the_same_output(command, folder, sound, tmp_path, capsys):
     assert command("sounds", "--output", "ray.jsonl", "--segments", "--batch-size", 2, "--ray") == 1
     assert (tmp_path / "ray.jsonl").read_text() == (tmp_path / "one.jsonl").read_text()
     assert capsys.readouterr().err.count("sounds/03.wav: cannot be read as audio") == 2
+
+
+def test_a_worker_captions_recordings_of_any_length_from_anywhere(captioner, sound, tmp_path):
+    """As the captioner does window by window; three windows are too many to hold at once."""
+    captioner.save_pretrained(tmp_path / "mac")
+    for name, seconds in (("short.wav", 3), ("long.flac", 27)):
+        soundfile.write(tmp_path / name, sound(seconds), 16_000)
+        fsspec.filesystem("memory").pipe_file(f"{tmp_path}/{name}", (tmp_path / name).read_bytes())
+    fsspec.filesystem("memory").pipe_file(f"{tmp_path}/bad.wav", b"no sound")
+    names = [f"{where}/{name}" for where in (tmp_path, f"memory://{tmp_path}") for name in ("short.wav", "long.flac")]
+    names += [f"memory://{tmp_path}/bad.wav", f"memory://{tmp_path}/none.wav"]
+    worker = BulkWorker(BulkOptions(str(tmp_path / "mac"), 2, {"device": "cpu"}))
+    found = worker({"audio": np.array([name.encode() for name in names], dtype=object)})["result"]
+    short, long, *remote, bad, none = map(json.loads, found)
+    assert [short] == captioner(str(tmp_path / "short.wav")) and remote == [short, long]
+    assert long["segments"] == captioner(str(tmp_path / "long.flac"), return_segments=True)[0]["segments"]
+    assert "bad.wav: cannot be read as audio" in bad["error"] and "none.wav: cannot be read" in none["error"]
 
 
 def test_shards_are_continued(command, folder, tmp_path, capsys):
