@@ -235,7 +235,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--stream",
         metavar="SOURCE",
         help="caption without end: - for raw PCM (s16le, 16 kHz, mono) or a sound file on standard input, mic, or an "
-        "address that begins with http:// or https://",
+        "address that begins with http:// or https://; --output FILE.jsonl or .csv grows from run to run",
     )
     stream.add_argument("--reconnect", action="store_true", help="open an address of --stream again when it breaks")
     stream.add_argument(
