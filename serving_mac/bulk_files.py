@@ -67,6 +67,8 @@ def open_remote(address: str) -> Iterator[BinaryIO]:
             yield file
     except ValueError:  # of what is done with the file
         raise
+    except FileNotFoundError as error:  # of which some file systems say no more than the name
+        raise ValueError(f"{address}: cannot be read (no such file)") from error
     except Exception as error:  # every file system has errors of its own
         raise ValueError(f"{address}: cannot be read ({error})") from error
 
