@@ -9,7 +9,7 @@ exact, from the kept state. docs/searching.md has the figures of this and of the
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import bm25s
 import numpy as np
@@ -65,7 +65,8 @@ class CaptionSearch:
     """
 
     def __init__(self, index: IndexFolder, encoder: TextEncoder | None = None, reader: StateReader | None = None):
-        self.index, self.encoder, self.reader = index, encoder, reader
+        self.index, self.encoder = index, encoder
+        self.reader: Any = reader
         if reader is not None:
             index.settings.refuse_other_model(index.folder, reader.weights)
         self.rows = np.flatnonzero(index.table["caption"].str.strip() != "")
