@@ -5,6 +5,7 @@ What a person who types `mac-caption` waits for: the start to the first caption,
     python benchmarks/cold_start.py start examples/clock_tick.wav --against OTHER   # beside another checkout
     python benchmarks/cold_start.py clips FOLDER --batch-sizes 1 8 32 --threads 1 2
     python benchmarks/cold_start.py clips FOLDER --busy 1                           # beside a program on one core
+    python benchmarks/cold_start.py parts FOLDER --threads 1                        # where the time of clips goes
 
 All ways take turns; medians, of the wall and of the processor. `chosen` is what `mac-caption` does without
 `--threads`.
@@ -20,6 +21,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -71,6 +73,26 @@ def clips(options: argparse.Namespace) -> dict[str, Callable[[], None]]:
     }
 
 
+def parts(options: argparse.Namespace) -> dict[str, Callable[[], None]]:
+    """The same in batches of 8, and each part of it alone."""
+    files = find_audio([options.folder])[: options.files]
+    captioner = load_captioner(options.model, device="cpu", int8=options.int8)
+    torch.set_num_threads(options.threads[0])
+    load, extractor = captioner.feature_extractor.load, captioner.feature_extractor
+    batches = [[load(file)[0] for file in files[start : start + 8]] for start in range(0, len(files), 8)]
+    windows = [extractor(batch, sampling_rate=extractor.sampling_rate)["input_features"] for batch in batches]
+
+    def each(run: Callable[[Any], object], inputs: list[Any]) -> Callable[[], None]:
+        return lambda: [run(one) for one in inputs] and None
+
+    return {
+        "reading the files": each(load, files),
+        "log-mel": each(lambda batch: extractor(batch, sampling_rate=extractor.sampling_rate), batches),
+        "encoder and connector": each(torch.no_grad()(captioner.model.get_audio_features), windows),
+        f"all of {len(files)} clips": lambda: list(caption_files(captioner, files, 8)) and None,
+    }
+
+
 @contextmanager
 def busy(number: int) -> Iterator[None]:
     """So many programs beside this one that never rest."""
@@ -96,15 +118,16 @@ def main(arguments: list[str] | None = None) -> None:
     task.add_argument("file", type=Path, help="recording")
     task.add_argument("--against", type=Path, metavar="FOLDER", help="another checkout of this repository")
     task.set_defaults(make=start, busy=0, warm=0)
-    task = tasks.add_parser("clips")
-    task.add_argument("folder", help="of recordings")
-    task.add_argument("--files", type=int, default=64)
-    task.add_argument("--batch-sizes", type=int, nargs="+", default=[1, 8, 32])
-    task.add_argument("--threads", type=int, nargs="+", default=[1, 2])
-    task.add_argument("--busy", type=int, default=0, help="programs beside it that never rest")
-    task.add_argument("--model", default=DEFAULT_MODEL)
-    task.add_argument("--int8", action="store_true")
-    task.set_defaults(make=clips, warm=1)
+    for name, make in (("clips", clips), ("parts", parts)):
+        task = tasks.add_parser(name)
+        task.add_argument("folder", help="of recordings")
+        task.add_argument("--files", type=int, default=64)
+        task.add_argument("--threads", type=int, nargs="+", default=[1, 2], help="of `parts`, the first")
+        task.add_argument("--model", default=DEFAULT_MODEL)
+        task.add_argument("--int8", action="store_true")
+        task.set_defaults(make=make, warm=1, busy=0)
+    tasks.choices["clips"].add_argument("--batch-sizes", type=int, nargs="+", default=[1, 8, 32])
+    tasks.choices["clips"].add_argument("--busy", type=int, default=0, help="programs beside it that never rest")
     for task in tasks.choices.values():
         task.add_argument("--repeats", type=int, default=5)
     options = parser.parse_args(arguments)

@@ -4,7 +4,7 @@ import pytest
 import torch
 from transformers import AutoModelForMultimodalLM
 
-from modeling_mac import Int8Config, MacForConditionalGeneration
+from modeling_mac import Int8Config, MacForConditionalGeneration, int8_mac
 from modeling_mac.convert_cli_mac import main
 from modeling_mac.int8_mac import Int8Linear, round_rows
 from processing_mac import DEFAULT_MODEL
@@ -24,13 +24,39 @@ def test_a_row_of_zeros_and_the_largest_value_are_exact():
 
 @pytest.mark.parametrize("rows", [1, 7, 32, 33, 200])
 @torch.no_grad()
-def test_few_rows_and_many_give_nearly_the_float_product(rows):
+def test_few_rows_and_many_give_nearly_the_float_product(rows, monkeypatch):
+    monkeypatch.setattr(int8_mac, "SMALL", 0)
     layer = torch.nn.Linear(64, 48)
     ours = Int8Linear(layer)
     ours.take(layer.weight)
     input = torch.randn(2, rows, 64)[:, : (rows + 1) // 2]
     expected = layer(input)
     assert (ours(input) - expected).norm() < 0.02 * expected.norm()
+
+
+@torch.no_grad()
+def test_a_small_layer_is_multiplied_in_float(monkeypatch):
+    """In bf16 the outputs would be multiples of its steps."""
+    layer = torch.nn.Linear(64, 48)
+    ours = Int8Linear(layer)
+    ours.take(layer.weight)
+    input = torch.randn(1, 64)
+    exact = input @ (ours.weight.float() * ours.weight_scale.unsqueeze(1)).T + layer.bias
+    torch.testing.assert_close(ours(input), exact, rtol=1e-6, atol=1e-6)
+    monkeypatch.setattr(int8_mac, "SMALL", 0)
+    assert (ours(input) - exact).abs().max() > 1e-5
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+@torch.no_grad()
+def test_large_inputs_stay_finite(dtype):
+    """The products of the 8 bits themselves would be too large for float16."""
+    layer = torch.nn.Linear(4096, 8).to(dtype)
+    ours = Int8Linear(layer)
+    ours.take(layer.weight)
+    input = layer.weight[:1].sign().expand(40, -1) * 16
+    expected = layer.float()(input.float())
+    assert (ours(input).float() - expected).norm() < 0.02 * expected.norm()
 
 
 @pytest.mark.parametrize("tied", [False, True])
