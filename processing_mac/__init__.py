@@ -4,14 +4,7 @@ MAC's processing, from files and text to tensors and from tokens back to text.
 Importing the package registers its classes with transformers.
 """
 
-import gc
 from pathlib import Path
-
-
-# ruff: noqa: E402 (the imports stand after what makes them faster)
-# What an import makes stays. A collector that goes through all of it time and again takes a tenth of a cold start.
-_COLLECTED = gc.isenabled()
-gc.disable()
 
 from transformers import AutoFeatureExtractor, AutoModelForMultimodalLM, AutoProcessor
 from transformers.pipelines import PIPELINE_REGISTRY
@@ -21,10 +14,6 @@ from .loading_mac import load_captioner
 from .pipeline_mac import TASK, AudioCaptioningPipeline
 from .processing_mac import MacProcessor
 
-
-if _COLLECTED:
-    gc.freeze()  # what is there now is never gone through again
-    gc.enable()
 
 # The checkpoints that ship: in a wheel they lie in this folder, in a clone (and an editable install) beside it.
 _HERE = Path(__file__).parent

@@ -85,3 +85,31 @@ def test_the_models_have_the_sizes_they_are_named_after(speed):
             counts[kind] = sum(parameter.numel() for parameter in model.model.language_model.parameters())
     assert counts["mamba2"] == 128_989_632
     assert 0.94 < counts["gpt_neox"] / counts["mamba2"] < 0.98
+
+
+def test_8_bits_in_every_column_by_the_time_of_the_processor(speed, tmp_path, capsys):
+    int8 = importlib.import_module("int8")
+    columns = ["decode", "eat", "captions x 1"]
+    arguments = ["--size", "toy", "--repeats", "1", "--threads", "1", "--cpu-time", "--results", str(tmp_path)]
+    int8.main([*arguments, "--columns", *columns])
+    results = json.loads((tmp_path / "int8-cpu.json").read_text())["toy"]
+    assert list(results) == columns
+    assert list(results["decode"]["seconds"]) == list(int8.DEFAULT)
+    assert list(results["eat"]["seconds"]) == ["ours", "int8", "bf16", "floor"]
+    assert all(value > 0 for record in results.values() for value in record["seconds"].values())
+    assert results["decode"]["cpu time"] is True
+    assert f"gpt_neox int8: {1000 * results['decode']['seconds']['gpt_neox int8']:.1f} ms" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("gigabytes", "told"), [("100", None), ("0.01", "0.01 GB")])
+def test_cost_against_length(speed, tmp_path, monkeypatch, gigabytes, told):
+    """The curve of a process that wants too much memory stops, and says by what."""
+    monkeypatch.setenv("PYTHONPATH", str(FOLDER), prepend=":")
+    arguments = ["--size", "toy", "--threads", "1", "--variants", "ours", "--windows", "1", "3"]
+    importlib.import_module("length").main([*arguments, "--gigabytes", gigabytes, "--results", str(tmp_path)])
+    points = json.loads((tmp_path / "length-cpu.json").read_text())["curves"]["ours"]
+    assert points[-1].get("stopped by") == told
+    if told is None:
+        assert [point["seconds of audio"] for point in points] == [10.24, 30.72]
+        assert all(point["processor seconds"] > 0 and point["resident"] > 1e8 for point in points)
+    assert (tmp_path / "length-cpu.png").read_bytes().startswith(b"\x89PNG")
