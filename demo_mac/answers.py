@@ -1,6 +1,7 @@
 """The answers to the page's buttons: a file and texts go in, and captions, pictures and probabilities come out."""
 
 import io
+import warnings
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,6 +28,7 @@ class Description(NamedTuple):
     caption: str
     segments: list[dict[str, Any]]  # `start` and `end` in seconds and `caption`; neighbours that say the same are one
     waveform: np.ndarray  # what it heard, (samples,) at its rate
+    losses: list[str]  # what of the recording is missing or broken, in words
 
 
 def describe(captioner: AudioCaptioningPipeline, path: str | None, prompt: str = "") -> Description:
@@ -42,11 +44,14 @@ def describe(captioner: AudioCaptioningPipeline, path: str | None, prompt: str =
         ValueError: There is no recording, it cannot be read, is too short or too long, or the prompt is wrong; the
             message is in the words of the page's user.
     """
-    waveform = load_recording(captioner, path)
+    with warnings.catch_warnings(record=True) as caught:  # one caller at a time: the filters are the process's
+        warnings.simplefilter("always", UserWarning)
+        waveform = load_recording(captioner, path)
+    losses = [hide_folder(str(one.message), path) for one in caught if issubclass(one.category, UserWarning)]
     clip = {"array": waveform, "sampling_rate": captioner.processor.feature_extractor.sampling_rate}
     segments = merge_equal(caption_windows(captioner, clip, check_prompt(prompt)))
     caption = join_captions(segment["caption"] for segment in segments)
-    return Description(caption or f"({NOTHING_SAID})", segments, waveform)
+    return Description(caption or f"({NOTHING_SAID})", segments, waveform, losses)
 
 
 def rank_labels(
@@ -92,8 +97,13 @@ def load_recording(captioner: AudioCaptioningPipeline, path: str | None) -> np.n
     except TooLongError:
         raise ValueError(f"{name}: longer than {clock(seconds)}, which is the most that this page takes.") from None
     except ValueError as error:
-        raise ValueError(str(error).replace(f"{Path(path).parent}/", "")) from None
+        raise ValueError(hide_folder(str(error), path)) from None
     return waveform
+
+
+def hide_folder(text: str, path: str | None) -> str:
+    """Take the folder of a file out of a text: folders of the server are nobody's business."""
+    return text.replace(f"{Path(path or '').parent}/", "")
 
 
 def encode_flac(waveform: np.ndarray, rate: int) -> bytes:

@@ -15,8 +15,9 @@ from processing_mac import DEFAULT_MODEL, load_captioner
 from processing_mac.audio_mac import AUDIO_SUFFIXES
 
 
-# A clone has the examples; a wheel does not.
-DEFAULT_EXAMPLES = Path(__file__).parents[1] / "examples"
+# In a wheel the examples lie in this folder, in a clone (and an editable install) beside it.
+_HERE = Path(__file__).parent
+DEFAULT_EXAMPLES = _HERE / "examples" if (_HERE / "examples").is_dir() else _HERE.parent / "examples"
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -60,7 +61,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--port", type=int, help="(default: the first free one from 7860 on)")
     parser.add_argument(
         "--examples", type=Path, metavar="FOLDER", default=DEFAULT_EXAMPLES,
-        help="sounds to offer (default: examples/ of the repository, where there is one)",
+        help="sounds to offer (default: those that come with the package)",
     )  # fmt: skip
     return parser
 

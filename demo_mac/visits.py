@@ -40,7 +40,8 @@ class Answers:
         picture += offer_downloads(described.segments, Path(path or "").name)
         flac = encode_flac(described.waveform, extractor.sampling_rate)
         file = save_bytes_to_cache(flac, "heard.flac", cache_dir=get_upload_folder())
-        return say(described.caption, origin), {"sound": gr.FileData(path=file).model_dump(), "picture": picture}
+        note = " ".join([origin, *described.losses]).strip()
+        return say(described.caption, note), {"sound": gr.FileData(path=file).model_dump(), "picture": picture}
 
     def rank(self, path: str | None, prompt: str, labels: str) -> str:
         """Answer with the probabilities of labels, or with what went wrong."""

@@ -26,9 +26,9 @@ REFUSED = (
 FAILED = '<p class="problem">The page did not answer. Please try again in a minute.</p>'
 
 
-def say(caption: str, origin: str = "") -> str:
-    """Write a caption, with where it is from if the visitor did not choose that."""
-    told = f'<span class="origin">{html.escape(origin)}</span>' if origin else ""
+def say(caption: str, note: str = "") -> str:
+    """Write a caption, with a note on what it is of if there is more to know."""
+    told = f'<span class="note">{html.escape(note)}</span>' if note else ""
     size = "said long" if len(caption) > LONG_CAPTION else "said"
     return f'{told}<p class="{size}">{html.escape(caption)}</p>'
 
