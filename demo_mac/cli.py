@@ -10,6 +10,7 @@ import os
 import sys
 from importlib.util import find_spec
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from processing_mac import DEFAULT_MODEL, load_captioner
 from processing_mac.audio_mac import AUDIO_SUFFIXES
@@ -33,20 +34,24 @@ def main(arguments: list[str] | None = None) -> int:
     except ValueError as error:
         parser.error(f"--model {error}")
 
-    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # before the import, which would call home
-    from .model_facts import read_facts
-    from .page import build_page, serve
+    with TemporaryDirectory(prefix="mac-demo-") as recordings:  # of its own, so that its limit counts no other's
+        # Before the import, which would call home.
+        os.environ |= {"GRADIO_ANALYTICS_ENABLED": "False", "GRADIO_TEMP_DIR": recordings}
+        from .model_facts import read_facts
+        from .page import build_page, serve
 
-    facts = read_facts(options.model, captioner.model)
-    page = build_page(captioner, find_examples(options.examples), facts)
-    try:
-        address = serve(page, options.host, options.port)
-    except OSError:
-        # gradio's own message is about an environment variable and an argument that this command does not have.
-        place = f"{options.host}:{options.port}" if options.port else f"{options.host}, ports 7860 to 7959"
-        parser.error(f"cannot listen at {place}: taken, or no address of this machine; try another --port or --host")
-    print(f"mac-demo: {address} (Ctrl-C ends it)", flush=True)
-    page.block_thread()
+        facts = read_facts(options.model, captioner.model)
+        page = build_page(captioner, find_examples(options.examples), facts)
+        try:
+            address = serve(page, options.host, options.port)
+        except OSError:
+            # gradio's own message is about an environment variable and an argument that this command does not have.
+            place = f"{options.host}:{options.port}" if options.port else f"{options.host}, ports 7860 to 7959"
+            parser.error(
+                f"cannot listen at {place}: taken, or no address of this machine; try another --port or --host"
+            )
+        print(f"mac-demo: {address} (Ctrl-C ends it)", flush=True)
+        page.block_thread()
     return 0
 
 

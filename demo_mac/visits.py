@@ -53,13 +53,12 @@ class Answers:
 
     def listen(self, listener: Listener | None, event: gr.EventData) -> tuple[str, Listener]:
         """Hear the next chunk of a microphone, the fields of `event`, and answer with all that was heard."""
-        chunk = event._data
-        if listener is None or chunk.get("first"):
+        if listener is None or getattr(event, "first", False):
             listener = Listener(self.captioner)
         problem = ""
         try:
             with self.lock:
-                listener.hear(chunk.get("samples"), chunk.get("rate"))
+                listener.hear(getattr(event, "samples", None), getattr(event, "rate", None))
         except ValueError as error:
             problem = say_problem(str(error))
         return problem + (list_live(listener.segments) if listener.segments else LISTENING), listener
