@@ -10,7 +10,15 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PAGES = sorted(
     page
-    for pattern in ("*.md", "docs/*.md", "docs/*/*.md", "benchmarks/*.md", "examples/*.md", "spaces/*/*.md", "model_cards/*/*.md")
+    for pattern in (
+        "*.md",
+        "docs/*.md",
+        "docs/*/*.md",
+        "benchmarks/*.md",
+        "examples/*.md",
+        "spaces/*/*.md",
+        "model_cards/*/*.md",
+    )
     for page in ROOT.glob(pattern)
 )
 # A command stands at the start of a line or in backticks; what follows it is a target of make or a file of Python.

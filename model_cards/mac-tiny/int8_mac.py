@@ -20,6 +20,9 @@ from transformers.utils.quantization_config import QuantizationConfigMixin
 
 METHOD = "mac_int8"
 FEW_ROWS = 32  # rows up to which the operator on 8 bits is the faster way on a CPU
+# Weights below which a layer is always multiplied in float: they stay in the processor's caches, so that reading fewer
+# bits gains nothing, while bf16 changes some captions (of mac-tiny 2 of a hundred).
+SMALL = 2**20
 VECTOR = 32  # numbers that it reads at a time, past the end of a row of another length, and only from aligned memory
 LEAST_SCALE = 1e-30  # of a row of zeros
 # Mamba-1 asks for the dtype of this layer, whose outputs stand in an exponent and stay in float32.
@@ -60,9 +63,6 @@ class Int8Weight(nn.Module):
         self.weight.copy_(rounded)
         self.weight_scale.copy_(scale)
 
-    def as_float(self, dtype: torch.dtype) -> torch.Tensor:
-        return self.weight.to(dtype) * self.weight_scale.to(dtype).unsqueeze(1)
-
 
 class Int8Linear(Int8Weight):
     """A linear layer, (..., in) -> (..., out), on a weight of 8 bits."""
@@ -76,9 +76,14 @@ class Int8Linear(Int8Weight):
     def forward(self, input: torch.Tensor) -> torch.Tensor:
         rows = input.numel() // self.in_features
         fits = self.in_features % VECTOR == 0 and self.weight.data_ptr() % VECTOR == 0
-        if not fits or input.device.type != "cpu" or not 0 < rows <= FEW_ROWS or torch.is_grad_enabled():
-            weight = self.as_float(input.dtype)
-            return nn.functional.linear(input, weight, None if self.bias is None else self.bias.to(input.dtype))
+        if (
+            self.weight.numel() < SMALL
+            or not fits
+            or input.device.type != "cpu"
+            or not 0 < rows <= FEW_ROWS
+            or torch.is_grad_enabled()
+        ):
+            return self.multiply_in_float(input)
         # (rows, in), contiguous: the operator reads past rows that are not.
         flat = input.reshape(rows, self.in_features).to(torch.bfloat16).contiguous()
         # A private operator of torch, which torch's own int8 recipes call. It is fast with bf16 activations alone.
@@ -86,6 +91,16 @@ class Int8Linear(Int8Weight):
         if self.bias is not None:
             output = output + self.bias
         return output.view(*input.shape[:-1], self.out_features)
+
+    def multiply_in_float(self, input: torch.Tensor) -> torch.Tensor:
+        """`forward` on any number of rows, in the dtype of the input."""
+        dtype, bias = input.dtype, None if self.bias is None else self.bias.to(input.dtype)
+        scale = self.weight_scale.to(dtype)
+        if dtype == torch.float16:  # which has no room for products of the 8 bits as they are
+            return nn.functional.linear(input, self.weight.to(dtype) * scale.unsqueeze(1), bias)
+        # The scales come last, since the outputs are fewer than the weights.
+        output = nn.functional.linear(input, self.weight.to(dtype)) * scale
+        return output if bias is None else output + bias
 
 
 class Int8Embedding(Int8Weight):
@@ -121,7 +136,7 @@ def replace_layers(model: PreTrainedModel) -> dict[str, nn.Module]:
 
 def round_model(model: PreTrainedModel) -> PreTrainedModel:
     """Round the weights of a loaded model in place, and let it be saved so; one that is rounded stays as it is."""
-    if isinstance(getattr(model, "hf_quantizer", None), Int8Quantizer):
+    if any(isinstance(layer, Int8Weight) for layer in model.modules()):
         return model
     for name, layer in replace_layers(model).items():
         model.get_submodule(name).take(layer.weight)

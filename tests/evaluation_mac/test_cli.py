@@ -179,7 +179,8 @@ def test_a_protocol_scores_all_labels(folder, bert_folder, clap_folder, monkeypa
         int((encoder.embed_text(["sound of rain in the dog"]) @ encoder.embed_text(texts).T).argmax())
     ]
     assert {row["prediction"] for row in read_csv("out/clips.csv")} == {best}
-    assert "other settings" in refused(capsys, "classification", "--protocol", "sam", "--labels", "esc50")
+    other = ("--protocol", "sam", "--labels", "esc50", "--text-encoder", bert_folder)
+    assert "other settings" in refused(capsys, "classification", *other)
     write_manifest(folder / "data.csv", [("a.wav", "unicorn", "", "")])
     assert "a.wav: no label 'unicorn' among the 50 of esc50" in refused(capsys, "classification", *told)
 

@@ -224,7 +224,8 @@ def test_words_are_found_by_their_stems(named, captioner, capsys) -> None:
     assert [hit.caption for hit in search.find("barking", top=1)] == ["a dog barks"]
     first, second = search.find("barking")
     losses = named.table.set_index(["audio", "start"])["loss"]
-    assert losses[first.audio, first.start] < losses[second.audio, second.start]  # of one caption the surest comes first
+    # Of one caption the surest comes first.
+    assert losses[first.audio, first.start] < losses[second.audio, second.start]
     assert search.find("the thunder") == [] and search.find("on the") == []
     assert search_cli.main(["index", "thunder"]) == 1 and "--encoder compares meanings" in capsys.readouterr().err
 
