@@ -134,7 +134,9 @@ def summary(name: str, values: list[float]) -> Row:
 
 
 def compared(found: dict[Cell, Any], study: Study, reference: list[Cell], cells: list[Cell], score: str) -> Row:
-    """The paired difference from the reference on the same clips, where the score is one of clips."""
+    """The paired difference from the reference on the same clips and seeds, where the score is one of clips."""
+    seeds = {dict(one.values).get("seed") for one in reference} & {dict(one.values).get("seed") for one in cells}
+    reference, cells = ([c for c in some if dict(c.values).get("seed") in seeds] for some in (reference, cells))
     first, second = (clip_scores(found, study, one, score) for one in (reference, cells))
     both = [audio for audio in first if audio in second]
     if not both:
