@@ -15,6 +15,8 @@ import sys
 from importlib.util import find_spec
 from pathlib import Path
 
+from huggingface_hub.errors import StrictDataclassError
+
 from study_mac.dry_run import print_costs
 from study_mac.report import write_study
 from study_mac.running import CellError
@@ -45,6 +47,8 @@ def main(arguments: list[str] | None = None) -> int:
         page = write_study(study, {cell.name: reason for cell, reason in failed.items()})
     except (OSError, ValueError, CellError) as error:
         parser.error(str(error))
+    except StrictDataclassError as error:  # parts of a cell do not fit each other; the cause names both
+        parser.error(str(error.__cause__ or error))
     for cell, reason in failed.items():
         print(f"mac-study: {cell.name}: {reason}", file=sys.stderr)
     print(f"Tables, figures and the page: {page}")

@@ -84,7 +84,8 @@ def draw_against_tokens(path: Path, rows: list[Row], score: str) -> Path:
     axes.set_xlabel("audio tokens of a window")
     axes.set_ylabel(score)
     axes.grid(alpha=0.3)
-    axes.legend(fontsize=8)
+    if any(groups):  # of connectors; a study of one has nothing to tell apart
+        axes.legend(fontsize=8)
     return save(figure, path)
 
 
@@ -132,7 +133,7 @@ def draw_energy(path: Path, study: Study, found: Found) -> Path:
     for cell, one in found.items():
         if "seed" in reference and cell["seed"] != reference["seed"]:
             continue
-        (model,) = one["evaluations"][name]["results"]["models"].values()
+        *_, model = one["evaluations"][name]["results"]["models"].values()  # towers stand before it
         label = ", ".join(value for axis, value in cell.values if reference[axis] != value) or "reference"
         for axes, place in zip(panels, ("encoder", "connector"), strict=True):
             axes.plot(range(1, len(model["energy"][place]) + 1), model["energy"][place], label=label)

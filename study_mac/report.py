@@ -191,13 +191,18 @@ def exchange_table(study: Study, found: dict[Cell, Any]) -> list[Row]:
 
 
 def tokens_table(study: Study, found: dict[Cell, Any]) -> list[Row]:
-    """A row a cell: rank and similarity of its audio tokens, mean over seeds."""
+    """A row a cell: rank and similarity of its audio tokens, mean over seeds; before them one an untouched tower."""
     names = [name for name, options in study.evaluations.items() if options["task"] == "tokens"]
-    rows = []
+    rows: list[Row] = []
+    for one in list(found.values())[:1] if names else ():  # the towers are the same in every cell
+        *towers, _ = one["evaluations"][names[0]]["results"]["models"].items()
+        for name, model in towers:
+            scores = {score: value["value"] for score, value in model["scores"].items()}
+            rows.append({**dict.fromkeys(dict(study.reference.without("seed").values), name), **scores})
     for bare, cells in by_seed(found).items() if names else ():
         measures: dict[str, list[float]] = defaultdict(list)
         for cell in cells:
-            (model,) = found[cell]["evaluations"][names[0]]["results"]["models"].values()
+            *_, model = found[cell]["evaluations"][names[0]]["results"]["models"].values()
             for name, score in model["scores"].items():
                 measures[name].append(score["value"])
         rows.append({**dict(bare.values), **{name: float(np.mean(one)) for name, one in measures.items()}})

@@ -250,9 +250,11 @@ def check_donor(study: Study, cell: Cell) -> None:
 def read_evaluations(given: Any) -> dict[str, dict[str, Any]]:
     """Name -> options of `mac-eval`, with its task."""
     for name, options in given.items() if isinstance(given, Mapping) else [("", given)]:
-        if not isinstance(options, Mapping) or options.get("task") not in TASKS or "data" not in options:
+        known = options if isinstance(options, Mapping) else {}
+        if known.get("task") not in TASKS or not ("data" in known or {"dataset", "audio_root"} <= known.keys()):
             raise ValueError(
-                f"`evaluations.{name}` is {options!r}; expected `data` and a `task` of {', '.join(TASKS)}."
+                f"`evaluations.{name}` is {options!r}; expected a `task` of {', '.join(TASKS)} and `data`, or `dataset` "
+                "and `audio_root`."
             )
     return {str(name): dict(options) for name, options in given.items()}
 

@@ -145,3 +145,9 @@ def test_what_a_user_typed_is_told_in_a_line(folder, capsys) -> None:
         with pytest.raises(SystemExit) as ended:
             main(arguments)
         assert ended.value.code == 2 and "mac-study: error:" in capsys.readouterr().err
+
+
+def test_a_connector_that_does_not_exist_is_told_in_a_line(folder, capsys) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main([write("study", axes={"connector": ["concat", "nonsense"]}), "--dry-run"])
+    assert ended.value.code == 2 and "'nonsense'" in capsys.readouterr().err

@@ -60,7 +60,7 @@ def test_only_chooses(write) -> None:
         ({"reference": {"size": "xl"}}, "axis 'size' has no value 'xl'"),
         ({"cells": [{"width": 3}]}, "no axis 'width'"),
         ({"scores": {"x": "f.y"}}, "expected EVALUATION.SCORE"),
-        ({"evaluations": {"e": {"task": "guess", "data": "a"}}}, "expected `data` and a `task`"),
+        ({"evaluations": {"e": {"task": "guess", "data": "a"}}}, "and `data`, or `dataset` and `audio_root`"),
         ({"axes": {"width": [1, 2]}}, "expected values with their fields"),
     ],
 )
