@@ -7,6 +7,7 @@
 
 import argparse
 import os
+import signal
 import sys
 from importlib.util import find_spec
 from pathlib import Path
@@ -51,6 +52,7 @@ def main(arguments: list[str] | None = None) -> int:
                 f"cannot listen at {place}: taken, or no address of this machine; try another --port or --host"
             )
         print(f"mac-demo: {address} (Ctrl-C ends it)", flush=True)
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C, so that the recordings go, too
         page.block_thread()
     return 0
 
