@@ -93,14 +93,14 @@ def measure(variant: str, options: argparse.Namespace) -> list[dict[str, Any]]:
     for windows in options.windows:
         pipe.send(windows)
         start, most, stopped = time.perf_counter(), process.memory_info().rss, None
-        while not pipe.poll(0.02):
+        while not stopped and not pipe.poll(0.02):
             most = max(most, process.memory_info().rss)
-            if most > 1e9 * options.gigabytes:
-                stopped = f"{options.gigabytes:g} GB"
-            elif time.perf_counter() - start > options.stop_after:
-                stopped = f"{options.stop_after / 60:g} minutes"
-            if stopped:
+            if most > 1e9 * options.gigabytes:  # before the machine has none left
                 break
+            if time.perf_counter() - start > options.stop_after:
+                stopped = f"{options.stop_after / 60:g} minutes"
+        if most > 1e9 * options.gigabytes:
+            stopped = f"{options.gigabytes:g} GB"
         point: dict[str, Any] = {"seconds of audio": windows * WINDOW, "resident": most}
         try:
             point |= {"stopped by": stopped} if stopped else {"processor seconds": pipe.recv()}
@@ -133,8 +133,10 @@ def draw(record: dict[str, Any], path: Path) -> None:
                     f"stopped by {points[-1]['stopped by']}\nat {points[-1]['seconds of audio'] / 60:.0f} min",
                     (length[-1], value[-1]), xytext=(6, 6), textcoords="offset points", fontsize=7,
                 )  # fmt: skip
+    measured = any("processor seconds" in point for points in record["curves"].values() for point in points)
+    scale = "log" if measured else "linear"  # nothing has no logarithm
     for axis, label in zip(axes, ("processor ms a second of audio", "resident memory, GB"), strict=True):
-        axis.set(xscale="log", yscale="log", xlabel="length of the recording", ylabel=label)
+        axis.set(xscale=scale, yscale=scale, xlabel="length of the recording", ylabel=label)
         shown = {second: text for second, text in MARKS.items() if second <= 1.1 * axis.get_xlim()[1]}
         axis.set_xticks(list(shown), list(shown.values()))
         axis.minorticks_off()

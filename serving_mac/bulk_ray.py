@@ -14,7 +14,7 @@ import numpy as np
 from processing_mac import load_captioner
 from processing_mac.audio_mac import TooLongError, load_waveform
 from processing_mac.cli_mac import caption_files
-from processing_mac.long_recordings_mac import caption_windows, join_captions, load_one_window
+from processing_mac.long_recordings_mac import caption_windows, join_captions, load_short
 
 from .bulk_files import is_remote, open_remote
 
@@ -76,7 +76,7 @@ class BulkWorker:
         """Load the waveform, (samples,), of a file that is anywhere and fits one window; else raise TooLongError."""
         extractor = self.captioner.feature_extractor
         if not is_remote(file):
-            return load_one_window(extractor, file)
+            return load_short(extractor, 1, file)
         with open_remote(file) as opened:
             return load_waveform(opened, name=file, max_seconds=extractor.window_seconds)
 

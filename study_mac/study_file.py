@@ -253,8 +253,8 @@ def read_evaluations(given: Any) -> dict[str, dict[str, Any]]:
         known = options if isinstance(options, Mapping) else {}
         if known.get("task") not in TASKS or not ("data" in known or {"dataset", "audio_root"} <= known.keys()):
             raise ValueError(
-                f"`evaluations.{name}` is {options!r}; expected a `task` of {', '.join(TASKS)} and `data`, or `dataset` "
-                "and `audio_root`."
+                f"`evaluations.{name}` is {options!r}; expected a `task` of {', '.join(TASKS)} and `data`, or "
+                "`dataset` and `audio_root`."
             )
     return {str(name): dict(options) for name, options in given.items()}
 

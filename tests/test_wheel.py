@@ -32,16 +32,20 @@ def programs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     # Paths in a .pth file are no places for .pth files: what is installed here by a link to the checkout is not seen.
     (site / "dependencies.pth").write_text("\n".join(path for path in sys.path if "site-packages" in path) + "\n")
     install = [str(python), "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", str(wheel)]
-    subprocess.run(install, check=True, capture_output=True)
+    subprocess.run(install, check=True, capture_output=True, env=without_checkout())
     return folder / "venv" / "bin"
+
+
+def without_checkout() -> dict[str, str]:
+    """This environment without paths of packages, in which pip would take the checkout for what is installed."""
+    return {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
 
 
 def call(programs: Path, folder: Path, name: str, *arguments: str, expected: int = 0, **environment: str) -> str:
     """What a command of the wheel prints when it runs in a folder."""
-    clean = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
     quiet = {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", **environment}
     ended = subprocess.run(
-        [programs / name, *arguments], cwd=folder, env={**clean, **quiet}, capture_output=True, text=True
+        [programs / name, *arguments], cwd=folder, env={**without_checkout(), **quiet}, capture_output=True, text=True
     )
     assert ended.returncode == expected, ended.stderr
     return ended.stdout + ended.stderr
