@@ -5,7 +5,9 @@ const RECORD = button.textContent, STOP = "Stop";
 const TAP = `registerProcessor("tap", class extends AudioWorkletProcessor {
   process([[channel]]) { if (channel) this.port.postMessage(channel.slice()); return true; }
 });`;
-let context = null, microphone = null, parts = [], samples = 0, waiting = false, first = true, ended = true;
+// idle, starting, hearing, and ending: the last answers are still to come.
+let state = "idle";
+let context = null, microphone = null, parts = [], samples = 0, waiting = false, first = true;
 
 // In base64, samples of 16 bits.
 const encode = (blocks) => {
@@ -19,56 +21,69 @@ const encode = (blocks) => {
 // Called after each block and after each answer: sends a second and more, and after the last block whatever there is.
 const send = () => {
   if (waiting || !context) return;
-  if (samples && (ended || samples >= context.sampleRate)) {
+  if (samples && (state === "ending" || samples >= context.sampleRate)) {
     waiting = true;
     const chunk = { samples: encode(parts), rate: context.sampleRate, first };
     [parts, samples, first] = [[], 0, false];
     trigger("chunk", chunk);
-  } else if (ended) {
-    context = null;
+  } else if (state === "ending") {
+    [context, state] = [null, "idle"];
     if (!first) trigger("end");
   }
 };
 window.microphoneAnswered = () => { waiting = false; send(); };
 
+// Opens an audio context that hears the microphone; one that cannot is closed.
 const connect = async (rate) => {
   const made = new AudioContext(rate && { sampleRate: rate });
-  const source = made.createMediaStreamSource(microphone);
-  await made.audioWorklet.addModule(URL.createObjectURL(new Blob([TAP], { type: "text/javascript" })));
-  const tap = new AudioWorkletNode(made, "tap", { channelCount: 1, channelCountMode: "explicit" });
-  tap.port.onmessage = ({ data }) => {
-    if (ended) return;
-    parts.push(data);
-    samples += data.length;
-    level.value = Math.max(level.value * 0.95, ...data);
-    send();
-  };
-  source.connect(tap);
-  return made;
+  try {
+    const source = made.createMediaStreamSource(microphone);
+    await made.audioWorklet.addModule(URL.createObjectURL(new Blob([TAP], { type: "text/javascript" })));
+    const tap = new AudioWorkletNode(made, "tap", { channelCount: 1, channelCountMode: "explicit" });
+    tap.port.onmessage = ({ data }) => {
+      if (state !== "hearing") return;
+      parts.push(data);
+      samples += data.length;
+      level.value = Math.max(level.value * 0.95, ...data);
+      send();
+    };
+    source.connect(tap);
+    return made;
+  } catch (error) {
+    made.close();
+    throw error;
+  }
+};
+
+const release = () => {
+  microphone?.getTracks().forEach((track) => track.stop());
+  microphone = null;
 };
 
 const stop = () => {
-  ended = true;
+  state = "ending";
   level.value = 0;
   button.textContent = RECORD;
-  microphone.getTracks().forEach((track) => track.stop());
+  release();
   context.close();
   send();
 };
-window.microphoneStop = () => { if (!ended) stop(); };
+window.microphoneStop = () => { if (state === "hearing") stop(); };
 
 button.addEventListener("click", async () => {
-  if (!ended) return stop();
-  if (context) return; // the last answers of the recording before are still to come
+  if (state === "hearing") return stop();
+  if (state !== "idle") return; // also the second click of two, since `state` changes before anything is awaited
+  state = "starting";
   try {
     const audio = { echoCancellation: false, noiseSuppression: false, autoGainControl: false };
     microphone = await navigator.mediaDevices.getUserMedia({ audio });
-    [parts, samples, waiting, first, ended] = [[], 0, false, true, false];
-    button.textContent = STOP;
+    [parts, samples, waiting, first] = [[], 0, false, true];
     context = await connect(16000).catch(() => connect()); // Firefox knows the microphone's own rate alone
+    state = "hearing";
+    button.textContent = STOP;
   } catch (error) {
-    ended = true;
-    button.textContent = RECORD;
+    release();
+    state = "idle";
     trigger("refused");
   }
 });

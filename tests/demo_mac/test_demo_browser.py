@@ -268,6 +268,42 @@ def test_a_microphone_is_heard_live(visit, captioner):
     assert visit.find("#microphone button")[0].text == "Listen"
 
 
+def test_a_double_click_opens_one_microphone(visit):
+    """Clicks while it is being opened do nothing, and after Stop none of it is left open."""
+    visit.press_words("Live")
+    visit.run(
+        """window.opened = [];
+        const open = navigator.mediaDevices.getUserMedia.bind(navigator.mediaDevices);
+        navigator.mediaDevices.getUserMedia = async (asked) => {
+          const stream = await open(asked);
+          opened.push(...stream.getTracks());
+          return stream;
+        };
+        const add = AudioWorklet.prototype.addModule;
+        AudioWorklet.prototype.addModule = async function (url) {
+          document.querySelector("#microphone button").click();
+          return add.call(this, url);
+        };
+        const button = document.querySelector("#microphone button");
+        button.click();
+        button.click();"""
+    )
+    visit.press_words("Stop")
+    assert visit.run("return opened.map((track) => track.readyState)") == ["ended"]
+
+
+def test_a_microphone_that_cannot_be_heard_is_let_go(visit):
+    visit.press_words("Live")
+    visit.run(
+        """const open = navigator.mediaDevices.getUserMedia.bind(navigator.mediaDevices);
+        navigator.mediaDevices.getUserMedia = async (asked) => (window.opened = await open(asked));
+        AudioWorklet.prototype.addModule = async () => { throw new Error("none"); };"""
+    )
+    visit.press_words("Listen")
+    visit.wait_for("#heard .problem")
+    assert visit.run("return opened.getTracks().map((track) => track.readyState)") == ["ended"]
+
+
 @pytest.mark.parametrize("color", ["light", "dark"])
 def test_accessible(color, browser, page_address, size, make_recording):
     """At the start, with a long answer, with a problem, and live."""
