@@ -2,6 +2,7 @@
 
 import io
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -9,11 +10,11 @@ import numpy as np
 import soundfile
 
 from evaluation_mac.protocols.likelihood import score_by_likelihood, tokenize_captions
-from processing_mac import AudioCaptioningPipeline
+from processing_mac import AudioCaptioningPipeline, MacFeatureExtractor
 from processing_mac.audio_mac import TooLongError
 from processing_mac.cli_mac import NOTHING_SAID
 from processing_mac.listening_mac import merge_equal
-from processing_mac.long_recordings_mac import caption_windows, join_captions
+from processing_mac.long_recordings_mac import caption_windows, join_captions, read_windows
 
 from .limits import clock, decodable_seconds
 
@@ -62,7 +63,8 @@ def rank_labels(
 
     A label is scored as a caption, as it is written: the probability of all its tokens and of the end, given recording
     and prompt, normalised to a sum of 1. (`mac-eval classification --by likelihood` compares losses with those of
-    other clips, which a page does not have.)
+    other clips, which a page does not have.) Of a recording with more windows than the model was trained on, each
+    window is asked by itself, and the probabilities are the mean over its time.
 
     Args:
         captioner, path, prompt: Arguments with the meaning that they have in `describe`.
@@ -73,17 +75,31 @@ def rank_labels(
     """
     names = read_labels(labels)
     waveform = load_recording(captioner, path)
-    losses = score_by_likelihood(
-        captioner.model,
-        captioner.processor,
-        {"array": waveform, "sampling_rate": captioner.processor.feature_extractor.sampling_rate},
-        names,
-        prompt=check_prompt(prompt),
-    )[0]
-    lengths = [len(token_ids) for token_ids in tokenize_captions(captioner.processor, names)]
-    log_probability = -losses.double().numpy() * np.array(lengths)  # each loss is a mean over tokens
-    weights = np.exp(log_probability - log_probability.max())
-    return dict(zip(names, (weights / weights.sum()).tolist(), strict=True))
+    processor, question = captioner.processor, check_prompt(prompt)
+    extractor = processor.feature_extractor
+    lengths = np.array([len(token_ids) for token_ids in tokenize_captions(processor, names)])
+    shares, seconds = [], []
+    for duration, clip in cut_for_ranking(waveform, extractor, processor.trained_windows):
+        audio = {"array": clip, "sampling_rate": extractor.sampling_rate}
+        losses = score_by_likelihood(captioner.model, processor, audio, names, prompt=question)[0]
+        log_probability = -losses.double().numpy() * lengths  # each loss is a mean over tokens
+        weights = np.exp(log_probability - log_probability.max())
+        shares.append(weights / weights.sum())
+        seconds.append(duration)
+    return dict(zip(names, np.average(shares, axis=0, weights=seconds).tolist(), strict=True))
+
+
+def cut_for_ranking(
+    waveform: np.ndarray, extractor: MacFeatureExtractor, trained_windows: int
+) -> Iterator[tuple[float, np.ndarray]]:
+    """Give the seconds and the samples, (samples,), of what the model hears at once: the whole, or each window."""
+    rate = extractor.sampling_rate
+    if len(waveform) <= round(trained_windows * extractor.window_seconds * rate):
+        yield len(waveform) / rate, waveform
+        return
+    for windows, _ in read_windows(extractor, {"array": waveform, "sampling_rate": rate}):
+        for window in windows:
+            yield window.end - window.start, window.waveform
 
 
 def load_recording(captioner: AudioCaptioningPipeline, path: str | None) -> np.ndarray:

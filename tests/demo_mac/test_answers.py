@@ -92,6 +92,20 @@ def test_probabilities_of_labels_are_those_of_their_whole_texts(captioner, make_
     assert sum(ranking.values()) == pytest.approx(1)
 
 
+def test_labels_of_a_long_recording_are_ranked_by_its_windows(captioner, make_file, tmp_path):
+    """The mean over time of what each window gives by itself, unless the model was trained on so many windows."""
+    path, labels = make_file(15.36), "rain\na dog barks in the yard\na bell"
+    samples, _ = soundfile.read(path, dtype="float32")
+    parts = []
+    for name, part in (("one.wav", samples[: 163_840 + 240]), ("two.wav", samples[163_840:])):
+        soundfile.write(tmp_path / name, part, 16_000, subtype="FLOAT")
+        parts.append(np.array(list(rank_labels(captioner, str(tmp_path / name), "", labels).values())))
+    ranking = rank_labels(captioner, path, "", labels)
+    assert list(ranking.values()) == pytest.approx(((2 * parts[0] + parts[1]) / 3).tolist(), abs=1e-4)
+    captioner.processor.trained_windows = 2
+    assert rank_labels(captioner, path, "", labels) != pytest.approx(ranking, abs=1e-4)
+
+
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
