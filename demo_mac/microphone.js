@@ -31,7 +31,15 @@ const send = () => {
     if (!first) trigger("end");
   }
 };
-window.microphoneAnswered = () => { waiting = false; send(); };
+// An answer that tells of a problem, as words.py writes it, is the last one: what was not sent is dropped.
+window.microphoneAnswered = (text) => {
+  waiting = false;
+  if (text?.includes('class="problem"')) {
+    [parts, samples] = [[], 0];
+    microphoneStop();
+  }
+  send();
+};
 
 // Opens an audio context that hears the microphone; one that cannot is closed.
 const connect = async (rate) => {

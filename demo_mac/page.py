@@ -11,7 +11,7 @@ from starlette.middleware import Middleware
 from processing_mac import AudioCaptioningPipeline
 
 from .limits import MAX_FILE_BYTES, MAX_SECONDS, MEGABYTE, UploadLimits
-from .live import EVERY
+from .live import EVERY, MAX_LISTENERS
 from .model_facts import ModelFacts
 from .visits import Answers
 from .words import BUSY, EMPTY, FAILED, REFUSED, SILENT, UNRANKED
@@ -43,7 +43,6 @@ music is playing
 someone is walking"""
 MAX_CHARACTERS = 500  # longest prompt
 MAX_WAITING = 32  # requests in the queue; further ones are told that the page is busy
-MAX_LISTENERS = 4  # microphones that are heard at a time
 HOUR = 3600  # seconds for which recordings are kept
 RULES = (
     f"Up to {MAX_SECONDS // 60} minutes and {MAX_FILE_BYTES / MEGABYTE:.0f} MB. Recordings are deleted within two "
@@ -183,7 +182,7 @@ def add_live_tab(answers: Answers) -> None:
     listener = gr.State(None, time_to_live=2 * HOUR)
     quietly = {"show_progress": "hidden", "api_visibility": "private", "concurrency_limit": MAX_LISTENERS}
     answered = microphone.chunk(answers.listen, listener, [heard, listener], trigger_mode="multiple", **quietly)
-    answered.then(None, None, None, js="() => microphoneAnswered()", **quietly)
+    answered.then(None, heard, None, js="(text) => microphoneAnswered(text)", **quietly)
     answered.failure(None, None, heard, js=f"() => {{ microphoneStop(); return {FAILED!r}; }}", **quietly)
     microphone.end(answers.end, listener, [heard, listener], **quietly)
     microphone.refused(None, None, heard, js=f"() => {REFUSED!r}", **quietly)

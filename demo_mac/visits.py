@@ -11,7 +11,7 @@ from gradio.utils import get_upload_folder
 from processing_mac import AudioCaptioningPipeline
 
 from .answers import describe, encode_flac, rank_labels
-from .live import Listener
+from .live import Listener, Room
 from .pictures import draw_recording
 from .words import LISTENING, SILENT, draw_ranking, list_live, offer_downloads, say, say_problem
 
@@ -27,6 +27,7 @@ class Answers:
     def __init__(self, captioner: AudioCaptioningPipeline):
         self.captioner = captioner
         self.lock = Lock()  # one model, which works for one visitor at a time
+        self.room = Room()
 
     def describe(self, path: str | None, prompt: str = "", origin: str = "") -> tuple[str, dict[str, Any] | None]:
         """Answer with the caption, or with what went wrong, and with what is drawn and played."""
@@ -52,23 +53,31 @@ class Answers:
             return say_problem(str(error))
 
     def listen(self, listener: Listener | None, event: gr.EventData) -> tuple[str, Listener]:
-        """Hear the next chunk of a microphone, the fields of `event`, and answer with all that was heard."""
+        """
+        Hear the next chunk of a microphone, the fields of `event`, and answer with all that was heard.
+
+        A problem in the answer tells the page to stop.
+        """
         if listener is None or getattr(event, "first", False):
+            if listener is not None:  # a page that was loaded anew never ended it
+                self.room.leave(listener)
             listener = Listener(self.captioner)
-        problem = ""
         try:
             with self.lock:
+                self.room.admit(listener)
                 listener.hear(getattr(event, "samples", None), getattr(event, "rate", None))
         except ValueError as error:
-            problem = say_problem(str(error))
-        return problem + (list_live(listener.segments) if listener.segments else LISTENING), listener
+            listener.problem = say_problem(str(error))
+        return listener.problem + (list_live(listener.segments) if listener.segments else LISTENING), listener
 
     def end(self, listener: Listener | None) -> tuple[str, None]:
         """Caption what is left of a microphone's sound, and answer with all that was heard and with its files."""
         if listener is None:
             return SILENT, None
         with self.lock:
+            self.room.leave(listener)
             listener.end()
         if not listener.segments:
-            return SILENT, None
-        return list_live(listener.segments) + offer_downloads(listener.segments, "live"), None
+            return listener.problem or SILENT, None
+        files = offer_downloads(listener.segments, "live")
+        return listener.problem + list_live(listener.segments) + files, None

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from demo_mac import live
-from demo_mac.live import EVERY, Listener, read_samples
+from demo_mac.live import EVERY, MAX_LISTENERS, QUIET_SECONDS, Listener, Room, read_samples
 from processing_mac import AudioCaptioningPipeline
 
 
@@ -63,5 +63,23 @@ def test_it_does_not_listen_for_ever(captioner, sound, monkeypatch):
     monkeypatch.setattr(live, "MAX_LIVE_SECONDS", 6)
     listener = Listener(captioner)
     listener.hear(encode(sound(6)), 16_000)
+    heard = listener.stream.received
     with pytest.raises(ValueError, match="Begin anew"):
         listener.hear(encode(sound(6)), 16_000)
+    assert listener.stream.received == heard  # what is beyond it costs nothing
+
+
+def test_there_is_room_for_a_few(captioner, monkeypatch):
+    room, clock = Room(), [0.0]
+    monkeypatch.setattr(live.time, "monotonic", lambda: clock[0])
+    *first, last = [Listener(captioner) for _ in range(MAX_LISTENERS + 1)]
+    for listener in [*first, *first]:  # those that are in stay
+        room.admit(listener)
+    with pytest.raises(ValueError, match="4 microphones at a time"):
+        room.admit(last)
+    room.leave(first[0])
+    room.admit(last)
+    with pytest.raises(ValueError, match="4 microphones at a time"):
+        room.admit(first[0])
+    clock[0] = QUIET_SECONDS + 1  # those whose pages were closed
+    room.admit(first[0])

@@ -13,6 +13,7 @@ from gradio_client import Client, handle_file  # noqa: E402
 from gradio_client.exceptions import AppError  # noqa: E402
 
 from demo_mac import limits  # noqa: E402
+from demo_mac.live import MAX_LISTENERS  # noqa: E402
 from demo_mac.model_facts import ModelFacts  # noqa: E402
 from demo_mac.page import build_page, introduce, serve  # noqa: E402
 from demo_mac.visits import Answers  # noqa: E402
@@ -130,3 +131,16 @@ def test_a_microphone_is_heard_to_its_end(captioner, sound):
     assert 'download="live.srt"' in text and listener is None
     event = gradio.EventData(None, {"samples": samples, "rate": 1, "first": True})
     assert 'class="problem"' in answers.listen(None, event)[0]
+
+
+def test_a_microphone_that_finds_no_room_is_told_so(captioner, sound):
+    import base64
+
+    answers = Answers(captioner)
+    samples = base64.b64encode((sound(1) * 32_767).astype("<i2").tobytes()).decode()
+    event = gradio.EventData(None, {"samples": samples, "rate": 16_000, "first": True})
+    listeners = [answers.listen(None, event)[1] for _ in range(MAX_LISTENERS)]
+    text, listener = answers.listen(None, event)
+    assert "microphones at a time" in text and "microphones at a time" in answers.end(listener)[0]
+    answers.end(listeners[0])
+    assert 'class="problem"' not in answers.listen(None, event)[0]
