@@ -280,7 +280,10 @@ def open_output(options: argparse.Namespace, files: list[str]) -> CaptionFile | 
     if options.output is None:
         return None
     if options.format:
-        return SegmentFiles(options.output, options.format, files)
+        segment_files = SegmentFiles(options.output, options.format, files)
+        if there := segment_files.already_there():
+            print(f"mac-caption: {there}", file=sys.stderr)
+        return segment_files
     return CaptionFile(options.output, options.segments)
 
 

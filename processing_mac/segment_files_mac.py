@@ -105,12 +105,15 @@ class SegmentFiles:
         done: Names of the recordings that have their file.
 
     Raises:
-        ValueError: Two recordings would share a file, there are several and `path` is a file, or another run has it.
+        ValueError: The suffix of `path` names another format, two recordings would share a file, there are several and
+            `path` is a file, or another run has it.
         OSError: The folder cannot be made, or it is not there.
     """
 
     def __init__(self, path: Path, format: str, recordings: Sequence[str]):
         self.format = format
+        if not path.is_dir() and format_of(path) not in (None, format):
+            raise ValueError(f"{path}: ends as {format_of(path)} does, and --format says {format}.")
         self.files = {recordings[0]: path} if len(recordings) == 1 and not path.is_dir() else {}
         if not self.files:
             if path.is_file() or format_of(path):
@@ -128,6 +131,13 @@ class SegmentFiles:
     def close(self) -> None:
         """Let other runs have the output."""
         self.lock.release()
+
+    def already_there(self) -> str:
+        """Say which files will not be written, of which nobody knows what recording they were made of; maybe none."""
+        there = [str(file) for name, file in self.files.items() if name in self.done]
+        if not there[1:]:
+            return "".join(f"{file}: already there, left as it is" for file in there)
+        return f"{there[0]} and {len(there) - 1} more: already there, left as they are"
 
     def unfinished(self, recording: str) -> Path:
         """Name the file for the segments of a long recording that is being captioned."""

@@ -239,6 +239,10 @@ def test_any_terminal_shows_any_name(encoding, shown, run, sounds, monkeypatch):
         (["sounds", "--url-timeout", "3"], "--url-timeout: not read, since no recording is an address"),
         (["sounds", "--revision", "v1"], "--revision: not read, since --model is the folder"),
         (["sounds", "--whole", "--format", "audacity"], "--whole: not read, since what is heard in each window"),
+        (
+            ["sounds/b.wav", "--format", "srt", "--output", "b.jsonl"],
+            "b.jsonl: ends as jsonl does, and --format says srt",
+        ),
         (["sounds/b.wav", "--whole", "--output", "b.srt"], "--whole: not read, since what is heard in each window"),
         (["sounds", "--ray", "--whole", "--threads", "2"], "--whole, --threads: not read with --ray"),
         (["sounds", "--ray", "--reconnect"], "--reconnect: not read with --ray"),
@@ -373,6 +377,18 @@ def test_another_recording_of_the_same_name_begins_anew(tmp_path):
         unknown = UnfinishedSegments(path, "https://radio.test/live", {})
         assert unknown.segments == []
         unknown.append({"start": 0})
+
+
+def test_what_is_there_already_is_said(run, sounds, capsys):
+    """Such a file does not say of which recording it is, so that a run that leaves it must be seen to do so."""
+    Path("o.srt").write_text("of another recording")
+    assert run(FILES[1], "--output", "o.srt") == 0
+    assert "mac-caption: o.srt: already there, left as it is\n" in capsys.readouterr().err
+    assert Path("o.srt").read_text() == "of another recording"
+    assert run(sounds, "--format", "srt", "--output", "subtitles") == 0
+    assert "already there" not in capsys.readouterr().err
+    assert run(sounds, "--format", "srt", "--output", "subtitles") == 0
+    assert "subtitles/C.FLAC.srt and 2 more: already there, left as they are" in capsys.readouterr().err
 
 
 def test_two_runs_do_not_share_a_folder_of_subtitles(run, sounds, capsys):
