@@ -1,6 +1,7 @@
 """A file of captions that grows by one record for each recording, and that a later run continues."""
 
 import csv
+import hashlib
 import io
 import json
 import os
@@ -51,8 +52,9 @@ class CaptionFile:
         self.lock.release()
 
     def unfinished(self, recording: str) -> Path:
-        """Name the file for the segments of a long recording that is being captioned."""
-        return self.path.with_name(f"{self.path.name}.unfinished.jsonl")
+        """Name the file for the segments of a long recording that is being captioned; no other recording has it."""
+        name = hashlib.sha256(os.fsencode(recording)).hexdigest()[:12]
+        return self.path.with_name(f"{self.path.name}.{name}.unfinished.jsonl")
 
     def resume(self) -> set[str]:
         """Cut off a half-written record at the end and return the recordings that are done."""

@@ -349,7 +349,7 @@ def test_a_long_recording_goes_on_where_it_was_stopped(output, run, sound, tmp_p
         patch.setattr(AudioCaptioningPipeline, "generate", stop_after_the_first_part)
         assert run("night.wav", "--output", output) == 130
     assert "the same command goes on" in capsys.readouterr().err
-    unfinished = Path(f"{output}.unfinished.jsonl")
+    [unfinished] = Path().glob(f"{output}.*unfinished.jsonl")
     head, *segments = read_jsonl(str(unfinished))
     assert head["audio"] == "night.wav" and [segment["start"] for segment in segments] == [0, 10.24, 20.48, 30.72,
                                                                                            40.96, 51.2]  # fmt: skip
@@ -362,6 +362,32 @@ def test_a_long_recording_goes_on_where_it_was_stopped(output, run, sound, tmp_p
     )
     assert run("night.wav", "--output", output) == 0
     assert sum(asked) == 9 and Path(output).read_bytes() == expected and not unfinished.exists()
+
+
+@pytest.mark.parametrize("seconds", [3, 30])
+def test_another_recording_leaves_what_is_unfinished(seconds, run, sound, tmp_path, monkeypatch):
+    """A short or a long recording that came to the folder later is captioned first and has a file of its own."""
+    monkeypatch.chdir(tmp_path)
+    Path("nights").mkdir()
+    soundfile.write("nights/z.wav", sound(90), 16_000)
+    soundfile.write("nights/a.flac", sound(seconds), 16_000)
+    output = CaptionFile(Path("nights.jsonl"))
+    unfinished = output.unfinished("nights/z.wav")
+    output.close()
+    unfinished.write_text("of z.wav")
+    append = CaptionFile.append
+
+    def stop(self, record):
+        append(self, record)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(CaptionFile, "append", stop)
+        run("nights", "--output", "nights.jsonl", "--batch-size", 1)
+    assert [record["audio"] for record in read_jsonl("nights.jsonl")] == ["nights/a.flac"]
+    assert run("nights/a.flac", "--output", "nights.jsonl") == 0
+    assert unfinished.read_text() == "of z.wav"
+    assert run("nights/z.wav", "--output", "nights.jsonl") == 0 and not unfinished.exists()
 
 
 def test_another_recording_of_the_same_name_begins_anew(tmp_path):
