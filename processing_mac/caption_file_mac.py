@@ -29,16 +29,17 @@ class CaptionFile:
         done: Names of the recordings that the file holds; with other fields, values of the first.
 
     Raises:
-        ValueError: The file has another suffix or holds something else, or another run writes to it.
+        ValueError: The file has another suffix, is a device or holds something else, or another run writes to it.
         OSError: The file cannot be read or written.
     """
 
     def __init__(self, path: Path, with_segments: bool = False, fields: Sequence[str] = ("audio", "caption")):
-        if path.suffix not in (".jsonl", ".csv"):
+        if path.suffix.lower() not in (".jsonl", ".csv"):
             raise ValueError(f"{path}: expected a name that ends in .jsonl or .csv.")
+        refuse_devices(path)
         self.path = path
         self.fields = [*fields] + ["segments"] * with_segments
-        self.start = f"{','.join(self.fields)}\n" if path.suffix == ".csv" else ""
+        self.start = f"{','.join(self.fields)}\n" if path.suffix.lower() == ".csv" else ""
         open(path, "ab").close()  # tells of a missing folder in the system's words
         self.lock = lock_output(path)
         try:
@@ -78,7 +79,7 @@ class CaptionFile:
     def parse(self, text: str) -> set[str]:
         """Return the recordings that the whole records of a file name."""
         try:
-            if self.path.suffix == ".jsonl":
+            if self.path.suffix.lower() == ".jsonl":
                 records = [json.loads(line) for line in text.split("\n") if line]
                 if any(list(record) != self.fields for record in records):
                     raise ValueError(f"expected the fields {', '.join(self.fields)} in each record")
@@ -92,7 +93,7 @@ class CaptionFile:
     def append(self, record: dict[str, Any]) -> None:
         """Write the record of one recording, which holds every field; on a full disk, nothing of it."""
         record = {field: record[field] for field in self.fields}
-        if self.path.suffix == ".jsonl":
+        if self.path.suffix.lower() == ".jsonl":
             line = json.dumps(record, ensure_ascii=False) + "\n"
         else:
             text = io.StringIO()
@@ -107,6 +108,12 @@ class CaptionFile:
             with suppress(OSError):  # what cannot be cut off now is by the next run
                 os.truncate(self.path, size)
             raise
+
+
+def refuse_devices(path: Path) -> None:
+    """Raise a ValueError for what exists and is neither a file nor a folder: some of these are read without an end."""
+    if path.exists() and not path.is_file() and not path.is_dir():
+        raise ValueError(f"{path}: is a device or a pipe; expected a file.")
 
 
 def lock_output(path: Path) -> FileLock:
@@ -125,4 +132,4 @@ def lock_output(path: Path) -> FileLock:
     return lock
 
 
-__all__ = ["CaptionFile", "lock_output"]
+__all__ = ["CaptionFile", "lock_output", "refuse_devices"]

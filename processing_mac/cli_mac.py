@@ -27,7 +27,7 @@ from .free_cores_mac import FreeCores
 from .long_recordings_mac import BLOCK_WINDOWS, caption_long_file, load_short
 from .processing_mac import AUDIO_TOKEN
 from .reading_ahead_mac import in_order, read_in_batches, warnings_of_decoding_printed
-from .segment_files_mac import FORMATS, SegmentFiles, format_of, write_segments
+from .segment_files_mac import FORMATS, SUFFIXES, TABLES, SegmentFiles, SegmentTable, format_of, write_segments
 from .stream_cli_mac import FIELDS, caption_stream
 from .unfinished_mac import UnfinishedSegments
 from .unread_options_mac import find_unread
@@ -38,7 +38,7 @@ EPILOG = """\
 examples:
   mac-caption dog.wav rain.flac                            print what is heard
   mac-caption recordings --output captions.jsonl           a folder; the same command again goes on
-  mac-caption night.mp3 --segments --output night.csv      a long recording, window by window
+  mac-caption night.mp3 --format csv --output night.csv    a long recording, a row a window
 
 exit code: 0 all captioned, 1 some recordings could not be read, 2 nothing could be done or written,
 130 stopped by Ctrl-C, 141 nobody reads the output any more"""
@@ -130,6 +130,7 @@ def caption_all(
         Number of recordings that could not be read.
     """
     failed = unsaid = 0
+    show = show_as(options.format, len(files))
     if options.threads or captioner.device.type != "cpu":
         free_cores = None
     todo = [file for file in files if output is None or file not in output.done]
@@ -147,15 +148,15 @@ def caption_all(
                 if not result["caption"].strip():
                     tqdm.write(f"mac-caption: {file}: {NOTHING_SAID}", file=sys.stderr)
                 if output is None:
-                    print(show_caption(file, result, options.format), flush=True)
+                    print(show(file, result).rstrip("\n"), flush=True)
                 else:
                     output.append({"audio": file, **result})
                     output.unfinished(file).unlink(missing_ok=True)
             bar.update()
     if unsaid:
+        longer = "1 recording is" if unsaid == 1 else f"{unsaid} recordings are"
         tqdm.write(
-            f"mac-caption: {unsaid} recordings are longer than a window; --segments also writes what is heard when",
-            file=sys.stderr,
+            f"mac-caption: {longer} longer than a window; --segments also writes what is heard when", file=sys.stderr
         )
     return failed
 
@@ -209,13 +210,14 @@ def build_parser() -> argparse.ArgumentParser:
         "--output",
         type=output_name,
         metavar="FILE",
-        help=".jsonl or .csv; what it already holds is not captioned again",
+        help=".jsonl or .csv: a caption for each recording; what it already holds is not captioned again. .srt, .vtt, "
+        ".tsv or .txt: segments, as by --format",
     )
     what.add_argument(
         "--format",
         choices=FORMATS,
-        help="segments alone, as a table, subtitles or labels: printed, or in --output, which is a file or, for "
-        "several recordings, a folder (FILE.srt, .vtt and .tsv say it by their suffix)",
+        help="segments alone, as a table, subtitles, lines to read or labels: printed, or in --output, a file "
+        "or, for several recordings, a folder",
     )
     what.add_argument("--segments", action="store_true", help="also start, end and caption of every window of 10.24 s")
     what.add_argument(
@@ -278,26 +280,34 @@ def open_output(options: argparse.Namespace, files: list[str]) -> CaptionFile | 
         options.format = by_suffix
     options.segments = options.segments or options.format is not None
     if options.output is None:
+        if options.format not in (None, *TABLES) and len(files) > 1:
+            raise ValueError(f"is needed for {len(files)} recordings with --format {options.format}: a folder.")
         return None
     if options.format:
         segment_files = SegmentFiles(options.output, options.format, files)
         if there := segment_files.already_there():
             print(f"mac-caption: {there}", file=sys.stderr)
         return segment_files
+    if by_suffix is None:
+        raise ValueError(f"{options.output}: expected a name that ends in {', '.join(SUFFIXES)}; or --format.")
     return CaptionFile(options.output, options.segments)
 
 
-def show_caption(file: str, record: dict[str, Any], format: str | None) -> str:
-    """Write a record for the terminal: as its segments in this format, or as a caption with its segments below."""
-    return write_segments(record["segments"], format).rstrip("\n") if format else format_caption(file, record)
+def show_as(format: str | None, recordings: int) -> Callable[[str, dict[str, Any]], str]:
+    """Choose how records are printed: as segments in this format, of several recordings in one table, or captions."""
+    if format is None:
+        return format_caption
+    if recordings > 1:
+        table = SegmentTable(format)
+        return lambda file, record: table.write(file, record["segments"])
+    return lambda file, record: write_segments(record["segments"], format)
 
 
 def positive(text: str) -> int:
-    """Read an integer above 0; argparse turns the ValueError into a message."""
-    number = int(text)
-    if number < 1:
-        raise ValueError
-    return number
+    """Read an integer above 0."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"expected a whole number above 0, not {text!r}")
+    return int(text)
 
 
 def output_name(text: str) -> Path | str:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pysubs2
 
-from .caption_file_mac import lock_output
+from .caption_file_mac import lock_output, refuse_devices
 from .listening_mac import merge_equal
 from .whole_files_mac import write_text_whole
 
@@ -26,8 +26,8 @@ def write_segments(segments: Segments, format: str, *, merge: bool = True) -> st
     Args:
         segments: Segments with `start` and `end` in seconds and `caption`, in the order of time; other fields are
             left out.
-        format: One of `FORMATS`: tables "tsv", "csv" and "jsonl" with a row a segment, subtitles "srt" and "vtt", or
-            the labels of "audacity".
+        format: One of `FORMATS`: tables "tsv", "csv" and "jsonl" with a row a segment, subtitles "srt" and "vtt", the
+            labels of "audacity", or "txt" to read.
         merge: Whether neighbours that say the same become one.
 
     Raises:
@@ -35,12 +35,37 @@ def write_segments(segments: Segments, format: str, *, merge: bool = True) -> st
     """
     if format not in FORMATS:
         raise ValueError(f"format {format!r}; expected one of {', '.join(FORMATS)}.")
-    segments = merge_equal(segments) if merge else segments
-    rows = [
+    return FORMATS[format](take_rows(merge_equal(segments) if merge else segments))
+
+
+def take_rows(segments: Segments) -> list[dict[str, Any]]:
+    """Keep start, end and caption of segments, each caption in one line."""
+    return [
         {"start": segment["start"], "end": segment["end"], "caption": " ".join(segment["caption"].split())}
         for segment in segments
     ]
-    return FORMATS[format](rows)
+
+
+class SegmentTable:
+    """
+    One table for the segments of several recordings, whose names stand in a first column `audio`.
+
+    Args:
+        format: One of `TABLES`.
+    """
+
+    def __init__(self, format: str):
+        self.format = format
+        self.is_begun = False
+
+    def write(self, recording: str, segments: Segments) -> str:
+        """Write the rows of one recording, the first time below the header."""
+        rows = [{"audio": recording, **row} for row in take_rows(merge_equal(segments))]
+        text = FORMATS[self.format](rows)
+        if self.is_begun and self.format != "jsonl":
+            text = text.partition("\n")[2]
+        self.is_begun = True
+        return text
 
 
 def format_of(path: Path) -> str | None:
@@ -51,7 +76,8 @@ def format_of(path: Path) -> str | None:
 def write_table(segments: Segments, delimiter: str) -> str:
     """Write a header and a row for each segment."""
     text = io.StringIO()
-    writer = csv.DictWriter(text, FIELDS, delimiter=delimiter, lineterminator="\n")
+    fields = segments[0] if segments else FIELDS
+    writer = csv.DictWriter(text, fields, delimiter=delimiter, lineterminator="\n")
     writer.writeheader()
     writer.writerows(segments)
     return text.getvalue()
@@ -65,6 +91,20 @@ def write_lines(segments: Segments) -> str:
 def write_labels(segments: Segments) -> str:
     """Write a label track of Audacity: start, end and text between tabs, without a header."""
     return "".join(f"{segment['start']:.6f}\t{segment['end']:.6f}\t{segment['caption']}\n" for segment in segments)
+
+
+def write_text(segments: Segments) -> str:
+    """Write a line for each segment to read: `m:ss-m:ss  caption`, with hours before the minutes if there are any."""
+    return "".join(
+        f"{show_time(segment['start'])}-{show_time(segment['end'])}  {segment['caption']}\n" for segment in segments
+    )
+
+
+def show_time(seconds: float) -> str:
+    """Write a time in whole seconds as `m:ss` or `h:mm:ss`."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
 def write_subtitles(segments: Segments, format: str) -> str:
@@ -83,9 +123,11 @@ FORMATS: dict[str, Callable[[Segments], str]] = {
     "jsonl": write_lines,
     "srt": lambda segments: write_subtitles(segments, "srt"),
     "vtt": lambda segments: write_subtitles(segments, "vtt"),
+    "txt": write_text,
     "audacity": write_labels,
 }
-# Audacity's label tracks end in .txt, which many other things do: no suffix stands for them.
+TABLES = ("tsv", "csv", "jsonl")
+# Audacity's label tracks end in .txt, too, but it is the text to read that this suffix stands for.
 SUFFIXES = {f".{name}": name for name in FORMATS if name != "audacity"}
 
 
@@ -112,7 +154,9 @@ class SegmentFiles:
 
     def __init__(self, path: Path, format: str, recordings: Sequence[str]):
         self.format = format
-        if not path.is_dir() and format_of(path) not in (None, format):
+        refuse_devices(path)
+        labels = format == "audacity" and format_of(path) == "txt"  # label tracks end so, too
+        if not path.is_dir() and not labels and format_of(path) not in (None, format):
             raise ValueError(f"{path}: ends as {format_of(path)} does, and --format says {format}.")
         self.files = {recordings[0]: path} if len(recordings) == 1 and not path.is_dir() else {}
         if not self.files:
@@ -149,4 +193,4 @@ class SegmentFiles:
         write_text_whole(self.files[record["audio"]], write_segments(record["segments"], self.format))
 
 
-__all__ = ["FORMATS", "SegmentFiles", "format_of", "write_segments"]
+__all__ = ["FORMATS", "SUFFIXES", "TABLES", "SegmentFiles", "SegmentTable", "format_of", "write_segments"]

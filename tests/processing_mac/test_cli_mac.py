@@ -228,7 +228,12 @@ def test_any_terminal_shows_any_name(encoding, shown, run, sounds, monkeypatch):
         (["sounds", "--model", "sounds"], "--model sounds cannot be loaded"),
         (["sounds", "--device", "cuda:99"], "cannot be loaded"),
         (["sounds/folder.wav"], "no audio in sounds/folder.wav"),
-        (["sounds", "--output", "captions.txt"], "ends in .jsonl or .csv"),
+        (["sounds", "--output", "captions.docx"], "ends in .tsv, .csv, .jsonl, .srt, .vtt, .txt; or --format"),
+        (["sounds", "--output", "captions.txt"], "is one file for 3 recordings; expected a folder"),
+        (["sounds", "--output", "full.jsonl"], "full.jsonl: is a device or a pipe; expected a file"),
+        (["sounds/b.wav", "--output", "full.srt"], "full.srt: is a device or a pipe; expected a file"),
+        (["sounds", "--format", "srt"], "--output is needed for 3 recordings with --format srt: a folder"),
+        (["sounds", "--threads", "0"], "argument --threads: expected a whole number above 0, not '0'"),
         (["sounds", "--output", "no/folder/captions.csv"], "No such file or directory"),
         (["sounds", "--batch-size", "0"], "--batch-size"),
         (["sounds", "--prompt", "<|audio|>"], "'<|audio|>' holds <|audio|>, which stands for the recording"),
@@ -253,6 +258,8 @@ def test_any_terminal_shows_any_name(encoding, shown, run, sounds, monkeypatch):
     ],
 )
 def test_wrong_use(arguments, message, sounds, model_folder, capsys):
+    for name in ("full.jsonl", "full.srt"):  # what gives bytes without an end, behind a name like any other
+        Path(name).symlink_to("/dev/full")
     if "--model" not in arguments:
         arguments = [*arguments, "--model", model_folder]
     with pytest.raises(SystemExit) as exit:
@@ -415,6 +422,36 @@ def test_what_is_there_already_is_said(run, sounds, capsys):
     assert "already there" not in capsys.readouterr().err
     assert run(sounds, "--format", "srt", "--output", "subtitles") == 0
     assert "subtitles/C.FLAC.srt and 2 more: already there, left as they are" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("format", ["csv", "tsv", "jsonl"])
+def test_several_recordings_are_printed_as_one_table(format, run, sounds, captioner, capsys):
+    assert run(sounds, "--format", format) == 0
+    text = capsys.readouterr().out
+    if format == "jsonl":
+        rows = [json.loads(line) for line in text.splitlines()]
+    else:
+        rows = list(csv.DictReader(io.StringIO(text), delimiter="," if format == "csv" else "\t"))
+    assert [row["audio"] for row in rows] == [FILES[0], *FILES]
+    expected = [segment for file in FILES for segment in hear(captioner, file)["segments"]]
+    assert [(float(row["start"]), row["caption"]) for row in rows] == [
+        (segment["start"], segment["caption"]) for segment in expected
+    ]
+    assert run(FILES[1], "--format", format) == 0
+    assert "audio" not in capsys.readouterr().out  # of one recording, whose name is known
+
+
+def test_suffixes_may_be_in_capitals(run, sounds):
+    for name in ("captions.JSONL", "captions.CSV"):
+        assert run(sounds, "--output", name) == 0
+    records = read_jsonl("captions.JSONL")
+    with open("captions.CSV", newline="") as file:
+        assert list(csv.DictReader(file)) == records and len(records) == 3
+
+
+def test_longer_recordings_are_counted_in_words(run, sounds, capsys):
+    assert run(sounds, "--output", "captions.jsonl") == 0
+    assert "mac-caption: 1 recording is longer than a window" in capsys.readouterr().err
 
 
 def test_two_runs_do_not_share_a_folder_of_subtitles(run, sounds, capsys):

@@ -40,8 +40,13 @@ def test_labels_of_audacity_have_three_columns() -> None:
     assert rows[1] == ["10.240000", "3671.500000", "wind howls"]
 
 
+def test_lines_to_read() -> None:
+    lines = write_segments(SEGMENTS, "txt").splitlines()
+    assert lines == ["0:00-0:10  rain, and a <loud> dog & cat", "0:10-1:01:12  wind howls"]
+
+
 def test_formats_by_name_and_suffix() -> None:
-    assert format_of(Path("a.SRT")) == "srt" and format_of(Path("a.txt")) is None
+    assert format_of(Path("a.SRT")) == "srt" and format_of(Path("a.docx")) is None
     with pytest.raises(ValueError, match="expected one of tsv"):
         write_segments(SEGMENTS, "docx")
     for name in FORMATS:
@@ -56,5 +61,8 @@ def test_several_recordings_get_a_file_each(tmp_path: Path) -> None:
     assert (tmp_path / "out" / "y.wav.vtt").read_text().startswith("WEBVTT")
     with pytest.raises(ValueError, match=r"x.wav.srt: would be written for"):
         SegmentFiles(tmp_path, "srt", ["a/x.wav", "b/x.wav"])
+    SegmentFiles(tmp_path / "labels.txt", "audacity", ["a/x.wav"]).close()
+    with pytest.raises(ValueError, match="ends as txt does, and --format says srt"):
+        SegmentFiles(tmp_path / "labels.txt", "srt", ["a/x.wav"])
     with pytest.raises(ValueError, match="expected a folder"):
         SegmentFiles(tmp_path / "all.srt", "srt", ["a/x.wav", "a/y.wav"])
