@@ -54,7 +54,7 @@ def main(arguments: list[str] | None = None) -> int:
         tell("stopped. What was heard so far is kept; the same command goes on after it")
         return 130
     except OSError as error:
-        tell(f"--output {options.output}: cannot be written ({error}). What it holds is whole; run it again to go on")
+        tell(f"--output {options.output}: cannot be read or written ({error}). What it holds is whole; run it again")
         return 2
 
 
@@ -97,6 +97,7 @@ def update(
 ) -> int:
     """Take in what is new, take out what is gone, and return the exit code."""
     before = set(writer.table["audio"])
+    files = list(dict.fromkeys([*files, *writer.lost]))
     new = writer.find_new(files)
     failed: dict[str, str] = {}
     try:

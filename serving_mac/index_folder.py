@@ -111,21 +111,43 @@ def read_part(file: Path) -> pd.DataFrame:
         The columns of `SCHEMA`, and `part`, the part's name.
 
     Raises:
-        BrokenPartError: The table or the states are missing, damaged or of different sizes.
+        BrokenPartError: The table or the states are damaged or of different sizes, or the states are missing.
+        OSError: They cannot be read now, which says nothing about what they hold.
+    """
+    table = read_table(file)
+    states = file.with_suffix(".safetensors")
+    try:
+        states.open("rb").close()  # tells why it cannot be opened; safetensors calls every such file missing
+        with safe_open(states, "pt") as content:
+            rows = {content.get_slice(name).get_shape()[0] for name in content.keys()}  # noqa: SIM118  no mapping
+        if len(rows) != 1 or table["row"].max() >= rows.pop():
+            raise ValueError("its table and its states do not belong together")
+    except FileNotFoundError as error:
+        if states.exists() or not file.exists():  # another run took out the whole part meanwhile
+            raise
+        raise BrokenPartError(f"{file.parent}: {file.stem} is damaged (it has no states)") from error
+    except (ValueError, IndexError, SafetensorError) as error:
+        raise BrokenPartError(f"{file.parent}: {file.stem} is damaged ({error})") from error
+    return table
+
+
+def read_table(file: Path) -> pd.DataFrame:
+    """
+    Read the table of a part alone, as `read_part` returns it.
+
+    Raises:
+        BrokenPartError: It is damaged.
+        OSError: It cannot be read now.
     """
     try:
         content = pq.ParquetFile(file).read()
         if not content.schema.equals(SCHEMA):
             raise ValueError(f"its table has the columns {', '.join(content.column_names)}")
-        table = content.to_pandas()
-        with safe_open(file.with_suffix(".safetensors"), "pt") as states:
-            rows = {states.get_slice(name).get_shape()[0] for name in states.keys()}  # noqa: SIM118  no mapping
-        if len(rows) != 1 or table["row"].max() >= rows.pop():
-            raise ValueError("its table and its states do not belong together")
-    except (OSError, ValueError, KeyError, IndexError, SafetensorError) as error:
+    except (OSError, ValueError) as error:
+        if isinstance(error, OSError) and error.errno is not None:  # Arrow's own, of what is damaged, have none
+            raise
         raise BrokenPartError(f"{file.parent}: {file.stem} is damaged ({error})") from error
-    table["part"] = file.stem
-    return table
+    return content.to_pandas().assign(part=file.stem)
 
 
 def join_parts(parts: list[pd.DataFrame]) -> pd.DataFrame:

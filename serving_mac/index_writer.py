@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from collections.abc import Collection, Iterable
 from pathlib import Path
 from types import TracebackType
@@ -26,11 +27,14 @@ from .index_folder import (
     part_files,
     read_part,
     read_states,
+    read_table,
 )
 from .index_states import States, round_states, size_of
 
 
 PART_ROWS, PART_BYTES = 1000, 2**28  # a part is written when it has so many segments, or states of this size
+# What a run that was killed may leave. Any other file in the folder is somebody's.
+PARTIAL = re.compile(r"(part-\d+\.(parquet|safetensors)|index\.json|failed\.jsonl|embeddings\.parquet)\.part")
 SPARSE = 0.5  # a part with a smaller share of states that count is written anew
 
 
@@ -42,7 +46,8 @@ class IndexWriter:
         folder: Folder of the index, which is made if it does not exist.
 
     Attributes:
-        notes: Sentences on what was found damaged and is made again.
+        notes: Sentences on what was found damaged, and what becomes of it.
+        lost: Recordings of damaged parts, by their absolute paths, which are to be heard again.
 
     Raises:
         ValueError: The folder holds something else, or another run writes to it.
@@ -52,7 +57,7 @@ class IndexWriter:
     def __init__(self, folder: Path):
         self.folder = folder
         folder.mkdir(parents=True, exist_ok=True)
-        others = [file for file in folder.iterdir() if file.name != LOCK and file.suffix != ".part"]
+        others = [file for file in folder.iterdir() if file.name != LOCK and not PARTIAL.fullmatch(file.name)]
         if others and not (folder / SETTINGS).exists():
             raise ValueError(f"{folder}: holds something else than an index; choose or make another folder")
         self.lock = FileLock(folder / LOCK)
@@ -61,6 +66,8 @@ class IndexWriter:
         except Timeout:
             raise ValueError(f"{folder}: another run of this command writes to it") from None
         self.notes: list[str] = []
+        self.lost: list[str] = []
+        self.damaged: list[Path] = []
         self.waiting: list[dict] = []
         self.states: list[States] = []
         self.bytes = 0
@@ -78,10 +85,11 @@ class IndexWriter:
 
     def open(self, settings: IndexSettings) -> None:
         """
-        Start or continue the index with these settings; damaged parts are thrown away.
+        Start or continue the index with these settings, without the parts that are damaged.
 
         Raises:
             ValueError: It was made by another model or with other settings.
+            OSError: A part cannot be read now; nothing was changed.
         """
         self.settings = settings
         if (self.folder / SETTINGS).exists():
@@ -93,15 +101,33 @@ class IndexWriter:
             try:
                 parts.append(read_part(file))
             except BrokenPartError as error:
-                self.notes.append(f"{error}; what it held is read again")
-                remove_part(file)
-        for states in self.folder.glob("part-*.safetensors"):  # a run was killed before it wrote the table
-            if not states.with_suffix(".parquet").exists():
-                states.unlink()
-        for partial in self.folder.glob("*.part"):
-            partial.unlink()
-        self.table = join_parts(parts)
+                self.give_up(file, error)
         self.number = max((int(file.stem[5:]) + 1 for file in part_files(self.folder)), default=0)
+        for file in list(self.folder.iterdir()):
+            orphan = re.fullmatch(r"part-\d+\.safetensors", file.name) and not file.with_suffix(".parquet").exists()
+            if orphan or PARTIAL.fullmatch(file.name):  # a run was killed before the part was whole
+                file.unlink()
+        self.table = join_parts(parts)
+
+    def give_up(self, file: Path, error: BrokenPartError) -> None:
+        """
+        Note what a damaged part held, or set it aside if nobody can tell.
+
+        Its table stays until the end of the run: if this one is stopped, the next still knows what to hear again.
+        """
+        try:
+            self.lost += read_table(file)["audio"].drop_duplicates().tolist()
+        except BrokenPartError:
+            for damaged in (file.with_suffix(".safetensors"), file):
+                if damaged.exists():
+                    damaged.rename(damaged.with_name(f"{damaged.name}.damaged"))
+            self.notes.append(
+                f"{error}; it is set aside as {file.stem}.*.damaged. Which recordings it held is not known: name all "
+                "folders of the index, so that they are heard again"
+            )
+        else:
+            self.damaged.append(file)
+            self.notes.append(f"{error}; what it held is heard again")
 
     def find_new(self, files: Iterable[str]) -> list[str]:
         """Return those of the files, by their absolute paths, that the index does not hold as they are now."""
@@ -147,6 +173,8 @@ class IndexWriter:
 
     def prune(self, gone: Collection[str]) -> None:
         """Take out what no longer counts, and the files `gone`; a part of which little is left is written anew."""
+        for file in self.damaged:
+            remove_part(file)
         parts = [read_part(file) for file in part_files(self.folder)]
         alive = join_parts(parts)
         self.table = alive = alive[~alive["audio"].isin(gone)]

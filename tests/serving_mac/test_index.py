@@ -167,14 +167,71 @@ def test_damaged_parts_are_refused_and_mended(folder, heard, capsys) -> None:
     assert "part-00000 is damaged" in (told := capsys.readouterr().err) and "run mac-index again" in told
     heard.clear()
     assert len(make_index().table) == 7 and len(heard) == 6
-    assert "what it held is read again" in capsys.readouterr().err
-    [table] = Path("index").glob("part-*.parquet")
+    assert "what it held is heard again" in capsys.readouterr().err
+    assert [file.name for file in Path("index").glob("part-*.parquet")] == ["part-00001.parquet"]
+    table = Path("index/part-00001.parquet")
     table.write_bytes(table.read_bytes()[:-100])
     heard.clear()
     assert len(make_index().table) == 7 and len(heard) == 6
+    assert "set aside as part-00001.*.damaged" in capsys.readouterr().err
+    assert {file.suffixes[0] for file in Path("index").glob("*.damaged")} == {".parquet", ".safetensors"}
     Path("index/part-00009.safetensors").write_bytes(b"killed before its table was written")
     make_index()
     assert not Path("index/part-00009.safetensors").exists()
+
+
+@pytest.mark.parametrize("missing", [True, False])
+def test_all_that_a_damaged_part_held_is_heard_again(folder, heard, missing) -> None:
+    make_index()
+    states = Path("index/part-00000.safetensors")
+    states.unlink() if missing else states.write_bytes(b"damaged")
+    heard.clear()
+
+    assert index_cli.main(["1.wav", "--output", "index", "--precision", "float32"]) == 0
+    assert len(heard) == 6 and len(IndexFolder(Path("index")).table) == 7
+
+
+def test_what_a_damaged_part_held_is_known_after_a_stop(folder, heard, monkeypatch) -> None:
+    make_index()
+    Path("index/part-00000.safetensors").write_bytes(b"damaged")
+
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(index_cli, "hear_files", stop)
+        assert index_cli.main(["1.wav", "--output", "index", "--precision", "float32"]) == 130
+    heard.clear()
+    assert index_cli.main(["1.wav", "--output", "index", "--precision", "float32"]) == 0
+    assert len(heard) == 6 and len(IndexFolder(Path("index")).table) == 7
+
+
+@pytest.mark.parametrize("reads", ["safe_open", "pq.ParquetFile"])
+def test_what_cannot_be_read_now_is_not_deleted(folder, reads, monkeypatch, capsys) -> None:
+    before = make_index().table
+
+    def busy(*_, **__):
+        raise OSError(24, "Too many open files")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(f"serving_mac.index_folder.{reads}", busy)
+        assert index_cli.main(["1.wav", "--output", "index", "--precision", "float32"]) == 2
+    assert "Too many open files" in capsys.readouterr().err
+    assert IndexFolder(Path("index")).table.equals(before)
+
+
+def test_files_of_others_are_left_alone(folder, capsys) -> None:
+    Path("other").mkdir()
+    download = Path("other/mydownload.iso.part")
+    download.write_bytes(b"half")
+    with pytest.raises(SystemExit):
+        index_cli.main([".", "--output", "other"])
+    assert "holds something else than an index" in capsys.readouterr().err
+    make_index()
+    for name in ("mydownload.iso.part", "index.json.part", "part-00009.parquet.part"):
+        Path("index", name).write_bytes(b"half")
+    make_index()
+    assert [file.name for file in Path("index").glob("*.part")] == [download.name] and download.exists()
 
 
 def test_what_is_no_index_or_of_another_model_is_refused(folder, captioner, capsys) -> None:
