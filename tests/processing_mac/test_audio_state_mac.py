@@ -4,6 +4,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
 from evaluation_mac.protocols.likelihood import score_by_likelihood
 from modeling_mac import MacForConditionalGeneration
@@ -118,3 +120,61 @@ def test_what_is_no_state_of_this_model_is_refused(captioner, sound, tmp_path: P
         AudioState(captioner.model, captioner.processor).ask()
     with pytest.raises(ValueError, match="row 1 is ' '"):
         captioner.listen(sound(2), 16_000).score(["a dog", " "])
+
+
+def test_numbers_that_float16_has_not_are_refused(captioner, sound, tmp_path: Path) -> None:
+    state = captioner.listen(sound(2), 16_000)
+    with torch.inference_mode():
+        state.cache.layers[0].recurrent_states[0][..., 0] = 1e6
+    with pytest.raises(ValueError, match=r"half: the state has numbers beyond torch\.float16"):
+        state.save(tmp_path / "half", torch.float16)
+    assert not list(tmp_path.iterdir())
+    state.save(tmp_path / "full")
+
+
+@pytest.mark.parametrize("kind", ["captioner", "attention"])
+def test_a_damaged_content_is_told(kind, request, sound, tmp_path: Path) -> None:
+    captioner, file = request.getfixturevalue(kind), tmp_path / "state"
+    captioner.listen(sound(2), 16_000).save(file)
+    tensors, name = load_file(file), "mac_audio_state"
+    with safe_open(file, "pt") as content:
+        about = content.metadata()[name]
+    first, second, *_ = tensors
+    for metadata, kept in (
+        (None, tensors),
+        ({name: "{}"}, tensors),
+        ({name: "[]"}, tensors),
+        ({name: about.replace('"windows": 1', '"windows": "one"')}, tensors),
+        ({name: about}, {first: tensors[first]}),
+        ({name: about}, tensors | {"more": torch.zeros(1)}),
+        ({name: about}, tensors | {second: torch.zeros(1)}),
+    ):
+        save_file(kept, file, metadata=metadata)
+        with pytest.raises(ValueError, match="no whole state"):
+            AudioState.load(file, captioner)
+
+
+def test_a_model_alone_needs_its_processor(captioner, sound, tmp_path: Path) -> None:
+    file = tmp_path / "state"
+    state = captioner.listen(sound(2), 16_000)
+    state.save(file)
+    with pytest.raises(ValueError, match="expected its pipeline, or its processor"):
+        AudioState.load(file, captioner.model)
+    for arguments in ((captioner.model, captioner.processor), (captioner, captioner.processor)):
+        assert torch.equal(AudioState.load(file, *arguments).score(TEXTS), state.score(TEXTS))
+
+
+def test_what_cannot_be_saved_leaves_nothing_behind(captioner, sound, tmp_path: Path, monkeypatch) -> None:
+    state = captioner.listen(sound(2), 16_000)
+    with pytest.raises(FileNotFoundError):
+        state.save(tmp_path / "missing" / "state")
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    state.save(tmp_path / "state")
+    before = (tmp_path / "state").read_bytes()
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(OSError, match="No space left"):
+        state.save(tmp_path / "state")
+    assert [file.read_bytes() for file in tmp_path.iterdir()] == [before]
