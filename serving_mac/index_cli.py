@@ -7,6 +7,7 @@ The command `mac-index`, which makes a collection of recordings searchable with 
 
 import argparse
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -18,8 +19,8 @@ from processing_mac.audio_mac import AUDIO_SUFFIXES
 from processing_mac.cli_mac import find_audio, plain_text, positive
 
 from .bulk_files import is_text
-from .caption_vectors import keep_vectors
-from .index_folder import IndexSettings
+from .caption_vectors import keep_vectors, kept_encoder
+from .index_folder import SETTINGS, IndexSettings
 from .index_hearing import Segment, hear_files
 from .index_states import StateReader
 from .index_writer import IndexWriter, version_of
@@ -31,19 +32,23 @@ examples:
   mac-index sounds --output sounds.index --encoder MiniLM      also vectors of the captions, to search by meaning
 
 exit code: 0 all in the index, 1 some recordings could not be read (failed.jsonl names them), 2 nothing could be
-done or written, 130 stopped by Ctrl-C"""
+done or written, 130 stopped by Ctrl-C or SIGTERM"""
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Bring an index up to date, and return the exit code that the help explains."""
     parser = build_parser()
     options = parser.parse_args(arguments)
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: what was heard is kept
     try:
         files = find_files(options.inputs)
+        if not files and not (options.output / SETTINGS).exists():
+            raise ValueError(no_audio(options.inputs))
         with IndexWriter(options.output) as writer:
             captioner = load_captioner(options.model, revision=options.revision, device=options.device)
             reader = StateReader(captioner, options.prompt)
-            encoder = TextEncoder(options.encoder) if options.encoder else None
+            options.encoder = options.encoder or kept_encoder(options.output)
+            encoder = load_encoder(options.encoder) if options.encoder else None
             writer.open(make_settings(options, reader.weights))
             for note in writer.notes:
                 tell(note)
@@ -56,6 +61,12 @@ def main(arguments: list[str] | None = None) -> int:
     except OSError as error:
         tell(f"--output {options.output}: cannot be read or written ({error}). What it holds is whole; run it again")
         return 2
+    except RuntimeError as error:  # of torch, such as memory that does not suffice
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        tell(f"stopped: {reason}. What was heard so far is kept; the same command goes on after it")
+        return 2
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def find_files(inputs: list[str]) -> list[str]:
@@ -63,17 +74,32 @@ def find_files(inputs: list[str]) -> list[str]:
     List the recordings, each by its absolute path.
 
     Raises:
-        ValueError: There are none, or an input is an address or does not exist.
+        ValueError: An input is an address or does not exist.
     """
     for name in inputs:
         if "://" in name:
             raise ValueError(f"{name}: is an address; an index is of files on this machine")
         if not os.path.exists(name):
             raise ValueError(f"{name}: there is no such file or folder")
-    files = find_audio(inputs)
-    if not files:
-        raise ValueError(f"no audio in {', '.join(inputs)}: looked for {' '.join(AUDIO_SUFFIXES)}")
-    return list(dict.fromkeys(map(os.path.abspath, files)))
+    return list(dict.fromkeys(map(os.path.abspath, find_audio(inputs))))
+
+
+def no_audio(inputs: list[str]) -> str:
+    """Say that the inputs hold no recording."""
+    return f"no audio in {', '.join(inputs)}: looked for {' '.join(AUDIO_SUFFIXES)}"
+
+
+def load_encoder(name: str) -> TextEncoder:
+    """
+    Load a sentence encoder, named by `--encoder` or by the vectors that the index keeps.
+
+    Raises:
+        ValueError: It cannot be loaded.
+    """
+    try:
+        return TextEncoder(name)
+    except ValueError as error:
+        raise ValueError(f"{error}; name the encoder of the captions, where it is now, with --encoder") from error
 
 
 def make_settings(options: argparse.Namespace, weights: str) -> IndexSettings:
@@ -97,15 +123,15 @@ def update(
 ) -> int:
     """Take in what is new, take out what is gone, and return the exit code."""
     before = set(writer.table["audio"])
+    if not files and not any(is_below(file, options.inputs) for file in [*before, *writer.lost]):
+        raise ValueError(no_audio(options.inputs))
     files = list(dict.fromkeys([*files, *writer.lost]))
     new = writer.find_new(files)
     failed: dict[str, str] = {}
     try:
         take_in(writer, reader, files, new, failed, options)
-    except KeyboardInterrupt:
+    finally:
         writer.flush()
-        raise
-    writer.flush()
     writer.fail(failed)
     gone = {file for file in before if is_below(file, options.inputs) and not os.path.exists(file)}
     writer.prune(gone | set(failed))
@@ -191,7 +217,7 @@ def build_parser() -> argparse.ArgumentParser:
     model.add_argument(
         "--encoder",
         metavar="FOLDER",
-        help="sentence encoder, a folder or Hub id, that makes captions searchable by meaning",
+        help="sentence encoder, folder or Hub id, that makes captions searchable by meaning (default: that of the index)",
     )
     machine = parser.add_argument_group("the machine")
     machine.add_argument("--device", help="such as cpu or cuda:1 (default: the first accelerator, else the CPU)")

@@ -68,8 +68,7 @@ class IndexWriter:
         self.notes: list[str] = []
         self.lost: list[str] = []
         self.damaged: list[Path] = []
-        self.waiting: list[dict] = []
-        self.states: list[States] = []
+        self.waiting: list[tuple[dict, States]] = []  # rows with their states, in one list: a stop parts none of them
         self.bytes = 0
         self.table = join_parts([])
 
@@ -144,8 +143,7 @@ class IndexWriter:
             state: State after the segment, (1, …).
         """
         state = round_states(state, getattr(torch, self.settings.precision))
-        self.waiting.append({**row, "row": len(self.waiting)})
-        self.states.append(state)
+        self.waiting.append(({**row, "row": len(self.waiting)}, state))
         self.bytes += size_of(state)
         if len(self.waiting) >= PART_ROWS or self.bytes >= PART_BYTES:
             self.flush()
@@ -154,9 +152,10 @@ class IndexWriter:
         """Write what is waiting as a part."""
         if not self.waiting:
             return
-        table = pa.Table.from_pylist(self.waiting, SCHEMA).to_pandas()
-        self.write_part(table, {name: torch.cat([part[name] for part in self.states]) for name in self.states[0]})
-        self.waiting, self.states, self.bytes = [], [], 0
+        rows, states = zip(*self.waiting, strict=True)
+        table = pa.Table.from_pylist(rows, SCHEMA).to_pandas()
+        self.write_part(table, {name: torch.cat([state[name] for state in states]) for name in states[0]})
+        self.waiting, self.bytes = [], 0
 
     def write_part(self, table: pd.DataFrame, states: States) -> None:
         """Write a new part, its table last."""

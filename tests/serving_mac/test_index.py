@@ -1,8 +1,10 @@
 """An index holds what a collection says, grows by what is new, survives stops and damage, and answers words."""
 
+import itertools
 import json
 import os
 import shutil
+import signal
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -125,6 +127,41 @@ def test_a_stop_loses_nothing_that_was_written(folder, heard, monkeypatch, capsy
     kept = {os.path.basename(name) for name in IndexFolder(Path("index")).table["audio"]}
     assert len(make_index().table) == 7 and kept and kept | set(heard) == {f"{number}.wav" for number in range(1, 7)}
     assert kept.isdisjoint(heard)
+
+
+@pytest.mark.parametrize(("end", "code"), [(RuntimeError("CUDA out of memory\nmore of it"), 2), (signal.SIGTERM, 130)])
+def test_what_was_heard_before_an_end_is_kept(folder, end, code, monkeypatch, capsys) -> None:
+    def stop(reader, files, *rest):
+        for number, found in enumerate(hear_files(reader, files, *rest)):
+            if number == 3:
+                if isinstance(end, RuntimeError):
+                    raise end
+                os.kill(os.getpid(), end)
+            yield found
+
+    before = signal.signal(signal.SIGTERM, lambda *_: pytest.fail("the signal came through"))
+    monkeypatch.setattr(index_cli, "hear_files", stop)
+    assert index_cli.main([".", "--output", "index", "--precision", "float32"]) == code
+    told = capsys.readouterr().err
+    assert "heard so far is kept" in told and "more of it" not in told
+    assert ("CUDA out of memory" in told) == (code == 2)
+    assert len(IndexFolder(Path("index")).table) == 3
+    assert signal.signal(signal.SIGTERM, before) not in (signal.default_int_handler, signal.SIG_DFL)
+
+
+def test_a_folder_whose_recordings_are_all_gone_is_taken_out(folder, capsys) -> None:
+    Path("some").mkdir()
+    Path("empty").mkdir()
+    shutil.copy("1.wav", "some/8.wav")
+    make_index()
+    os.remove("some/8.wav")
+    assert index_cli.main(["some", "--output", "index", "--precision", "float32"]) == 0
+    assert "1 are gone" in capsys.readouterr().err and len(IndexFolder(Path("index")).table) == 7
+    for output in ("index", "other"):
+        with pytest.raises(SystemExit):
+            index_cli.main(["empty", "--output", output, "--precision", "float32"])
+        assert "no audio in empty" in capsys.readouterr().err
+    assert not Path("other").exists()
 
 
 def test_a_half_read_file_does_not_count(folder, captioner, heard, monkeypatch) -> None:
@@ -339,6 +376,30 @@ def test_vectors_are_kept_and_compared(named, monkeypatch, capsys) -> None:
     with pytest.raises(SystemExit):
         search_cli.main(["index", "something wet"])
     assert "embeddings.parquet: is damaged" in capsys.readouterr().err
+
+
+def test_the_encoder_of_the_index_goes_on(folder, sound, monkeypatch, capsys) -> None:
+    encoder, hear, numbers = Meanings(), StateReader.hear, itertools.count()
+
+    def say(reader, features, num_beams=None):
+        _, losses, states = hear(reader, features, num_beams)
+        return [f"dog {next(numbers)}" for _ in losses], losses, states
+
+    monkeypatch.setattr(StateReader, "hear", say)
+    monkeypatch.setattr(index_cli, "TextEncoder", lambda name: encoder)
+    make_index("--encoder", "meanings")
+    soundfile.write("7.wav", sound(2, 7), 16_000)
+    encoder.asked.clear()
+    make_index()
+    assert encoder.asked == ["dog 7"]
+
+    def gone(name):
+        raise ValueError(f"the encoder {name} cannot be loaded: it is gone")
+
+    monkeypatch.setattr(index_cli, "TextEncoder", gone)
+    with pytest.raises(SystemExit):
+        make_index()
+    assert "the encoder meanings cannot be loaded" in (told := capsys.readouterr().err) and "with --encoder" in told
 
 
 def test_queries_come_from_standard_input(named, monkeypatch, capsys) -> None:
