@@ -23,8 +23,19 @@ from .reading_ahead_mac import warnings_of_decoding_printed
 FIELDS = ("time", "start", "end", "caption")  # of a record of a segment: clock time, and seconds of what was heard
 RATE = 16_000  # Hz of raw PCM on standard input, s16le in one channel
 PCM_BYTES = RATE // 5 * 2  # a fifth of a second
-# How a file of sound begins; anything else on standard input is raw PCM.
-CONTAINERS = (b"RIFF", b"RF64", b"OggS", b"fLaC", b"ID3", b"FORM", b"\x1aE\xdf\xa3")
+# How a file of sound begins, or an MP4 at its byte 4. One without a header is known by its frames, and anything else
+# on standard input is raw PCM.
+CONTAINERS = (
+    *(b"RIFF", b"RF64", b"riff", b"FORM", b".snd", b"caff", b"OggS", b"fLaC", b"ID3", b"wvpk", b"#!AMR"),
+    *(b"\x1aE\xdf\xa3", b"0&\xb2u\x8ef\xcf\x11"),  # Matroska and WebM; ASF
+)
+BOXES = (b"ftyp", b"moov", b"mdat", b"wide")
+FRAMES = 3  # headers that must follow each other; PCM has one by chance, but not the next where the first one says
+# Kilobits a second by the number in a header (ISO 11172-3, ISO 13818-3 and ETSI TS 102 366).
+LAYER_2 = (32, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 384)
+LAYER_3 = (32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320)
+LOW_RATES = (8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160)  # of both layers below 32 kHz
+AC3 = (32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 384, 448, 512, 576, 640)
 RETRY_SECONDS = (1, 2, 5, 10, 30)  # pauses before an address is opened again; the last one repeats
 
 
@@ -107,19 +118,81 @@ def read_source(options: argparse.Namespace) -> Generator[np.ndarray | None, Non
 
 def read_pipe(file: Any) -> Iterator[np.ndarray]:
     """Read a pipe: a file of sound by how it begins, else raw PCM, s16le of one channel at 16 kHz."""
+    pipe = Onwards(file)
     try:
-        start = file.peek(4)[:4] if hasattr(file, "peek") else b""
-        if start.startswith(CONTAINERS):
-            yield from read_blocks(file, name="standard input")
+        if is_sound_file(pipe):
+            start = pipe.peek(8)
+            seekable = hasattr(file, "seekable") and file.seekable()  # a redirected file: read again from its start
+            try:
+                yield from read_blocks(file if seekable else pipe, name="standard input")
+            except ValueError as error:
+                if seekable or start[4:8] not in BOXES:
+                    raise
+                hint = "an MP4 whose index comes last cannot be heard from a pipe; give its file"
+                raise ValueError(f"{error} ({hint})") from error
             return
         rest = b""
-        while data := file.read1(PCM_BYTES):
+        while data := pipe.read(PCM_BYTES):
             data = rest + data
             even = len(data) - len(data) % 2  # a pipe may cut a sample in two
             rest = data[even:]
             yield np.frombuffer(data[:even], "<i2").astype(np.float32) / 32_768
     except OSError as error:
         raise ValueError(f"standard input: cannot be read ({error})") from error
+
+
+def is_sound_file(pipe: "Onwards") -> bool:
+    """Tell a file of sound from raw PCM by its first bytes, and one without a header by its first frames."""
+    start = pipe.peek(8)
+    if start.startswith(CONTAINERS) or start[4:8] in BOXES:
+        return True
+    place, kinds = 0, set()
+    for _ in range(FRAMES):
+        kind, length = read_frame_header(pipe.peek(place + 6)[place : place + 6])
+        kinds.add(kind)
+        if not length or len(kinds) > 1:
+            return False
+        place += length
+    return True
+
+
+def read_frame_header(header: bytes) -> tuple[tuple[int, ...], int]:
+    """
+    Read the header of a frame of MP2, MP3, AAC (ADTS), AC-3 or E-AC-3.
+
+    Args:
+        header: The first 6 bytes of what may be a frame.
+
+    Returns:
+        What all frames of a file have in common, and the bytes from this header to the next; 0 if this is none.
+    """
+    if len(header) == 6 and header[:2] == b"\x0bw":
+        return (0x0B,), ac3_length(header)
+    if len(header) < 6 or header[0] != 0xFF or header[1] < 0xE0:
+        return (), 0
+    version, layer, kind = header[1] >> 3 & 3, header[1] >> 1 & 3, (header[1] | 1, header[2] & 0b1100)
+    if header[1] & 0xF6 == 0xF0:  # ADTS
+        length = (header[3] & 3) << 11 | header[4] << 3 | header[5] >> 5
+        return (header[1], header[2], header[3] >> 6), length if header[2] >> 2 & 15 < 13 and length >= 7 else 0
+    bits, rate = header[2] >> 4, header[2] >> 2 & 3
+    if version == 1 or layer not in (1, 2) or not 1 <= bits <= 14 or rate == 3 or header[3] & 3 == 2:
+        return (), 0
+    low = version != 3  # MPEG-2 at half the rates, MPEG-2.5 at a quarter
+    kilobits = (LOW_RATES if low else LAYER_2 if layer == 2 else LAYER_3)[bits - 1]
+    samples = 576 if low and layer == 1 else 1152
+    hertz = (44_100, 48_000, 32_000)[rate] // {3: 1, 2: 2, 0: 4}[version]
+    return kind, samples * 125 * kilobits // hertz + (header[2] >> 1 & 1)
+
+
+def ac3_length(header: bytes) -> int:
+    """Compute the bytes of a frame of AC-3 or E-AC-3 from its first 6 bytes; 0 if they are none."""
+    rate, size, version = header[4] >> 6, header[4] & 63, header[5] >> 3
+    if 11 <= version <= 16:  # E-AC-3 states half its bytes
+        return 2 * ((header[2] & 7) << 8 | header[3]) + 2
+    if version > 10 or rate == 3 or size >= 2 * len(AC3):
+        return 0
+    kilobits = AC3[size // 2]
+    return (4 * kilobits, 2 * (kilobits * 320 // 147 + size % 2), 6 * kilobits)[rate]  # at 48, 44.1 and 32 kHz
 
 
 def read_microphone() -> Iterator[np.ndarray]:
@@ -159,7 +232,7 @@ def read_address(url: str, silent_seconds: float, reconnect: bool) -> Iterator[n
         try:
             request = urllib.request.Request(url, headers={"User-Agent": "mamba-audio-captioning"})
             with urllib.request.urlopen(request, timeout=silent_seconds) as response:
-                for block in read_blocks(Unseekable(response), name=url):
+                for block in read_blocks(Onwards(response), name=url):
                     failures = 0
                     yield block
             problem = f"{url}: ended"
@@ -176,14 +249,30 @@ def read_address(url: str, silent_seconds: float, reconnect: bool) -> Iterator[n
         time.sleep(pause)
 
 
-class Unseekable(io.RawIOBase):
-    """A response of a server as a file that is only read onwards, so that nothing waits for its end."""
+class Onwards(io.RawIOBase):
+    """
+    A pipe or the response of a server as a file that is only read onwards, so that nothing waits for its end.
 
-    def __init__(self, response: Any):
-        self.response = response
+    Args:
+        source: Open binary file with `read1`.
+    """
+
+    def __init__(self, source: Any):
+        self.source = source
+        self.held = b""  # read from the source, but not from here
+
+    def peek(self, size: int) -> bytes:
+        """Return the next bytes without taking them: at least `size`, or all that come before the end."""
+        while len(self.held) < size and (data := self.source.read1(size - len(self.held))):
+            self.held += data
+        return self.held
 
     def read(self, size: int = -1) -> bytes:
-        return self.response.read1(size) if size != 0 else b""
+        if not self.held:
+            return self.source.read1(size) if size != 0 else b""
+        data = self.held if size < 0 else self.held[:size]
+        self.held = self.held[len(data) :]
+        return data
 
     def readable(self) -> bool:
         return True

@@ -5,13 +5,16 @@ import errno
 import http.server
 import io
 import json
+import os
 import resource
 import signal
 import threading
+from contextlib import suppress
 from datetime import datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
 
+import av
 import numpy as np
 import pytest
 import soundfile
@@ -19,7 +22,15 @@ import soundfile
 from processing_mac import AudioCaptioningPipeline, stream_cli_mac
 from processing_mac.caption_file_mac import CaptionFile
 from processing_mac.cli_mac import main
-from processing_mac.stream_cli_mac import FIELDS, caption_stream, read_address, read_pipe, read_source
+from processing_mac.stream_cli_mac import (
+    FIELDS,
+    Onwards,
+    caption_stream,
+    is_sound_file,
+    read_address,
+    read_pipe,
+    read_source,
+)
 
 
 @pytest.fixture
@@ -77,6 +88,89 @@ def test_what_is_no_sound_is_said(run, sound, monkeypatch, tmp_path, capsys) -> 
             list(read_source(SimpleNamespace(stream="-")))
     with pytest.raises(ValueError, match=r"standard input: cannot be read .*Input/output error"):
         list(read_pipe(BrokenPipe()))
+
+
+@pytest.fixture
+def pipe():
+    """Makes a real pipe that bytes go through a few at a time, as from a slow program."""
+    ends = []
+
+    def pipe(data: bytes, size: int):
+        reading, writing = os.pipe()
+
+        def write() -> None:
+            with open(writing, "wb", buffering=0) as file, suppress(BrokenPipeError):
+                for start in range(0, len(data), size):
+                    file.write(data[start : start + size])
+
+        ends.append(os.fdopen(reading, "rb"))
+        threading.Thread(target=write, daemon=True).start()
+        return ends[-1]
+
+    yield pipe
+    for end in ends:
+        end.close()
+
+
+def encoded(clip: np.ndarray, format: str, codec: str, rate: int, **options: str) -> bytes:
+    """Encode (samples,) with FFmpeg, with no header in front of the frames where the format needs none."""
+    file = io.BytesIO()
+    with av.open(file, "w", format=format, options=options) as container:
+        stream = container.add_stream(codec, rate=rate, layout="mono")
+        frame = av.AudioFrame.from_ndarray((clip * 32_767).astype("<i2")[None], "s16", "mono")
+        frame.sample_rate = rate
+        resampler = av.AudioResampler(stream.format, "mono", rate, stream.codec_context.frame_size or None)
+        for part in [*resampler.resample(frame), *resampler.resample(None)]:
+            container.mux(stream.encode(part))
+        container.mux(stream.encode(None))
+    return file.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("format", "codec", "rate", "starts"),
+    [
+        ("mp3", "libmp3lame", 44_100, b"\xff\xfb"),
+        ("mp3", "libmp3lame", 16_000, b"\xff\xf3"),
+        ("mp3", "libmp3lame", 8_000, b"\xff\xe3"),
+        ("mp2", "mp2", 48_000, b"\xff\xfd"),
+        ("adts", "aac", 16_000, b"\xff\xf1"),
+        ("ac3", "ac3", 44_100, b"\x0bw"),
+        ("ac3", "ac3", 32_000, b"\x0bw"),
+        ("eac3", "eac3", 48_000, b"\x0bw"),
+        ("ipod", "aac", 16_000, b"\0\0\0"),
+    ],
+)
+def test_files_without_a_name_or_a_header_are_heard_as_sound(pipe, sound, format, codec, rate, starts) -> None:
+    options = {"mp3": {"id3v2_version": "0"}, "ipod": {"movflags": "frag_keyframe+empty_moov"}}.get(format, {})
+    data = encoded(sound(2, rate=rate), format, codec, rate, **options)
+    assert data.startswith(starts)
+    for size in (1, 100_000):
+        heard = np.concatenate(list(read_pipe(pipe(data, size))))
+        assert len(heard) / 16_000 == pytest.approx(2, abs=0.2)
+
+
+def test_an_mp4_with_its_index_last_is_heard_from_a_file_and_explained_on_a_pipe(pipe, sound, tmp_path) -> None:
+    data = encoded(sound(2), "ipod", "aac", 16_000)
+    (tmp_path / "a").write_bytes(data)
+    with open(tmp_path / "a", "rb") as file:
+        assert sum(map(len, read_pipe(file))) / 16_000 == pytest.approx(2, abs=0.2)
+    with pytest.raises(ValueError, match=r"standard input: cannot be read .*index comes last"):
+        list(read_pipe(pipe(data, 1)))
+
+
+def test_noise_that_begins_as_a_frame_stays_pcm(pipe) -> None:
+    """Also full-scale noise and steady values, whose bytes are those of a header or all the same."""
+    random = np.random.default_rng(0)
+    for start in (b"\xff\xfb\x90\x00", b"\xff\xf3\x40\xc4", b"\xff\xf1\x60\x40\x10\x00", b"\x0bw\0\0\x14\x40"):
+        for _ in range(300):
+            noise = random.integers(0, 256, 6_000, np.uint8).tobytes()
+            assert not is_sound_file(Onwards(io.BytesIO(start + noise)))
+    for value in range(-32_768, 32_768, 7):
+        assert not is_sound_file(Onwards(io.BytesIO(np.full(3_000, value, "<i2").tobytes())))
+    loud = np.where(random.random(8_000) < 0.5, -32_768, 32_767).astype("<i2")
+    np.testing.assert_array_equal(
+        np.concatenate(list(read_pipe(pipe(loud.tobytes(), 999)))), loud / np.float32(32_768)
+    )
 
 
 class BrokenPipe:
