@@ -9,7 +9,7 @@ import sys
 import time
 import urllib.request
 from collections.abc import Generator, Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -36,6 +36,8 @@ LAYER_2 = (32, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 384)
 LAYER_3 = (32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320)
 LOW_RATES = (8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160)  # of both layers below 32 kHz
 AC3 = (32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 384, 448, 512, 576, 640)
+MICROPHONE_BLOCKS = 300  # a minute that may wait for the model
+MICROPHONE_SECONDS = 5.0  # without a block, after which the microphone is taken for gone
 RETRY_SECONDS = (1, 2, 5, 10, 30)  # pauses before an address is opened again; the last one repeats
 
 
@@ -195,21 +197,57 @@ def ac3_length(header: bytes) -> int:
     return (4 * kilobits, 2 * (kilobits * 320 // 147 + size % 2), 6 * kilobits)[rate]  # at 48, 44.1 and 32 kHz
 
 
-def read_microphone() -> Iterator[np.ndarray]:
-    """Read the default microphone for ever; a ValueError says what it needs."""
+def read_microphone() -> Iterator[np.ndarray | None]:
+    """
+    Read the default microphone for ever.
+
+    Yields:
+        Blocks, (samples,), and None wherever a minute was left out, since the model cannot keep up.
+
+    Raises:
+        ValueError: It cannot be opened, stopped, or gives nothing.
+    """
     try:
         import sounddevice
     except (ImportError, OSError) as error:  # without PortAudio the import is an OSError
         raise ValueError(f"mic: needs PortAudio and `pip install sounddevice`, the extra [mic] ({error}).") from error
-    blocks: queue.Queue[np.ndarray] = queue.Queue()
+    waiting = Waiting()
     try:
         with sounddevice.InputStream(
-            RATE, PCM_BYTES // 2, channels=1, dtype="float32", callback=lambda data, *_: blocks.put(data[:, 0].copy())
-        ):
+            RATE, PCM_BYTES // 2, channels=1, dtype="float32", callback=waiting.hear
+        ) as microphone:
             while True:
-                yield blocks.get()
+                try:
+                    yield waiting.blocks.get(timeout=MICROPHONE_SECONDS)
+                except queue.Empty:
+                    what = f"gave no sound for {MICROPHONE_SECONDS:g} s" if microphone.active else "stopped"
+                    raise ValueError(f"mic: {what}; is it still plugged in?") from None
     except sounddevice.PortAudioError as error:
         raise ValueError(f"mic: cannot be read ({error}).") from error
+
+
+class Waiting:
+    """Blocks of a microphone that wait for the model; when there is no room for more, all of them are left out."""
+
+    def __init__(self) -> None:
+        self.blocks: queue.Queue[np.ndarray | None] = queue.Queue(MICROPHONE_BLOCKS)
+        self.overflowed = False
+
+    def hear(self, data: np.ndarray, frames: int, time: Any, status: Any) -> None:
+        """Take a block, (samples, 1), as a callback of sounddevice, whose `status` tells what the system lost."""
+        if status and not self.overflowed:
+            self.overflowed = True
+            print(f"mac-caption: mic: the system lost some samples ({status})", file=sys.stderr, flush=True)
+        if self.blocks.full():
+            left_out = 0
+            with suppress(queue.Empty):
+                while True:
+                    block = self.blocks.get_nowait()
+                    left_out += 0 if block is None else len(block)
+            told = f"the model cannot keep up, {left_out / RATE:.0f} s were left out"
+            print(f"mac-caption: mic: {told}", file=sys.stderr, flush=True)
+            self.blocks.put_nowait(None)
+        self.blocks.put_nowait(data[:, 0].copy())
 
 
 def read_address(url: str, silent_seconds: float, reconnect: bool) -> Iterator[np.ndarray | None]:

@@ -8,6 +8,7 @@ import json
 import os
 import resource
 import signal
+import sys
 import threading
 from contextlib import suppress
 from datetime import datetime, timedelta
@@ -189,6 +190,53 @@ def test_a_rate_that_changes_is_said_in_a_line(run, sound, capsys) -> None:
     told = capsys.readouterr()
     assert json.loads(told.out)["end"] == pytest.approx(2, abs=0.1)
     assert told.err.startswith("standard input: ") and "cannot be read" in told.err and ".py" not in told.err
+
+
+@pytest.fixture
+def microphone(monkeypatch):
+    """Stands for sounddevice: calls back with blocks as soon as it is opened, and is silent after the last one."""
+    fake = SimpleNamespace(PortAudioError=type("PortAudioError", (Exception,), {}), blocks=[], active=True, status="")
+
+    class InputStream:
+        def __init__(self, rate, size, channels, dtype, callback):
+            assert (rate, channels, dtype) == (16_000, 1, "float32")
+            self.active, self.callback = fake.active, callback
+
+        def __enter__(self):
+            for block in fake.blocks:
+                self.callback(block[:, None], len(block), None, fake.status)
+            return self
+
+        def __exit__(self, *error):
+            self.active = False
+
+    fake.InputStream = InputStream
+    monkeypatch.setitem(sys.modules, "sounddevice", fake)
+    monkeypatch.setattr(stream_cli_mac, "MICROPHONE_SECONDS", 0.1)
+    return fake
+
+
+@pytest.mark.parametrize(("active", "told"), [(True, "gave no sound for 0.1 s"), (False, "stopped")])
+def test_an_unplugged_microphone_ends_with_what_was_heard(run, sound, microphone, capsys, active, told) -> None:
+    microphone.active, microphone.blocks = active, [*np.split(sound(3), 15)]
+    assert run("mic") == 1
+    out, err = capsys.readouterr()
+    assert json.loads(out)["end"] == 3
+    assert err == f"mac-caption: mic: {told}; is it still plugged in?\n"
+
+
+def test_a_model_that_cannot_keep_up_loses_a_minute_and_says_it(microphone, capsys) -> None:
+    microphone.blocks = [np.full(3_200, place, np.float32) for place in range(310)]
+    microphone.status = "input overflow"
+    blocks = read_source(SimpleNamespace(stream="mic"))  # read for the first time when all 62 s are there
+    assert next(blocks) is None
+    assert [next(blocks)[0] for _ in range(10)] == [*range(300, 310)]
+    with pytest.raises(ValueError, match="plugged in"):
+        next(blocks)
+    assert capsys.readouterr().err.splitlines() == [
+        "mac-caption: mic: the system lost some samples (input overflow)",
+        "mac-caption: mic: the model cannot keep up, 60 s were left out",
+    ]
 
 
 @pytest.fixture
