@@ -1,6 +1,7 @@
 """`mac-caption --stream SOURCE`: captions what comes from a pipe, a microphone or a server, as it is heard."""
 
 import argparse
+import http.client
 import io
 import json
 import queue
@@ -270,14 +271,24 @@ def read_address(url: str, silent_seconds: float, reconnect: bool) -> Iterator[n
         try:
             request = urllib.request.Request(url, headers={"User-Agent": "mamba-audio-captioning"})
             with urllib.request.urlopen(request, timeout=silent_seconds) as response:
-                for block in read_blocks(Onwards(response), name=url):
-                    failures = 0
-                    yield block
+                source = UntilItBreaks(response)
+                try:
+                    for block in read_blocks(Onwards(source), name=url):
+                        failures = 0
+                        yield block
+                except ValueError:
+                    if source.problem is None:
+                        raise
+                if source.problem is not None:  # also where the decoder complained of what is missing
+                    raise source.problem
             problem = f"{url}: ended"
             if not reconnect:
                 return
-        except (OSError, ValueError) as error:
-            problem = str(error) if isinstance(error, ValueError) else f"{url}: {error}"
+        except (OSError, http.client.HTTPException, ValueError) as error:
+            if isinstance(error, TimeoutError) or isinstance(getattr(error, "reason", None), TimeoutError):
+                problem = f"{url}: stalled, no byte came for {silent_seconds:g} s"
+            else:
+                problem = str(error) if isinstance(error, ValueError) else f"{url}: {error}"
             if not reconnect:
                 raise ValueError(problem) from error
         pause = RETRY_SECONDS[min(failures, len(RETRY_SECONDS) - 1)]
@@ -285,6 +296,22 @@ def read_address(url: str, silent_seconds: float, reconnect: bool) -> Iterator[n
         print(f"mac-caption: {problem}; opening it again in {pause} s", file=sys.stderr, flush=True)
         yield None
         time.sleep(pause)
+
+
+class UntilItBreaks:
+    """The response of a server that ends where it stalls or breaks, so that all that came before is decoded."""
+
+    def __init__(self, response: Any):
+        self.response = response
+        self.problem: Exception | None = None
+
+    def read1(self, size: int = -1) -> bytes:
+        if self.problem is None:
+            try:
+                return self.response.read1(size)
+            except (OSError, http.client.HTTPException) as error:
+                self.problem = error
+        return b""
 
 
 class Onwards(io.RawIOBase):

@@ -241,8 +241,10 @@ def test_a_model_that_cannot_keep_up_loses_a_minute_and_says_it(microphone, caps
 
 @pytest.fixture
 def server(sound):
-    """Serves three seconds of sound, or nothing."""
+    """Serves three seconds of sound, or five of nine and then no more, or nothing."""
     contents, asked = {"/radio": wav(sound(3)), "/silent": b""}, []
+    contents |= {"/stalls": wav(sound(9))[: 44 + 32_000 * 5], "/dead": b""}
+    stalls, stalled = ("/stalls", "/dead"), threading.Event()
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self):
@@ -250,6 +252,8 @@ def server(sound):
             self.send_response(200 if self.path in contents else 404)
             self.end_headers()
             self.wfile.write(contents.get(self.path, b""))
+            if self.path in stalls:
+                stalled.wait(20)
 
         def log_message(self, *arguments):
             pass
@@ -257,6 +261,7 @@ def server(sound):
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     yield SimpleNamespace(url=f"http://127.0.0.1:{server.server_port}", asked=asked)
+    stalled.set()
     server.shutdown()
 
 
@@ -271,6 +276,15 @@ def test_a_server_that_ends_is_asked_again(run, server, capsys, monkeypatch) -> 
     assert len(server.asked) == 4 and gaps == 2 and "opening it again" in capsys.readouterr().err
     assert run(f"{server.url}/nothing") == 1 and "404" in capsys.readouterr().err
     assert run(f"{server.url}/silent") == 1 and f"{server.url}/silent: " in capsys.readouterr().err
+
+
+def test_a_server_that_stalls_is_told_with_all_that_it_sent(run, server, capsys) -> None:
+    assert run(f"{server.url}/stalls", url_timeout=0.5) == 1
+    out, err = capsys.readouterr()
+    assert json.loads(out)["end"] == 5
+    assert f"mac-caption: {server.url}/stalls: stalled, no byte came for 0.5 s\n" in err
+    assert run(f"{server.url}/dead", url_timeout=0.5) == 1
+    assert capsys.readouterr().err == f"mac-caption: {server.url}/dead: stalled, no byte came for 0.5 s\n"
 
 
 def test_what_was_missed_begins_a_segment_and_moves_the_clock(run, sound, capsys, monkeypatch) -> None:
