@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch.nn.functional import cross_entropy
 
 from .whole_files_mac import write_file_whole
@@ -199,11 +199,17 @@ class AudioState:
         Args:
             file: Name of the file, which is written whole or not at all.
             dtype: Number type in the file, such as `torch.float16` for half the size; by default nothing is rounded.
+
+        Raises:
+            ValueError: The state has heard nothing, or has numbers that `dtype` has not.
+            OSError: The file cannot be written; an older one of its name is as it was.
         """
         tensors = {
             name: (tensor.to(dtype) if dtype else tensor).contiguous().cpu()
             for name, tensor in state_tensors(self.fork()).items()
         }
+        if dtype and not all(tensor.isfinite().all() for tensor in tensors.values()):
+            raise ValueError(f"{file}: the state has numbers beyond {dtype}; expected a number type that holds them.")
         about = {
             "model": str(getattr(self.model.config, "_name_or_path", "")),
             "weights": hash_weights(self.model),
@@ -212,7 +218,7 @@ class AudioState:
             "tokens": self.tokens,
         }
         with write_file_whole(Path(file)) as temporary:
-            save_file(tensors, temporary, metadata={"mac_audio_state": json.dumps(about)})
+            temporary.write_bytes(save(tensors, metadata={"mac_audio_state": json.dumps(about)}))
 
     @classmethod
     @torch.inference_mode()
@@ -226,14 +232,17 @@ class AudioState:
             processor: Processor of the model; a pipeline has it.
 
         Raises:
-            ValueError: The file is no such state or damaged, or another model heard it.
+            ValueError: The file is no such state or damaged, another model heard it, or the processor is missing.
         """
-        processor, model = processor or model.processor, getattr(model, "model", model) if processor is None else model
+        if getattr(model, "processor", None) is not None:  # of a pipeline
+            model, processor = model.model, processor or model.processor
+        if processor is None:
+            raise ValueError(f"{file}: is for a model with a processor; expected its pipeline, or its processor, too.")
         try:
             with safe_open(file, "pt") as content:
-                about = json.loads((content.metadata() or {})["mac_audio_state"])
+                about = read_about(content.metadata() or {})
                 tensors = {name: content.get_tensor(name) for name in content.keys()}  # noqa: SIM118  no mapping
-        except (SafetensorError, OSError, KeyError, ValueError) as error:
+        except (SafetensorError, OSError, ValueError) as error:
             raise ValueError(f"{file}: is no whole state of `AudioState.save` ({error}).") from error
         if about["weights"] != hash_weights(model):
             raise ValueError(f"{file}: was heard by another model, {about['model'] or 'without a name'}.")
@@ -241,8 +250,45 @@ class AudioState:
         state.duration, state.windows, state.tokens = about["duration"], about["windows"], about["tokens"]
         # A cache of the right classes, whose contents are then replaced.
         state.cache = model(input_ids=state.prompt_ids(None), use_cache=True, logits_to_keep=1).cache
+        try:
+            check_tensors(state_tensors(state.cache), tensors)
+        except ValueError as error:
+            raise ValueError(f"{file}: is no whole state of `AudioState.save` ({error}).") from error
         fill(state.cache, tensors)
         return state
+
+
+def read_about(metadata: dict[str, str]) -> dict[str, Any]:
+    """
+    Read what a file of `AudioState.save` says about its state.
+
+    Raises:
+        ValueError: Something of it is missing or of another kind.
+    """
+    about = json.loads(metadata.get("mac_audio_state", "null"))
+    kinds = {"model": str, "weights": str, "duration": (int, float), "windows": int, "tokens": int}
+    if not isinstance(about, dict):
+        raise ValueError("its metadata does not describe a state")
+    if wrong := [name for name, kind in kinds.items() if not isinstance(about.get(name), kind)]:
+        raise ValueError(f"its metadata has no {', '.join(wrong)}")
+    return about
+
+
+def check_tensors(expected: dict[str, torch.Tensor], tensors: dict[str, torch.Tensor]) -> None:
+    """
+    Refuse tensors that are not those of a cache.
+
+    Raises:
+        ValueError: Their names or shapes are others; keys and values, (1, heads, length, width), may have any length.
+    """
+    if differing := sorted(tensors.keys() ^ expected.keys()):
+        raise ValueError(f"its tensors are not those of the model: {', '.join(differing)}")
+    for name, tensor in tensors.items():
+        shape, wanted = list(tensor.shape), list(expected[name].shape)
+        if name.endswith((".keys", ".values")) and len(shape) == len(wanted):
+            wanted[-2] = shape[-2]
+        if shape != wanted:
+            raise ValueError(f"{name} has the shape {shape}, not {wanted}")
 
 
 def check_layer(layer: Any) -> None:
