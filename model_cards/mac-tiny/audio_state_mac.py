@@ -266,7 +266,9 @@ def read_about(metadata: dict[str, str]) -> dict[str, Any]:
         ValueError: Something of it is missing or of another kind.
     """
     about = json.loads(metadata.get("mac_audio_state", "null"))
-    kinds = {"model": str, "weights": str, "duration": (int, float), "windows": int, "tokens": int}
+    kinds: dict[str, type | tuple[type, ...]] = {
+        "model": str, "weights": str, "duration": (int, float), "windows": int, "tokens": int,
+    }  # fmt: skip
     if not isinstance(about, dict):
         raise ValueError("its metadata does not describe a state")
     if wrong := [name for name, kind in kinds.items() if not isinstance(about.get(name), kind)]:
