@@ -28,6 +28,17 @@
   for (const moved of ["seeked", "timeupdate"])
     document.addEventListener(moved, (event) => event.target.closest?.(".sounding") && follow(event.target), true);
 
+  // Browsers lend no clipboard to pages at http:// of other machines; there the words are selected, and copied as by hand.
+  const copyWords = async (words) => {
+    try {
+      await navigator.clipboard.writeText(words.innerText);
+      return true;
+    } catch {
+      getSelection().selectAllChildren(words);
+      return document.execCommand("copy");
+    }
+  };
+
   document.addEventListener("click", (event) => {
     const part = event.target.closest(".recording [data-start]"), plot = event.target.closest(".recording .plot");
     const copy = event.target.closest(".copy");
@@ -37,8 +48,10 @@
       hear(playing(plot), ((event.clientX - left) / width) * plot.closest(".recording").dataset.seconds);
     }
     if (copy)
-      navigator.clipboard.writeText(copy.parentElement.querySelector(".said").innerText)
-        .then(() => { copy.textContent = "Copied"; setTimeout(() => { copy.textContent = "Copy"; }, 2000); });
+      copyWords(copy.parentElement.querySelector(".said")).then((done) => {
+        copy.textContent = done ? "Copied" : "Selected";
+        setTimeout(() => { copy.textContent = "Copy"; }, 2000);
+      });
   });
 
   // An answer that is not in view, or that has no room there to grow, comes to the top of the screen.

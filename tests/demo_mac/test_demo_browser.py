@@ -184,6 +184,18 @@ def test_three_minutes_are_told_segment_by_segment(visit_at, captioner, make_rec
     assert names == [f"three_minutes{end}" for end in (".srt", ".vtt", ".csv", ".txt")]
 
 
+def test_the_timeline_of_a_minute_has_words(visit_at, make_recording):
+    """Also on a phone, where each segment has the room of a word or two a line."""
+    visit_at.upload(make_recording("minute.mp3", 60))
+    visit_at.press("#describe")
+    visit_at.read_caption()
+    visit_at.wait_until(lambda: len(visit_at.find("#picture .lane span")) > 3)
+    lane = visit_at.find("#picture .lane")[0].rect
+    for words in (span.rect for span in visit_at.find("#picture .lane span")):
+        assert words["height"] > 0 and lane["y"] <= words["y"]
+        assert words["y"] + words["height"] <= lane["y"] + lane["height"]
+
+
 def test_a_segment_ends_where_the_next_begins(visit, make_recording):
     visit.upload(make_recording("three_minutes.mp3", 180))
     visit.press("#describe")
@@ -268,6 +280,16 @@ def test_a_microphone_is_heard_live(visit, captioner):
     assert visit.find("#microphone button")[0].text == "Listen"
 
 
+def test_a_caption_is_copied_where_there_is_no_clipboard(visit):
+    """As on a page at http:// of another machine."""
+    caption = visit.wait_for("#caption .said").text
+    visit.run("Object.defineProperty(navigator, 'clipboard', { value: undefined })")
+    visit.run("document.addEventListener('copy', () => { window.copied = getSelection().toString(); })")
+    visit.press("#caption .copy")
+    visit.wait_until(lambda: visit.find("#caption .copy")[0].text == "Copied")
+    assert visit.run("return window.copied").strip() == caption
+
+
 def test_a_double_click_opens_one_microphone(visit):
     """Clicks while it is being opened do nothing, and after Stop none of it is left open."""
     visit.press_words("Live")
@@ -290,6 +312,17 @@ def test_a_double_click_opens_one_microphone(visit):
     )
     visit.press_words("Stop")
     assert visit.run("return opened.map((track) => track.readyState)") == ["ended"]
+
+
+def test_a_microphone_stops_when_the_answer_is_a_problem(visit):
+    """As after an hour, or where there is no room; what was the matter stays to be read."""
+    visit.press_words("Live")
+    visit.run("window.btoa = () => 'no samples'")
+    visit.press_words("Listen")
+    assert "does not read" in visit.wait_for("#heard .problem").text
+    visit.wait_until(lambda: visit.find("#microphone button")[0].text == "Listen")
+    visit.wait_until(lambda: not visit.find("#heard .busy"))  # it has ended
+    assert "does not read" in visit.find("#heard .problem")[0].text
 
 
 def test_a_microphone_that_cannot_be_heard_is_let_go(visit):
