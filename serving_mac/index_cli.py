@@ -217,8 +217,7 @@ def build_parser() -> argparse.ArgumentParser:
     model.add_argument(
         "--encoder",
         metavar="FOLDER",
-        help="sentence encoder, folder or Hub id, that makes captions searchable by meaning (default: that of the "
-        "index)",
+        help="sentence encoder, folder or Hub id, to search captions by meaning (default: that of the index)",
     )
     machine = parser.add_argument_group("the machine")
     machine.add_argument("--device", help="such as cpu or cuda:1 (default: the first accelerator, else the CPU)")

@@ -3,9 +3,10 @@ An index as it lies in its folder, for those who read it.
 
     index.json              model, hash of its weights, prompt, number type
     part-00000.parquet      a row a segment: file, its size and time, start, end, caption, loss, place of its state
-    part-00000.safetensors  states, (rows, …) a tensor of the language model's cache
+    part-00000.safetensors  states, (rows, …) a tensor of the language model's cache; names the hash of its weights
     embeddings.parquet      vectors of the different captions, if a sentence encoder was named
     failed.jsonl            files that could not be read in the last run
+    next-part.txt           number of the next part: that of a part that was taken out never comes again
 
 A part is there once its table is, which is written after its states. A row counts if it belongs to the last complete
 reading of its file, so that neither a run that was killed nor a file that changed leaves anything wrong.
@@ -25,7 +26,8 @@ from safetensors import SafetensorError, safe_open
 from .index_states import States
 
 
-SETTINGS, FAILED, LOCK = "index.json", "failed.jsonl", ".lock"
+SETTINGS, FAILED, NEXT_PART, LOCK = "index.json", "failed.jsonl", "next-part.txt", ".lock"
+CHANGED = "the index changed meanwhile; search again"
 FORMAT = 1
 SCHEMA = pa.schema(
     [
@@ -103,23 +105,29 @@ def part_files(folder: Path) -> list[Path]:
     return sorted(file for file in folder.glob("part-*.parquet") if file.stem[5:].isdecimal())
 
 
-def read_part(file: Path) -> pd.DataFrame:
+def read_part(file: Path, weights: str) -> pd.DataFrame:
     """
-    Read the table of a part, and see that its states are all there.
+    Read the table of a part, and see that its states are all there and of the index's model.
+
+    Args:
+        file: Table of the part.
+        weights: Hash of the weights of the index's model.
 
     Returns:
         The columns of `SCHEMA`, and `part`, the part's name.
 
     Raises:
         BrokenPartError: The table or the states are damaged or of different sizes, or the states are missing.
+        ValueError: The states are of another model.
         OSError: They cannot be read now, which says nothing about what they hold.
     """
     table = read_table(file)
     states = file.with_suffix(".safetensors")
     try:
-        states.open("rb").close()  # tells why it cannot be opened; safetensors calls every such file missing
+        states.open("rb").close()  # as in `read_states`
         with safe_open(states, "pt") as content:
             rows = {content.get_slice(name).get_shape()[0] for name in content.keys()}  # noqa: SIM118  no mapping
+            heard_by = (content.metadata() or {}).get("weights", weights)  # the first indexes did not say
         if len(rows) != 1 or table["row"].max() >= rows.pop():
             raise ValueError("its table and its states do not belong together")
     except FileNotFoundError as error:
@@ -128,6 +136,8 @@ def read_part(file: Path) -> pd.DataFrame:
         raise BrokenPartError(f"{file.parent}: {file.stem} is damaged (it has no states)") from error
     except (ValueError, IndexError, SafetensorError) as error:
         raise BrokenPartError(f"{file.parent}: {file.stem} is damaged ({error})") from error
+    if heard_by != weights:
+        raise ValueError(f"{file.parent}: {file.stem} was heard by another model; take it out of the folder")
     return table
 
 
@@ -170,14 +180,17 @@ class IndexFolder:
         table: A row a segment with the columns of `SCHEMA`, and `part`.
 
     Raises:
-        ValueError: The folder is no index, or a part of it is damaged.
+        ValueError: The folder is no index, a part of it is damaged or of another model, or it changed meanwhile.
+        OSError: It cannot be read now.
     """
 
     def __init__(self, folder: Path):
         self.folder = folder
         self.settings = IndexSettings.read(folder)
         try:
-            self.table = join_parts([read_part(file) for file in part_files(folder)])
+            self.table = join_parts([read_part(file, self.settings.weights) for file in part_files(folder)])
+        except FileNotFoundError as error:
+            raise ValueError(f"{folder}: {CHANGED}") from error
         except BrokenPartError as error:
             raise ValueError(f"{error}; run mac-index again, which mends it") from error
 
@@ -187,11 +200,17 @@ class IndexFolder:
 
         Args:
             rows: Rows of `table`, (rows,).
+
+        Raises:
+            ValueError: A run of mac-index took out a part meanwhile.
         """
         chosen = self.table.iloc[rows]
         found: dict[str, list[torch.Tensor]] = {}
         for part, places in chosen.reset_index(drop=True).groupby("part").groups.items():
-            picked = read_states(self.folder / f"{part}.safetensors", chosen["row"].to_numpy()[places])
+            try:
+                picked = read_states(self.folder / f"{part}.safetensors", chosen["row"].to_numpy()[places])
+            except FileNotFoundError as error:
+                raise ValueError(f"{self.folder}: {CHANGED}") from error
             for name, tensor in picked.items():
                 target = found.setdefault(name, [tensor[:1]] * len(rows))
                 for place, row in zip(places, tensor.split(1), strict=True):
@@ -201,6 +220,7 @@ class IndexFolder:
 
 def read_states(file: Path, rows: np.ndarray) -> States:
     """Read the states of some rows, (rows,), of a part."""
+    file.open("rb").close()  # tells why it cannot be opened; safetensors calls every such file missing
     with safe_open(file, "pt") as content:
         slices = {name: content.get_slice(name) for name in content.keys()}  # noqa: SIM118  no mapping
         return {name: torch.cat([part[int(row) : int(row) + 1] for row in rows]) for name, part in slices.items()}

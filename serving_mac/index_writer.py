@@ -19,6 +19,7 @@ from processing_mac.whole_files_mac import write_file_whole, write_text_whole
 from .index_folder import (
     FAILED,
     LOCK,
+    NEXT_PART,
     SCHEMA,
     SETTINGS,
     BrokenPartError,
@@ -34,7 +35,9 @@ from .index_states import States, round_states, size_of
 
 PART_ROWS, PART_BYTES = 1000, 2**28  # a part is written when it has so many segments, or states of this size
 # What a run that was killed may leave. Any other file in the folder is somebody's.
-PARTIAL = re.compile(r"(part-\d+\.(parquet|safetensors)|index\.json|failed\.jsonl|embeddings\.parquet)\.part")
+PARTIAL = re.compile(
+    r"(part-\d+\.(parquet|safetensors)|index\.json|failed\.jsonl|next-part\.txt|embeddings\.parquet)\.part"
+)
 SPARSE = 0.5  # a part with a smaller share of states that count is written anew
 
 
@@ -98,15 +101,30 @@ class IndexWriter:
         parts = []
         for file in part_files(self.folder):
             try:
-                parts.append(read_part(file))
+                parts.append(read_part(file, settings.weights))
             except BrokenPartError as error:
                 self.give_up(file, error)
-        self.number = max((int(file.stem[5:]) + 1 for file in part_files(self.folder)), default=0)
+        self.keep_number(max([self.read_number(), *(int(file.stem[5:]) + 1 for file in part_files(self.folder))]))
         for file in list(self.folder.iterdir()):
             orphan = re.fullmatch(r"part-\d+\.safetensors", file.name) and not file.with_suffix(".parquet").exists()
             if orphan or PARTIAL.fullmatch(file.name):  # a run was killed before the part was whole
                 file.unlink()
         self.table = join_parts(parts)
+
+    def read_number(self) -> int:
+        """Read the number of the next part; 0 if the index does not keep it yet."""
+        file = self.folder / NEXT_PART
+        if not file.exists():
+            return 0
+        try:
+            return int(file.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise ValueError(f"{file}: expected the number of the next part; delete it and run again") from error
+
+    def keep_number(self, number: int) -> None:
+        """Keep the number of the next part: a reader may still look for a part that was taken out, by its name."""
+        self.number = number
+        write_text_whole(self.folder / NEXT_PART, f"{number}\n")
 
     def give_up(self, file: Path, error: BrokenPartError) -> None:
         """
@@ -160,10 +178,11 @@ class IndexWriter:
     def write_part(self, table: pd.DataFrame, states: States) -> None:
         """Write a new part, its table last."""
         file = self.folder / f"part-{self.number:05}.parquet"
+        self.keep_number(self.number + 1)
+        tensors = {name: tensor.contiguous() for name, tensor in states.items()}
         with write_file_whole(file.with_suffix(".safetensors")) as temporary:
-            temporary.write_bytes(save({name: tensor.contiguous() for name, tensor in states.items()}))
+            temporary.write_bytes(save(tensors, metadata={"weights": self.settings.weights}))
         write_table(file, table)
-        self.number += 1
 
     def fail(self, failed: dict[str, str]) -> None:
         """Write why which files could not be read in this run."""
@@ -174,7 +193,7 @@ class IndexWriter:
         """Take out what no longer counts, and the files `gone`; a part of which little is left is written anew."""
         for file in self.damaged:
             remove_part(file)
-        parts = [read_part(file) for file in part_files(self.folder)]
+        parts = [read_part(file, self.settings.weights) for file in part_files(self.folder)]
         alive = join_parts(parts)
         self.table = alive = alive[~alive["audio"].isin(gone)]
         for table in parts:

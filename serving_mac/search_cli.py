@@ -13,7 +13,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from evaluation_mac.metrics.text_encoder import TextEncoder
-from processing_mac import load_captioner
+from processing_mac import DEFAULT_MODEL, load_captioner
 from processing_mac.cli_mac import plain_text, positive, show_any_name
 
 from .caption_search import CaptionSearch, Hit
@@ -53,6 +53,8 @@ def main(arguments: list[str] | None = None) -> int:
     except BrokenPipeError:  # Python would write what is left to the pipe once more when it ends
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as error:
+        parser.error(f"{options.index}: cannot be searched now ({error})")
     return 0 if any(found) else 1
 
 
@@ -69,12 +71,16 @@ def open_search(options: argparse.Namespace) -> CaptionSearch:
     reader = None
     if options.rerank:
         settings = index.settings
+        model = options.model or settings.model
+        moved = not options.model and os.path.isabs(model) and not os.path.isdir(model)
         captioner = load_captioner(
-            options.model or settings.model,
-            revision=options.revision or (None if options.model else settings.revision),
+            DEFAULT_MODEL if moved else model,
+            revision=options.revision or (None if options.model or moved else settings.revision),
             device=options.device,
         )
         reader = StateReader(captioner, settings.prompt)
+        if moved and reader.weights != settings.weights:
+            raise ValueError(f"{options.index}: its model is no longer at {model}; name its folder with --model")
     return CaptionSearch(index, encoder, reader)
 
 
@@ -134,7 +140,9 @@ def build_parser() -> argparse.ArgumentParser:
         "--likelihood", choices=("captions", "query"), default="captions",
         help="of the captions nearest to the query, or of its own words: for models with a large vocabulary",
     )  # fmt: skip
-    likely.add_argument("--model", help="folder or Hub id of the index's model (default: where mac-index found it)")
+    likely.add_argument(
+        "--model", help="folder or Hub id of the index's model (default: where mac-index found it, else the packaged one)"
+    )
     likely.add_argument("--revision", help="branch, tag or commit of a model on the Hub (default: that of the index)")
     likely.add_argument("--device", help="such as cpu or cuda:1 (default: the first accelerator, else the CPU)")
     return parser

@@ -402,6 +402,84 @@ def test_the_encoder_of_the_index_goes_on(folder, sound, monkeypatch, capsys) ->
     assert "the encoder meanings cannot be loaded" in (told := capsys.readouterr().err) and "with --encoder" in told
 
 
+def test_an_index_that_changes_under_a_search_is_told(named, captioner, capsys, monkeypatch) -> None:
+    search = CaptionSearch(named, reader=StateReader(captioner))
+    for name in set(named.table["audio"]):
+        os.remove(name)
+    make_index()
+    assert not list(Path("index").glob("part-*"))
+    with pytest.raises(ValueError, match="changed meanwhile; search again"):
+        search.find("dog")
+    monkeypatch.setattr(search_cli, "open_search", lambda _: search)
+    with pytest.raises(SystemExit):
+        search_cli.main(["index", "dog"])
+    assert "index: the index changed meanwhile; search again" in capsys.readouterr().err
+
+
+def test_the_number_of_a_part_that_was_taken_out_never_comes_again(folder, sound) -> None:
+    make_index()
+    for file in folder.glob("*.wav"):
+        file.unlink()
+    make_index()
+    soundfile.write("7.wav", sound(2, 7), 16_000)
+    assert set(make_index().table["part"]) == {"part-00001"}
+    Path("index/next-part.txt").write_text("one")
+    with pytest.raises(SystemExit):
+        make_index()
+
+
+def test_a_part_that_vanishes_while_an_index_is_opened_is_told(folder, monkeypatch) -> None:
+    make_index()
+    files = [Path("index/part-00000.parquet"), Path("index/part-00001.parquet")]
+    monkeypatch.setattr("serving_mac.index_folder.part_files", lambda _: files)
+    with pytest.raises(ValueError, match="changed meanwhile; search again"):
+        IndexFolder(Path("index"))
+
+
+def test_a_part_of_another_model_is_refused(folder, captioner, capsys) -> None:
+    make_index()
+    shutil.move("index", "other")
+    captioner.model.lm_head.weight.data[0, 0] += 1
+    make_index()
+    for suffix in ("parquet", "safetensors"):
+        shutil.copy(f"other/part-00000.{suffix}", f"index/part-00001.{suffix}")
+    for command, *arguments in (
+        (index_cli, ".", "--output", "index", "--precision", "float32"),
+        (search_cli, "index", "rain"),
+    ):
+        with pytest.raises(SystemExit):
+            command.main(arguments)
+        assert "part-00001 was heard by another model" in capsys.readouterr().err
+    assert Path("index/part-00001.safetensors").exists()
+
+
+def test_a_model_that_moved_is_asked_for(named, captioner, capsys, monkeypatch) -> None:
+    loaded = []
+
+    def load(name, **_):
+        loaded.append(name)
+        return captioner
+
+    monkeypatch.setattr(search_cli, "load_captioner", load)
+    settings = json.loads(Path("index/index.json").read_text())
+    Path("index/index.json").write_text(json.dumps(settings | {"model": "/nowhere/mac-small"}))
+    assert search_cli.main(["index", "dog"]) == 0 and loaded == [search_cli.DEFAULT_MODEL]
+    captioner.model.lm_head.weight.data[0, 0] += 1
+    with pytest.raises(SystemExit):
+        search_cli.main(["index", "dog"])
+    assert "no longer at /nowhere/mac-small; name its folder with --model" in capsys.readouterr().err
+
+
+def test_a_search_that_cannot_read_now_is_told(named, capsys, monkeypatch) -> None:
+    def busy(*_):
+        raise OSError(24, "Too many open files")
+
+    monkeypatch.setattr("serving_mac.index_folder.pq.ParquetFile", busy)
+    with pytest.raises(SystemExit) as error:
+        search_cli.main(["index", "dog"])
+    assert error.value.code == 2 and "cannot be searched now" in capsys.readouterr().err
+
+
 def test_queries_come_from_standard_input(named, monkeypatch, capsys) -> None:
     monkeypatch.setattr("sys.stdin", iter(["rain\n", "\n", "dog\n"]))
     assert search_cli.main(["index", "-"]) == 0
