@@ -72,6 +72,28 @@ def test_what_is_no_sound_is_refused(captioner) -> None:
     assert captioner.stream().close() == []
 
 
+def test_rates_and_scales_that_cannot_be_are_refused(captioner, sound) -> None:
+    stream = captioner.stream()
+    for rate in (0, -16_000, 1, float("nan")):
+        with pytest.raises(ValueError, match=r"the stream: sampling rate .* expected 8000 to 192000 Hz"):
+            stream.push(sound(1), rate)
+    with pytest.raises(ValueError, match="the stream: samples of up to"):
+        stream.push(sound(1) * 32_768)
+    with pytest.raises(ValueError, match="the stream: samples of type int64"):
+        stream.push(np.arange(9))
+    assert stream.push(np.zeros(0)) == stream.close() == []
+
+
+@pytest.mark.parametrize("type", [np.int16, np.int32, torch.int16])
+def test_integers_are_heard_by_their_full_scale(captioner, sound, type) -> None:
+    clip, streams = sound(2), [captioner.stream(), captioner.stream()]
+    bits = torch.iinfo(type).bits if isinstance(type, torch.dtype) else np.iinfo(type).bits
+    whole = (clip * 2.0 ** (bits - 1)).astype(f"i{bits // 8}")
+    streams[0].push(torch.from_numpy(whole) if isinstance(type, torch.dtype) else whole)
+    streams[1].push(clip)
+    np.testing.assert_allclose(streams[0].blocks, streams[1].blocks, atol=2**-15)
+
+
 def test_silence_is_one_segment(captioner) -> None:
     segments = captioner.stream().over(blocks_of(np.zeros(35 * 16_000, np.float32), 16_000))
     assert next(segment["end"] for segment in segments) == 30.72  # the last window is padded, which is another input
