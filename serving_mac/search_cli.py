@@ -141,7 +141,8 @@ def build_parser() -> argparse.ArgumentParser:
         help="of the captions nearest to the query, or of its own words: for models with a large vocabulary",
     )  # fmt: skip
     likely.add_argument(
-        "--model", help="folder or Hub id of the index's model (default: where mac-index found it, else the packaged one)"
+        "--model",
+        help="folder or Hub id of the index's model (default: where mac-index found it, else the packaged one)",
     )
     likely.add_argument("--revision", help="branch, tag or commit of a model on the Hub (default: that of the index)")
     likely.add_argument("--device", help="such as cpu or cuda:1 (default: the first accelerator, else the CPU)")
