@@ -7,6 +7,7 @@ import numpy as np
 import soxr
 import torch
 
+from .audio_mac import read_blocks
 from .audio_state_mac import AudioState
 
 
@@ -84,23 +85,26 @@ class CaptionStream:
         Hear more samples.
 
         Args:
-            samples: The next samples, (samples,) floats in [-1, 1], any number of them.
-            sampling_rate: Their rate in Hz, the same for the whole stream; that of the model if None.
+            samples: The next samples, (samples,) floats in [-1, 1] or PCM integers of up to 32 bits, any number.
+            sampling_rate: Their rate in Hz, 8,000 to 192,000 and the same for the whole stream; the model's if None.
 
         Returns:
             The segments that are complete now, each with `start` and `end` in seconds, and `caption`.
 
         Raises:
-            ValueError: The samples have another shape, NaN or Inf, or another rate than those before.
+            ValueError: The samples have another shape or type, NaN, Inf or values far beyond [-1, 1], or another rate
+                than those before.
         """
-        samples = np.asarray(samples, np.float32)
+        samples = np.asarray(samples)
         if samples.ndim != 1:
             raise ValueError(f"samples of shape {samples.shape}; expected one axis, with the channels averaged.")
-        if not np.isfinite(samples).all():
+        if samples.dtype.kind == "f" and not np.isfinite(samples).all():
             where = self.received + int(np.argmin(np.isfinite(samples)))
             raise ValueError(f"the stream has NaN or Inf at sample {where}; expected numbers.")
+        rate: Any = float(self.rate if sampling_rate is None else sampling_rate)
+        for block in read_blocks(samples, rate, rate, "the stream") if len(samples) else ():  # checked, not resampled
+            self.blocks = np.concatenate([self.blocks, self.resample(block, rate)])
         self.received += len(samples)
-        self.blocks = np.concatenate([self.blocks, self.resample(samples, float(sampling_rate or self.rate))])
         return self.caption_complete()
 
     def resample(self, samples: np.ndarray, rate: float) -> np.ndarray:
