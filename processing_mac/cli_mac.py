@@ -179,7 +179,7 @@ def caption_long(
 
     try:
         if output is not None:
-            settings = {name: getattr(options, name) for name in ("model", "revision", "prompt", "num_beams")}
+            settings = {name: getattr(options, name) for name in ("model", "revision", "int8", "prompt", "num_beams")}
             unfinished = UnfinishedSegments(output.unfinished(file), file, settings, BLOCK_WINDOWS)
             return caption_long_file(captioner, file, unfinished.append, unfinished.segments)
         if options.format:

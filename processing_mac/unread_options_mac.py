@@ -50,7 +50,7 @@ def flag(name: str) -> str:
 
 def is_folder(output: Any) -> bool:
     """Whether an output of --ray, if there is one, is a folder of shards."""
-    return output is not None and not str(output).endswith((".jsonl", ".csv"))
+    return output is not None and not str(output).lower().endswith((".jsonl", ".csv"))
 
 
 def holds_segments_alone(options: argparse.Namespace) -> bool:

@@ -75,7 +75,7 @@ def open_output(options: argparse.Namespace) -> CaptionFile | ShardFolder | None
     if options.output is None:
         return None
     name = str(options.output)
-    if not is_remote(name) and Path(name).suffix in (".jsonl", ".csv"):
+    if not is_remote(name) and Path(name).suffix.lower() in (".jsonl", ".csv"):
         return CaptionFile(Path(name), options.segments)
     return ShardFolder(name, options.shards, options.segments)
 

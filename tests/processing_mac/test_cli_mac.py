@@ -252,6 +252,7 @@ def test_any_terminal_shows_any_name(encoding, shown, run, sounds, monkeypatch):
         (["sounds", "--ray", "--whole", "--threads", "2"], "--whole, --threads: not read with --ray"),
         (["sounds", "--ray", "--reconnect"], "--reconnect: not read with --ray"),
         (["sounds", "--ray", "--output", "a.csv", "--shards", "jsonl"], "--shards: not read, since --output is no"),
+        (["sounds", "--ray", "--output", "A.CSV", "--shards", "jsonl"], "--shards: not read, since --output is no"),
         (["--stream", "mic", "--reconnect"], "--reconnect: not read, since --stream mic is no address"),
         (["--stream", "-", "--whole", "--batch-size", "2"], "--whole, --batch-size: not read with --stream"),
         (["--stream", "-", "--format", "srt"], "--stream prints lines or, with --format jsonl, JSON"),
@@ -358,6 +359,7 @@ def test_a_long_recording_goes_on_where_it_was_stopped(output, run, sound, tmp_p
     assert "the same command goes on" in capsys.readouterr().err
     [unfinished] = Path().glob(f"{output}.*unfinished.jsonl")
     head, *segments = read_jsonl(str(unfinished))
+    assert head["int8"] is False  # segments of rounded weights are others
     assert head["audio"] == "night.wav" and [segment["start"] for segment in segments] == [0, 10.24, 20.48, 30.72,
                                                                                            40.96, 51.2]  # fmt: skip
     with open(unfinished, "a") as file:
