@@ -110,17 +110,20 @@ def draw_cells(path: Path, study: Study, rows: list[Row], score: str) -> Path:
 def draw_exchange(path: Path, rows: list[Row], score: str) -> Path:
     """Encoder trained with (rows) and used with (columns), as a heat map."""
     rows = [row for row in rows if row["score"] == score]
-    used = sorted({name for row in rows for name in row} - {"trained with", "score"})
+    trained = [row["trained with"] for row in rows]
+    named = dict.fromkeys([*trained, *(name for row in rows for name in row)])
+    used = [name for name in named if any(name in row for row in rows) and name not in ("trained with", "score")]
     values = np.array([[row.get(name, np.nan) for name in used] for row in rows], dtype=float)
     figure, (axes,) = new_figure(1)
-    image = axes.imshow(values, cmap="viridis")
+    image = axes.imshow(values, cmap="viridis", aspect="auto")
     axes.set_xticks(range(len(used)), used)
-    axes.set_yticks(range(len(rows)), [row["trained with"] for row in rows])
+    axes.set_yticks(range(len(rows)), trained)
     axes.set_xlabel("used with")
     axes.set_ylabel("trained with")
     for (y, x), value in np.ndenumerate(values):
-        if not np.isnan(value):
-            axes.text(x, y, f"{value:.3g}", ha="center", va="center", color="white", fontweight="bold")
+        if not np.isnan(value):  # dark on the bright half of the colours
+            color = "black" if image.norm(value) > 0.5 else "white"
+            axes.text(x, y, f"{value:.3g}", ha="center", va="center", color=color, fontweight="bold")
     figure.colorbar(image, label=score)
     return save(figure, path)
 

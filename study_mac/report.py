@@ -15,7 +15,7 @@ from processing_mac.whole_files_mac import write_text_whole
 from study_mac.figures import draw_figures
 from study_mac.page import write_page
 from study_mac.readable import readable
-from study_mac.running import finished
+from study_mac.running import failures, finished
 from study_mac.study_file import DONOR, OWN, Cell, Study
 
 
@@ -29,7 +29,7 @@ def write_study(study: Study, failed: dict[str, str]) -> Path:
 
     Args:
         study: Study to report.
-        failed: Reason by name of each cell that failed in this call.
+        failed: Reason by name of each cell that failed in this call; those of earlier calls stand in their folders.
 
     Returns:
         The page.
@@ -48,7 +48,7 @@ def write_study(study: Study, failed: dict[str, str]) -> Path:
         write_text_whole(folder / f"{name}.md", markdown(readable(study, name, rows)))
     figures = draw_figures(study, found, tables)
     missing = [cell.name for cell in study.cells if cell not in found]
-    return write_page(study, tables, figures, missing, failed)
+    return write_page(study, tables, figures, missing, failures(study) | failed)
 
 
 def read_results(study: Study) -> dict[Cell, dict[str, Any]]:
@@ -184,9 +184,12 @@ def exchange_table(study: Study, found: dict[Cell, Any]) -> list[Row]:
         for score in study.scores:
             names = [",".join(one[axis] for axis in changed) for one in (trained, cell)]
             cells_of[names[0], score][names[1]].append(value_of(found, study, cell, score))
+    order = dict.fromkeys(",".join(cell[axis] for axis in changed) for cell in study.cells)  # as the axes are written
     return [
-        {"trained with": name, "score": score, **{used: float(np.mean(values)) for used, values in row.items()}}
-        for (name, score), row in sorted(cells_of.items())
+        {"trained with": name, "score": score, **{used: float(np.mean(row[used])) for used in order if used in row}}
+        for name in order
+        for score in study.scores
+        if (row := cells_of.get((name, score)))
     ]
 
 

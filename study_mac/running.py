@@ -7,6 +7,7 @@ imported everything, since a small cell would else spend most of its time on imp
     CELL/encoder                 its trained encoder, where another cell takes it
     CELL/evaluations/NAME        results of evaluation_mac, which go on as well
     CELL/log.txt                 what the commands printed
+    CELL/failed.txt              why its last run failed, if it did
     CELL/cell.json               written last: a cell with it is finished and is never run again
 """
 
@@ -31,6 +32,7 @@ from training_mac.run.folder import Run
 
 
 TRAIN, EVALUATE = "training_mac.cli", "evaluation_mac.cli"
+FAILED = "failed.txt"
 SERVER = multiprocessing.get_context("forkserver")
 SERVER.set_forkserver_preload([TRAIN, EVALUATE])
 
@@ -57,7 +59,7 @@ def finished(study: Study, cell: Cell) -> dict[str, Any] | None:
 
 def run_cell(study: Study, cell: Cell, launch: str = "", tell: Callable[[str], None] = print) -> dict[str, Any]:
     """
-    Train and evaluate a cell, or what is left of it.
+    Train and evaluate a cell, or what is left of it; its folder keeps the reason if that fails.
 
     Args:
         study: Study of the cell.
@@ -70,8 +72,26 @@ def run_cell(study: Study, cell: Cell, launch: str = "", tell: Callable[[str], N
     """
     if note := finished(study, cell):
         return note
-    folder, recipe, start = study.cell_folder(cell), study.recipe_of(cell), time.monotonic()
+    folder = study.cell_folder(cell)
     folder.mkdir(parents=True, exist_ok=True)
+    reason = folder / FAILED
+    reason.unlink(missing_ok=True)
+    try:
+        return train_and_evaluate(study, cell, launch, tell)
+    except CellError as error:
+        write_text_whole(reason, f"{error}\n")
+        raise
+
+
+def failures(study: Study) -> dict[str, str]:
+    """Why the last run of each cell that failed did so, by its name."""
+    notes = {cell.name: study.cell_folder(cell) / FAILED for cell in study.cells}
+    return {name: note.read_text(encoding="utf-8").strip() for name, note in notes.items() if note.is_file()}
+
+
+def train_and_evaluate(study: Study, cell: Cell, launch: str, tell: Callable[[str], None]) -> dict[str, Any]:
+    """`run_cell` for a cell that is not finished, in a folder that exists."""
+    folder, recipe, start = study.cell_folder(cell), study.recipe_of(cell), time.monotonic()
     continued = any(folder.glob("model/stage-*/*"))  # then part of the time is not known
     trained = {**recipe, **donated(study, cell)}
     write_text_whole(folder / "recipe.yaml", yaml.safe_dump(trained, sort_keys=False))
