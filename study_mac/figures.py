@@ -1,6 +1,7 @@
 """The study as pictures; each is drawn only where its axes or evaluations are there. Needs matplotlib."""
 
 from collections import defaultdict
+from collections.abc import Iterable
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -99,12 +100,17 @@ def draw_cells(path: Path, study: Study, rows: list[Row], score: str) -> Path:
         axes.plot(row[score], place, "o", color="tab:blue")
         if all(row[axis] == value for axis, value in reference.items()):
             axes.axvline(row[score], color="black", linestyle=":", linewidth=1)
-    names = [", ".join(f"{a} {row[a]}" for a, v in reference.items() if row[a] != v) or "reference" for row in rows]
+    names = [label_of([(axis, row[axis]) for axis in reference], reference) for row in rows]
     axes.set_yticks(range(len(rows)), names, fontsize=8)
     axes.invert_yaxis()
     axes.set_xlabel(f"{score}, mean and range over seeds")
     axes.grid(axis="x", alpha=0.3)
     return save(figure, path)
+
+
+def label_of(values: Iterable[tuple[str, str]], reference: dict[str, str]) -> str:
+    """What sets a cell apart from the reference, such as "rank 2"."""
+    return ", ".join(f"{axis} {value}" for axis, value in values if reference[axis] != value) or "reference"
 
 
 def draw_exchange(path: Path, rows: list[Row], score: str) -> Path:
@@ -130,16 +136,18 @@ def draw_exchange(path: Path, rows: list[Row], score: str) -> Path:
 
 def draw_energy(path: Path, study: Study, found: Found) -> Path:
     """Cumulative energy of the singular values, encoder left, connector right, a line a cell of the first seed."""
+    from matplotlib import colormaps
+
     (name, *_) = [name for name, options in study.evaluations.items() if options["task"] == "tokens"]
     figure, panels = new_figure(2, 5.5, 4)
     reference = dict(study.reference.values)
-    for cell, one in found.items():
-        if "seed" in reference and cell["seed"] != reference["seed"]:
-            continue
-        *_, model = one["evaluations"][name]["results"]["models"].values()  # towers stand before it
-        label = ", ".join(value for axis, value in cell.values if reference[axis] != value) or "reference"
+    shown = [cell for cell in found if "seed" not in reference or cell["seed"] == reference["seed"]]
+    colors = colormaps["turbo"](np.linspace(0, 1, len(shown)))  # as many as there are lines
+    for cell, color in zip(shown, colors, strict=True):
+        *_, model = found[cell]["evaluations"][name]["results"]["models"].values()  # towers stand before it
         for axes, place in zip(panels, ("encoder", "connector"), strict=True):
-            axes.plot(range(1, len(model["energy"][place]) + 1), model["energy"][place], label=label)
+            energy = model["energy"][place]
+            axes.plot(range(1, len(energy) + 1), energy, label=label_of(cell.values, reference), color=color)
             axes.set_title(f"tokens at the {place}")
             axes.set_xlabel("directions")
             axes.set_ylabel("share of the energy")
