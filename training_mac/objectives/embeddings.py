@@ -18,12 +18,14 @@ from safetensors.torch import save_file
 from torch import nn
 
 from modeling_mac import EatModel
+from modeling_mac.connector_mac import Connector, MeanPoolConnector
 from processing_mac.dataset_mac import Clip
 from processing_mac.whole_files_mac import write_file_whole
+from training_mac.data.data_error import DataError
 from training_mac.examples.training_set import make_training_set
 from training_mac.loop.trainer import MacTrainer
 from training_mac.objectives.materials import Materials
-from training_mac.objectives.tags import SpanTagger, draw_parts, mean_tokens, whiten_encoder
+from training_mac.objectives.tags import SpanTagger, check_connector, draw_parts, mean_tokens, whiten_encoder
 from training_mac.recipe.file import Stage
 
 
@@ -32,6 +34,9 @@ FRAMES_PER_SECOND = 100
 TEACHER_STEP = 0.96  # seconds from one embedding to the next, which is YAMNet's hop
 IMITATION = 10.0  # weight of the embeddings' mean squared error beside the tags' summed cross entropy
 SELDOM = -4.0  # scores of the tags at first, for each is heard in some 2 % of the stretches
+# Recordings that tell the heads of a stage that goes on what an encoder's tokens are like, the share of their tokens
+# that do, and the weight that keeps their least squares from following chance.
+TAKEN_UP, TOKEN_SHARE, RIDGE = 1200, 0.1, 1e-3
 
 
 class TeacherTargets:
@@ -144,6 +149,44 @@ class EmbeddingPupil(SpanTagger):
         self.imitate = nn.Linear(audio_tower.config.hidden_size, width)
         self.teacher_norm = nn.BatchNorm1d(width, affine=False)
 
+    @torch.no_grad()
+    def take_up(self, connector: Connector, batches: Iterable[dict[str, torch.Tensor]]) -> None:
+        """
+        Start with the scores that `hand_over` has left in a connector, and with the best imitation of these tokens.
+
+        Args:
+            connector: Connector whose first units are the scores of the tags.
+            batches: Batches of a `TeacherCollator`.
+
+        Raises:
+            ValueError: The connector has no such units.
+        """
+        tags, width = self.head.weight.shape
+        check_connector(type(connector))
+        if isinstance(connector, MeanPoolConnector) or len(connector.linear_1.weight) < tags:
+            raise DataError(f"`continue_tags`: the connector does not hold the scores of {tags} tags.")
+        means, tokens, aims = (torch.cat(parts) for parts in zip(*map(self.observe, batches), strict=True))
+        assert self.norm.running_mean is not None and self.norm.running_var is not None
+        self.norm.running_mean.copy_(means.mean(0))
+        self.norm.running_var.copy_(means.var(0))
+        weight = connector.linear_1.weight[:tags].unflatten(1, (-1, width)).sum(1)  # (tags, width), of a mean token
+        self.head.weight.copy_(weight * (self.norm.running_var + self.norm.eps).sqrt())
+        self.head.bias.copy_(connector.linear_1.bias[:tags] - self.doubt + weight @ self.norm.running_mean)
+        centred, aims = tokens - tokens.mean(0), (aims - aims.mean(0)) / (aims.var(0) + self.teacher_norm.eps).sqrt()
+        moments = centred.mT @ centred
+        moments.diagonal().add_(RIDGE * moments.trace() / width)
+        self.imitate.weight.copy_(torch.linalg.solve(moments, centred.mT @ aims).mT)
+        self.imitate.bias.copy_(-self.imitate.weight @ tokens.mean(0))
+
+    def observe(self, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """The mean token of each span, and some tokens (tokens, dim) with the embeddings to tell from them."""
+        tokens = self.audio_tower(batch["input_features"]).last_hidden_state[:, 1:]
+        row = torch.arange(tokens.shape[1], device=tokens.device) // self.audio_tower.config.grid[1]
+        row = row.expand(len(tokens), -1)  # (windows, patches)
+        known = (row < batch["heard_rows"].unsqueeze(1)) & (torch.rand(row.shape, device=row.device) < TOKEN_SHARE)
+        aims = batch["heard"].gather(1, row.unsqueeze(-1).expand(-1, -1, self.imitate.out_features))
+        return mean_tokens(tokens, row, batch["spans"])[0], tokens[known], aims[known]
+
     def forward(  # type: ignore[override]
         self,
         input_features: torch.Tensor,
@@ -240,10 +283,9 @@ def make_embedding_trainer(stage: Stage, materials: Materials) -> MacTrainer:
     tower = materials.model.model.audio_tower
     if stage.recipe.whiten:
         whiten_encoder(tower, scenes)
-    return MacTrainer(
-        EmbeddingPupil(tower, len(targets.tags), stage.recipe.kept_patches, targets.width),
-        stage.training,
-        recipe=stage.recipe,
-        train_dataset=scenes,
-        data_collator=TeacherCollator(targets, tower.config.grid, tower.config.patch_size),
-    )
+    pupil = EmbeddingPupil(tower, len(targets.tags), stage.recipe.kept_patches, targets.width)
+    collate = TeacherCollator(targets, tower.config.grid, tower.config.patch_size)
+    if stage.recipe.continue_tags:
+        chosen = torch.randperm(len(scenes))[:TAKEN_UP].split(stage.training.per_device_train_batch_size)
+        pupil.take_up(materials.model.model.connector, (collate([scenes[int(k)] for k in some]) for some in chosen))
+    return MacTrainer(pupil, stage.training, recipe=stage.recipe, train_dataset=scenes, data_collator=collate)

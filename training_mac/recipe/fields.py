@@ -98,6 +98,13 @@ class Recipe:
             "tags: see training_mac/objectives/embeddings.py."
         },
     )
+    continue_tags: bool = field(
+        default=False,
+        metadata={
+            "help": "Start a stage of embeddings with the scores of the tags that an earlier one left in the "
+            "connector, not anew."
+        },
+    )
     distill_from: str | None = field(
         default=None,
         metadata={"help": "MAC folder or Hub id that a student with the same tokenizer and audio tokens imitates."},

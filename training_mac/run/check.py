@@ -175,6 +175,8 @@ def check_targets(stage: Stage) -> None:
     objective, targets = stage.recipe.objective, stage.recipe.teacher_targets
     if targets and objective != "embeddings":
         raise ValueError(f"`teacher_targets` are for `objective: embeddings`, not for {objective!r}.")
+    if stage.recipe.continue_tags and objective != "embeddings":
+        raise ValueError(f"`continue_tags` is for `objective: embeddings`, not for {objective!r}.")
     if objective != "embeddings":
         return
     if not targets:

@@ -107,6 +107,44 @@ def test_a_tag_that_is_not_heard_says_nothing_to_the_language_model() -> None:
     torch.testing.assert_close(connector(torch.randn(1, 32, 32))[0], heard.expand(4, -1), rtol=1e-4, atol=1e-5)
 
 
+def observed(pupil: EmbeddingPupil) -> list[dict[str, torch.Tensor]]:
+    """Two batches of what a collator would give, the embedding a linear function of the encoder's tokens."""
+    mapping, batches = torch.randn(32, 8), []
+    for _ in range(2):
+        features = torch.randn(16, 64, 128) + torch.randn(16, 1, 1)
+        with torch.no_grad():
+            tokens = pupil.audio_tower(features).last_hidden_state[:, 1:]
+        heard = (tokens @ mapping).unflatten(1, (4, 8)).mean(2)  # (windows, rows, width)
+        spans = torch.tensor([[window, 0, 4] for window in range(16)])
+        batches.append(
+            {"input_features": features, "heard": heard, "heard_rows": torch.full((16,), 4), "spans": spans}
+        )
+    return batches
+
+
+def test_a_stage_that_goes_on_starts_with_the_scores_of_the_one_before() -> None:
+    pupil, text_config = make_pupil().eval(), {"model_type": "mamba2", "vocab_size": 64, "hidden_size": 32}
+    text_config |= {"num_heads": 8, "head_dim": 8}
+    config = MacConfig(audio_config=pupil.audio_tower.config, text_config=text_config, audio_token_id=1)
+    connector = CONNECTORS[config.connector_type](config)
+    pupil.hand_over(connector)
+    again = EmbeddingPupil(pupil.audio_tower, num_tags=3, kept_patches=32, width=8)
+    batches = observed(pupil)
+    again.take_up(connector, batches)
+    inputs = batches[0] | {"labels": torch.zeros(16, 3)}
+    torch.testing.assert_close(again.eval()(**inputs)["logits"], pupil(**inputs)["logits"], rtol=1e-3, atol=1e-3)
+    assert again.norm.running_var is not None and not torch.allclose(again.norm.running_var, torch.ones(32), atol=0.1)
+    guess = again.imitate(pupil.audio_tower(inputs["input_features"]).last_hidden_state[:, 1:])
+    told = guess.unflatten(1, (4, 8)).mean(2).flatten()
+    heard = inputs["heard"].flatten()
+    assert torch.corrcoef(torch.stack([told, heard]))[0, 1] > 0.8
+
+    other = MacConfig(audio_config=pupil.audio_tower.config, text_config=text_config, audio_token_id=1,
+                      connector_type="mean_pool")  # fmt: skip
+    with pytest.raises(ValueError, match="does not hold the scores of 3 tags"):
+        again.take_up(CONNECTORS["mean_pool"](other), batches)
+
+
 @pytest.fixture
 def teacher_file(manifest: Path, tmp_path: Path) -> str:
     """The targets of the four recordings of the manifest."""
@@ -127,11 +165,24 @@ def test_a_stage_of_a_recipe_imitates_it_and_hands_over(write_recipe, train, wei
     assert not torch.equal(first[name][:3], first[name][3:6])  # three tags' scores, and what is not handed over
 
 
+def test_a_second_stage_goes_on_with_the_tags_of_the_first(write_recipe, train, weights_after, teacher_file) -> None:
+    stage = {"objective": "embeddings", "teacher_targets": [teacher_file], "kept_patches": 32}
+    still = stage | {"learning_rate": 1e-9, "continue_tags": True}
+    name = "model.connector.linear_1.weight"
+    folder = train(write_recipe(stages=[stage | {"learning_rate": 0.1}, still]))
+    first, second = weights_after(folder, 1)[name][:3].flatten(), weights_after(folder, 2)[name][:3].flatten()
+    assert torch.corrcoef(torch.stack([first, second]))[0, 1] > 0.95  # batches tell the tokens' spread a little anew
+
+
 @pytest.mark.parametrize(
     "fields, message",
     [
         ({"objective": "embeddings"}, "`teacher_targets` is missing"),
         ({"objective": "tags", "teacher_targets": ["t.safetensors"]}, "not for 'tags'"),
+        (
+            {"objective": "tags", "continue_tags": True},
+            "`continue_tags` is for `objective: embeddings`, not for 'tags'",
+        ),
         (
             {"objective": "embeddings", "teacher_targets": ["t.safetensors"], "tempo": 0.1},
             "`tempo`: the teacher heard",
