@@ -50,7 +50,7 @@ def correlate(one: np.ndarray, other: np.ndarray) -> float:
     """Correlate two recordings, (samples,), shifted by 10 ms at most; two silent ones are alike."""
     if not one.any() and not other.any():
         return 1.0
-    size = len(one) + len(other)
+    size = 1 << (len(one) + len(other) - 1).bit_length()
     products = np.fft.irfft(np.fft.rfft(one, size) * np.conj(np.fft.rfft(other, size)), size)
     near = np.concatenate([products[: MOST_SHIFT + 1], products[-MOST_SHIFT:]])
     return float(near.max() / (np.linalg.norm(one) * np.linalg.norm(other) + 1e-12))

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import numpy as np
 import soxr
 from everyday_sources import LONGEST, RATE, cut
-from everyday_table import Part, Row
+from everyday_table import Row
 
 
 LEVEL = 0.06  # root mean square of a mix that is made anew
@@ -36,8 +36,9 @@ def make_mix(row: Row, waves: Sequence[Wave]) -> Wave:
     Returns:
         (samples,), at most 10 s.
     """
-    if all(part.start is not None for part in row.parts):
-        return lay(row.parts, waves, float(row.cut))
+    places = [part.place for part in row.parts if part.place]
+    if len(places) == len(row.parts):
+        return lay(places, waves, float(row.cut))
     rng = seeded(row)
     if row.source == "applause":
         mix = applaud(waves, rng)
@@ -52,11 +53,11 @@ def make_mix(row: Row, waves: Sequence[Wave]) -> Wave:
     return level(mix[:LONGEST])
 
 
-def lay(parts: Sequence[Part], waves: Sequence[Wave], seconds: float) -> Wave:
-    """Add parts, each at its place and as loud as the table says, to a mix of so many seconds."""
+def lay(places: Sequence[tuple[float, float]], waves: Sequence[Wave], seconds: float) -> Wave:
+    """Add waves, each from a second on and with a gain, to a mix of so many seconds."""
     mix = np.zeros(round(seconds * RATE), np.float32)
-    for part, wave in zip(parts, waves, strict=True):
-        add(mix, wave * part.gain, round(part.start * RATE))
+    for (start, gain), wave in zip(places, waves, strict=True):
+        add(mix, wave * gain, round(start * RATE))
     return mix
 
 

@@ -72,9 +72,11 @@ BEATS = {
 }
 DRUM_CHANNEL = 9
 TICKS = 480  # in a beat
-BARS = 6
+MOST_BARS = 6  # of an ensemble; an instrument plays 2 to 5
 SOUNDFONT = "FluidR3_GM.sf2"
 Note = tuple[float, float, int, int, int]  # start and length in beats, pitch, velocity, channel
+Degrees = tuple[int, ...]  # of a scale
+Random = np.random.Generator
 
 
 def play(row: Row, soundfont: Path, folder: Path) -> Wave:
@@ -96,7 +98,7 @@ def play(row: Row, soundfont: Path, folder: Path) -> Wave:
     programs, notes, tempo = compose(row, rng)
     score, sound = folder / "score.mid", folder / "sound.wav"
     score.write_bytes(write_midi(programs, notes, tempo))
-    command = ["fluidsynth", "-n", "-i", "-q", "-g", "0.4", "-F", str(sound), str(soundfont), str(score)]
+    command = ["fluidsynth", "-n", "-i", "-q", "-g", "0.5", "-F", str(sound), str(soundfont), str(score)]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode or not sound.is_file():
         raise ValueError(f"fluidsynth: {done.stderr.strip() or 'wrote nothing'}")
@@ -105,7 +107,7 @@ def play(row: Row, soundfont: Path, folder: Path) -> Wave:
     return wave
 
 
-def compose(row: Row, rng: np.random.Generator) -> tuple[dict[int, int], list[Note], float]:
+def compose(row: Row, rng: Random) -> tuple[dict[int, int], list[Note], float]:
     """Give the program of each channel, the notes, and the tempo in beats a minute."""
     hints, name = row.manifest["caption_hints"], row.name
     if name in ENSEMBLES:
@@ -119,25 +121,28 @@ def compose(row: Row, rng: np.random.Generator) -> tuple[dict[int, int], list[No
             )
         scale, (slowest, fastest) = SCALES[told[1]], TEMPI[told[2]]
         played = {part: name for part in ("melody", "chords") if part in hints.split(";")[1]}
+    bars = MOST_BARS if name in ENSEMBLES else int(rng.integers(2, MOST_BARS))
     key, progression = int(rng.integers(-5, 7)), PROGRESSIONS[rng.integers(len(PROGRESSIONS))]
-    programs, notes = {}, []
+    programs: dict[int, int] = {}
+    notes: list[Note] = []
     for channel, (part, instrument) in enumerate(played.items()):
         programs[channel], middle = PROGRAMS[instrument]
-        notes += PARTS[part](rng, scale, progression, middle + key, channel)
+        notes += PARTS[part](rng, scale, progression, middle + key, channel, bars)
     if name in BEATS or name == "drumsolo":
-        notes += drum(rng, BEATS.get(name) or BEATS[sorted(BEATS)[rng.integers(len(BEATS))]])
+        notes += drum(rng, BEATS.get(name) or BEATS[sorted(BEATS)[rng.integers(len(BEATS))]], bars)
     return programs, notes, rng.uniform(slowest, fastest)
 
 
-def pitch(scale: tuple[int, ...], degree: int, tonic: int) -> int:
+def pitch(scale: Degrees, degree: int, tonic: int) -> int:
     octave, step = divmod(degree, len(scale))
     return int(np.clip(tonic + 12 * octave + scale[step], 24, 103))
 
 
-def melody(rng: np.random.Generator, scale, progression, tonic: int, channel: int) -> list[Note]:
+def melody(rng: Random, scale: Degrees, progression: Degrees, tonic: int, channel: int, bars: int) -> list[Note]:
     """Walk up and down the scale, in notes of half a beat to two beats, with rests now and then."""
-    notes, beat, degree = [], 0.0, 0
-    while beat < 4 * BARS:
+    notes: list[Note] = []
+    beat, degree = 0.0, 0
+    while beat < 4 * bars:
         length = float(rng.choice([0.5, 0.5, 1, 1, 1.5, 2]))
         degree = int(np.clip(degree + rng.integers(-2, 3), -4, 8))
         if rng.random() > 0.12:
@@ -146,10 +151,11 @@ def melody(rng: np.random.Generator, scale, progression, tonic: int, channel: in
     return notes
 
 
-def chords(rng: np.random.Generator, scale, progression, tonic: int, channel: int) -> list[Note]:
+def chords(rng: Random, scale: Degrees, progression: Degrees, tonic: int, channel: int, bars: int) -> list[Note]:
     """Play a triad in each bar, held or as an arpeggio."""
-    notes, broken = [], rng.random() < 0.5
-    for bar in range(BARS):
+    notes: list[Note] = []
+    broken = rng.random() < 0.5
+    for bar in range(bars):
         root = progression[bar % len(progression)]
         for voice in range(8 if broken else 3):
             degree = root + 2 * (voice % 3)
@@ -158,10 +164,10 @@ def chords(rng: np.random.Generator, scale, progression, tonic: int, channel: in
     return notes
 
 
-def strum(rng: np.random.Generator, scale, progression, tonic: int, channel: int) -> list[Note]:
+def strum(rng: Random, scale: Degrees, progression: Degrees, tonic: int, channel: int, bars: int) -> list[Note]:
     """Strike a chord of root, fifth and octave on each half of a beat, now and then not."""
-    notes = []
-    for half in range(8 * BARS):
+    notes: list[Note] = []
+    for half in range(8 * bars):
         root = progression[half // 8 % len(progression)]
         if rng.random() > 0.2:
             for string, degree in enumerate((root, root + 2, root + 4)):
@@ -170,20 +176,20 @@ def strum(rng: np.random.Generator, scale, progression, tonic: int, channel: int
     return notes
 
 
-def bass(rng: np.random.Generator, scale, progression, tonic: int, channel: int) -> list[Note]:
+def bass(rng: Random, scale: Degrees, progression: Degrees, tonic: int, channel: int, bars: int) -> list[Note]:
     """Play the root of each bar, and at times its fifth, on every beat."""
-    notes = []
-    for beat in range(4 * BARS):
+    notes: list[Note] = []
+    for beat in range(4 * bars):
         degree = progression[beat // 4 % len(progression)] + (4 if beat % 2 and rng.random() < 0.4 else 0)
         notes.append((beat, 0.9, pitch(scale, degree, tonic), int(rng.integers(75, 105)), channel))
     return notes
 
 
-def drum(rng: np.random.Generator, beats: dict[int, tuple[int, ...]]) -> list[Note]:
+def drum(rng: Random, beats: dict[int, tuple[int, ...]], bars: int) -> list[Note]:
     """Beat a rhythm, with a blow more or less here and there."""
     return [
         (4 * bar + eighth / 2, 0.2, sound, int(rng.integers(70, 115)), DRUM_CHANNEL)
-        for bar in range(BARS)
+        for bar in range(bars)
         for sound, eighths in beats.items()
         for eighth in range(8)
         if (eighth in eighths) != (rng.random() < 0.06)
@@ -195,7 +201,7 @@ PARTS = {"melody": melody, "second": melody, "chords": chords, "strum": strum, "
 
 def write_midi(programs: dict[int, int], notes: list[Note], tempo: float) -> bytes:
     """Write a standard MIDI file of one track."""
-    events = []
+    events: list[tuple[int, bytes]] = []
     for start, length, key, velocity, channel in notes:
         events.append((round(start * TICKS), bytes((0x90 | channel, key, velocity))))
         events.append((round((start + length) * TICKS), bytes((0x80 | channel, key, 0))))

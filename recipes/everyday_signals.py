@@ -49,14 +49,14 @@ def tone(time: Wave, *pitches: float) -> Wave:
 def sweep(pitch: Wave) -> Wave:
     """Make a tone whose pitch, in Hz, changes with each sample, with three overtones."""
     phase = 2 * np.pi * np.cumsum(pitch) / RATE
-    return sum(np.sin(order * phase) / order**1.5 for order in range(1, 5)) / 2
+    return np.sum([np.sin(order * phase) / order**1.5 for order in range(1, 5)], axis=0) / 2
 
 
 def during(time: Wave, period: float, *spans: tuple[float, float]) -> Wave:
     """Tell by 1 and 0 which samples are within spans of each period, with slopes of 4 ms."""
     within = time % period
-    gate = sum(((within >= start) & (within < end)).astype(float) for start, end in spans)
-    return np.convolve(gate, np.full(64, 1 / 64), "same")
+    gate = np.any([(within >= start) & (within < end) for start, end in spans], axis=0)
+    return np.convolve(gate.astype(float), np.full(64, 1 / 64), "same")
 
 
 def coloured(rng: Random, length: int, slope: float) -> Wave:
@@ -123,7 +123,8 @@ def beeps(rng: Random, pitch: float, period: float, *spans: tuple[float, float])
 
 def hum(rng: Random, mains: float) -> Wave:
     time = clock(rng, 3.2, 9)
-    return sum(rng.uniform(0.2, 1) / order * np.sin(2 * np.pi * mains * order * time) for order in range(1, 9)) / 2
+    overtones = [rng.uniform(0.2, 1) / order * np.sin(2 * np.pi * mains * order * time) for order in range(1, 9)]
+    return np.sum(overtones, axis=0) / 2
 
 
 def buzz(rng: Random) -> Wave:

@@ -32,18 +32,17 @@ ORDER = ("title", "source_id", "group", "labels", "caption_hints")  # in which c
 
 @dataclass
 class Part:
-    """A recording within a mix: its file without extension, and where it starts (seconds) and how loud, if known."""
+    """A recording within a mix: its file without extension; second at which it starts and its gain, if known."""
 
     file: str
-    start: float | None = None
-    gain: float | None = None
+    place: tuple[float, float] | None = None
 
     @classmethod
     def read(cls, text: str) -> "Part":
         """Read `source/number@start*gain`, or the file alone; `esc50/NAME` is a recording of ESC-50."""
         file, _, place = text.partition("@")
         start, _, gain = place.partition("*")
-        return cls(file, float(start), float(gain)) if place else cls(file)
+        return cls(file, (float(start), float(gain)) if place else None)
 
 
 @dataclass

@@ -177,7 +177,7 @@ class Maker:
         program = "espeak-ng" if row.manifest["group"].startswith("espeak") else "flite"
         need(program)
         with tempfile.TemporaryDirectory() as folder:
-            return cut(speak(row, Path(folder)))
+            return speak(row, Path(folder))
 
     def play(self, row: Row) -> np.ndarray:
         need("fluidsynth")

@@ -4,6 +4,7 @@ import csv
 import shutil
 import struct
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import av
@@ -215,7 +216,7 @@ def test_cells_repeat_those_above_and_name_others(tmp_path: Path) -> None:
     one, two, three = everyday_table.read_rows(path)
     assert [one.manifest[name] for name in ("title", "group", "author")] == ["the dog2", "the dog", "A"]
     assert [two.manifest[name] for name in ("title", "group", "author")] == ["cat", "cat", ""]
-    assert three.parts == [Part("a/a_00001", -1, 0.5), Part("esc50/1-2-A-3", 2, 1)]
+    assert three.parts == [Part("a/a_00001", (-1, 0.5)), Part("esc50/1-2-A-3", (2, 1))]
     assert (three.manifest["group"], three.manifest["title"]) == ("the dog", "")
     assert three.manifest["source_id"] == "a: + esc50:1-2-A-3.opus"
     path.write_text(path.read_text().replace("a/a_00001", "a/a_00007"))
@@ -259,7 +260,7 @@ def test_a_sound_that_the_container_lacks(tmp_path: Path) -> None:
 
 def test_parts_are_laid_where_the_table_says() -> None:
     first, second = noise(1), noise(2)
-    parts = [Part("a/a_00001", -0.5, 2.0), Part("a/a_00002", 1.0, 0.5)]
+    parts = [Part("a/a_00001", (-0.5, 2.0)), Part("a/a_00002", (1.0, 0.5))]
     mix = everyday_mixes.make_mix(row(parts=parts, cut="2.5"), [first, second])
     expected = np.zeros(round(2.5 * RATE), np.float32)
     expected[: RATE // 2] = 2 * first[RATE // 2 :]
@@ -314,9 +315,10 @@ def test_mixes_are_made_of_what_was_written(downloads: Path, tmp_path: Path, cap
     assert "it is made of recordings of picovoice_s2i that are not there" in capsys.readouterr().out
     wave = load_waveform(str(tmp_path / "everyday" / f"{mix.stem}.opus"))
     said = np.zeros(len(wave))
-    everyday_mixes.add(said, load_waveform(str(path)) * speech.gain, round(speech.start * RATE))
+    start, gain = speech.place
+    everyday_mixes.add(said, load_waveform(str(path)) * gain, round(start * RATE))
     rest = wave - said
-    behind_wave = behind.gain * rain[: len(rest)]
+    behind_wave = behind.place[1] * rain[: len(rest)]
     assert np.corrcoef(rest[: len(behind_wave)], behind_wave)[0, 1] > 0.8
 
 
@@ -390,9 +392,12 @@ def test_programs_that_are_not_installed_are_named(downloads: Path, monkeypatch,
 
 @pytest.mark.skipif(shutil.which("espeak-ng") is None, reason="espeak-ng is not installed")
 def test_a_computer_voice_speaks(tmp_path: Path) -> None:
-    one = next(row for row in rows_of("tts") if row.manifest["group"].startswith("espeak") and row.cut)
-    wave = everyday_sources.cut(everyday_voices.speak(one, tmp_path))
+    slow, *_ = ours = [row for row in rows_of("tts") if len(row.cut.split()) == 2]
+    wave = everyday_voices.speak(slow, tmp_path)
     assert 1 <= len(wave) / RATE <= 10 and wave.std() > 0.01
+    fast = everyday_voices.speak(replace(slow, cut="300 50"), tmp_path)
+    assert len(fast) < 0.8 * len(wave) and len(ours) > 40
+    assert len(everyday_voices.speak(replace(slow, cut=f"{slow.cut} 1.25"), tmp_path)) == 1.25 * RATE
 
 
 def voice(pitch: float, seconds: float = 2) -> np.ndarray:
