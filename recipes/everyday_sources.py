@@ -152,6 +152,12 @@ def cut(waveform: np.ndarray, which: int = 0, count: int = 1) -> np.ndarray:
     return pad(trim(waveform[:LONGEST]))
 
 
+def cut_at(waveform: np.ndarray, place: str) -> np.ndarray:
+    """Cut a recording with a place of its own, `START+LENGTH` in seconds."""
+    start, length = (round(float(seconds) * RATE) for seconds in place.split("+"))
+    return waveform[start : start + length]
+
+
 def trim(waveform: np.ndarray) -> np.ndarray:
     """Cut off what is quiet at both ends, in blocks of 10 ms; a silent waveform is given back as it is."""
     blocks = waveform[: len(waveform) // BLOCK * BLOCK].reshape(-1, BLOCK)

@@ -2,7 +2,7 @@
 Voices among the everyday sounds that nobody spoke: computer voices, and whispers, children and singers made of speech.
 
 Computer voices are those of `flite` and of `espeak-ng`; the table's column `cut` has speed and pitch of the latter,
-and the seconds that are kept where they are not those of the rule. A whisper is speech whose linear prediction is
+and START+LENGTH in seconds of what is kept where it is not by the rule. A whisper is speech whose linear prediction is
 driven by noise (Makhoul, 1975). A child's voice and a singer's are made by the WORLD vocoder (Morise et al., 2016;
 package `pyworld`): the pitch of a voice is raised and its formants are moved up, or its pitch is made to follow a
 melody, and each sound is held for longer.
@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 from everyday_mixes import Wave, seeded
-from everyday_sources import LONGEST, RATE, cut
+from everyday_sources import LONGEST, RATE, cut, cut_at
 from everyday_table import Row
 
 from processing_mac.audio_mac import load_waveform
@@ -42,17 +42,18 @@ def speak(row: Row, folder: Path) -> Wave:
     """
     engine, voice = row.manifest["group"].split(":")
     sound, text = str(folder / "spoken.wav"), row.manifest["title"]
+    told = row.cut.split()
+    place = told.pop() if "+" in row.cut else None
     if engine == "espeak":
-        speed, pitch, *seconds = row.cut.split() or ("160", "50")
+        speed, pitch = told or ("160", "50")
         command = ["espeak-ng", "-v", voice, "-s", speed, "-p", pitch, "-w", sound, text]
     else:
-        seconds = []
         command = ["flite", "-voice", voice, "-t", text, "-o", sound]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         raise ValueError(f"{command[0]}: {done.stderr.strip()}")
     wave = load_waveform(sound)
-    return wave[: round(float(seconds[0]) * RATE)] if seconds else cut(wave)
+    return cut_at(wave, place) if place else cut(wave)
 
 
 def change_voice(row: Row, speech: Wave) -> Wave:

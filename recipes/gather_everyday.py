@@ -31,7 +31,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from everyday_mixes import make_mix
 from everyday_music import SOUNDFONT, play
 from everyday_signals import make_signal
-from everyday_sources import RATE, SOURCES, Downloads, count_alike, cut, debian, git, pad, read, trim, where
+from everyday_sources import RATE, SOURCES, Downloads, count_alike, cut, cut_at, debian, git, pad, read, trim, where
 from everyday_table import MANIFEST, Row, read_rows
 from everyday_voices import change_voice, speak
 from tqdm import tqdm
@@ -147,10 +147,7 @@ class Maker:
         if path is None:
             raise MissingError(f"{where(row)[0]} is not there")
         wave = read(path, row)
-        if row.cut:  # a place of its own: start and length in seconds
-            start, length = (round(float(number) * RATE) for number in row.cut.split("+"))
-            return wave[start : start + length]
-        return cut(wave, *self.alike[row.stem])
+        return cut_at(wave, row.cut) if row.cut else cut(wave, *self.alike[row.stem])
 
     def parts(self, row: Row) -> list[np.ndarray]:
         """Read the recordings that a row is made of."""

@@ -397,7 +397,7 @@ def test_a_computer_voice_speaks(tmp_path: Path) -> None:
     assert 1 <= len(wave) / RATE <= 10 and wave.std() > 0.01
     fast = everyday_voices.speak(replace(slow, cut="300 50"), tmp_path)
     assert len(fast) < 0.8 * len(wave) and len(ours) > 40
-    assert len(everyday_voices.speak(replace(slow, cut=f"{slow.cut} 1.25"), tmp_path)) == 1.25 * RATE
+    assert len(everyday_voices.speak(replace(slow, cut=f"{slow.cut} 0.1+1.25"), tmp_path)) == 1.25 * RATE
 
 
 def voice(pitch: float, seconds: float = 2) -> np.ndarray:
