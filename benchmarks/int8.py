@@ -24,7 +24,7 @@ from speed import RESULTS, installed, median_seconds, provenance, write
 from speed_columns import COLUMNS
 from speed_models import SHAPES, build
 
-from modeling_mac import MacForConditionalGeneration
+from modeling_mac import MacForConditionalGeneration, compile_decoding
 
 
 MEASURED = ("decode", "greedy x 1", "greedy x 8", "4 beams", "prefill 96", "eat", "captions x 1")
@@ -55,7 +55,7 @@ def make(variant: str, ours: MacForConditionalGeneration, size: str) -> MacForCo
         return by_torchao(ours)
     model = quantised(ours) if variant.startswith("int8") else ours
     if variant == "int8 compiled":
-        model.forward = torch.compile(model.forward)
+        compile_decoding(model)
     return model
 
 

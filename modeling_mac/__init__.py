@@ -4,6 +4,7 @@ from transformers import AutoConfig, AutoModel, AutoModelForAudioClassification,
 
 from .configuration_discrete_mac import DiscreteMamba2Config
 from .configuration_mac import EatConfig, MacConfig, SsambaConfig, WhisperTowerConfig
+from .decode_step_mac import compile_decoding
 from .int8_mac import Int8Config
 from .modeling_discrete_mamba2_mac import DiscreteMamba2Model
 from .modeling_eat import EatForAudioClassification, EatModel
@@ -56,6 +57,7 @@ __all__ = [
     "SsambaModel",
     "WhisperTowerConfig",
     "WhisperTowerModel",
+    "compile_decoding",
     "selective_scan",
     "ssd_scan",
     "ssd_step",

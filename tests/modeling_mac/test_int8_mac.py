@@ -22,10 +22,12 @@ def test_a_row_of_zeros_and_the_largest_value_are_exact():
     assert torch.equal(scale, scale.bfloat16().float())
 
 
-@pytest.mark.parametrize("rows", [1, 7, 32, 33, 200])
+@pytest.mark.parametrize("fast_bf16", [False, True])
+@pytest.mark.parametrize("rows", [1, 7, 12, 13, 32, 33, 200])
 @torch.no_grad()
-def test_few_rows_and_many_give_nearly_the_float_product(rows, monkeypatch):
+def test_few_rows_and_many_give_nearly_the_float_product(rows, fast_bf16, monkeypatch):
     monkeypatch.setattr(int8_mac, "SMALL", 0)
+    monkeypatch.setattr(int8_mac, "FAST_BF16", fast_bf16)
     layer = torch.nn.Linear(64, 48)
     ours = Int8Linear(layer)
     ours.take(layer.weight)
@@ -45,6 +47,20 @@ def test_a_small_layer_is_multiplied_in_float(monkeypatch):
     torch.testing.assert_close(ours(input), exact, rtol=1e-6, atol=1e-6)
     monkeypatch.setattr(int8_mac, "SMALL", 0)
     assert (ours(input) - exact).abs().max() > 1e-5
+
+
+@torch.no_grad()
+def test_many_rows_are_bf16_only_where_that_is_fast(monkeypatch):
+    monkeypatch.setattr(int8_mac, "SMALL", 0)
+    ours = Int8Linear(layer := torch.nn.Linear(64, 48))
+    ours.take(layer.weight)
+    input = torch.randn(100, 64)
+    exact = ours.multiply_in_float(input)
+    for fast in (False, True):
+        monkeypatch.setattr(int8_mac, "FAST_BF16", fast)
+        output = ours(input)
+        assert output.dtype == torch.float32
+        assert ((output - exact).abs().max() > 1e-4) == fast
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
