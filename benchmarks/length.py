@@ -1,14 +1,17 @@
 """
 What a recording costs against its length: processor time a second of audio, and resident memory.
 
-    python benchmarks/length.py --threads 2                                   # 10 s to 8 hours; hours
+    python benchmarks/length.py --threads 1                                   # 10 s to 8 hours; hours
     python benchmarks/length.py --windows 1 4 12 59 --stop-after 300          # up to 10 minutes
+    python benchmarks/length.py --add --variants ours --windows 2813          # one more point of one curve
 
 Of the 130m shape (random weights) the language model reads a recording whole, 64 tokens a window of 10.24 s, and
 writes 5 tokens; the encoder, which costs the same a window at every length, is left out. Beside it stand the same
 model on transformers' own mixer, a GPT-NeoX of equal size, and mac-tiny, which hears noise as `mac-caption --stream`
-does, from samples to captions. Each runs in a process of its own, which is ended when it needs more time or memory
-than it may have: its curve then stops, and the plot says why. Writes `benchmarks/results/length-cpu.json` and `.png`.
+does, from samples to captions. Each runs in a process of its own, which is ended when it needs more time of the
+processor or more memory than it may have: its curve then stops, and the plot says why. Writes
+`benchmarks/results/length-cpu.json` and `.png`, anew or, with `--add`, beside the points that are there from the same
+machine.
 """
 
 import argparse
@@ -24,7 +27,7 @@ import matplotlib
 import numpy as np
 import psutil
 import torch
-from speed import RESULTS, provenance, write
+from speed import RESULTS, commit, provenance, write
 from speed_columns import AUDIO, PROMPT, ids_of
 from speed_models import build
 
@@ -81,6 +84,12 @@ def work(pipe: Connection, variant: str, size: str, threads: int) -> None:
         pipe.send(time.process_time() - start)
 
 
+def seconds_of(process: psutil.Process) -> float:
+    """What a process has used of the processor."""
+    times = process.cpu_times()
+    return times.user + times.system
+
+
 def measure(variant: str, options: argparse.Namespace) -> list[dict[str, Any]]:
     """Lengthen the recording until the last length, or until memory or time are used up, which the last entry says."""
     context, points = multiprocessing.get_context("spawn"), []
@@ -92,16 +101,16 @@ def measure(variant: str, options: argparse.Namespace) -> list[dict[str, Any]]:
     pipe.recv()
     for windows in options.windows:
         pipe.send(windows)
-        start, most, stopped = time.perf_counter(), process.memory_info().rss, None
+        before, most, stopped = seconds_of(process), process.memory_info().rss, None
         while not stopped and not pipe.poll(0.02):
             most = max(most, process.memory_info().rss)
             if most > 1e9 * options.gigabytes:  # before the machine has none left
                 break
-            if time.perf_counter() - start > options.stop_after:
+            if seconds_of(process) - before > options.stop_after:
                 stopped = f"{options.stop_after / 60:g} minutes"
         if most > 1e9 * options.gigabytes:
             stopped = f"{options.gigabytes:g} GB"
-        point: dict[str, Any] = {"seconds of audio": windows * WINDOW, "resident": most}
+        point: dict[str, Any] = {"seconds of audio": windows * WINDOW, "resident": most, "commit": commit()}
         try:
             point |= {"stopped by": stopped} if stopped else {"processor seconds": pipe.recv()}
         except EOFError:
@@ -113,6 +122,22 @@ def measure(variant: str, options: argparse.Namespace) -> list[dict[str, Any]]:
     child.kill()
     child.join()
     return points
+
+
+def joined(known: list[dict[str, Any]], new: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """One curve of the points that are known and those that are new, which replace others of their length."""
+    points = {point["seconds of audio"]: point for point in [*known, *new]}
+    curve = [points[length] for length in sorted(points)]
+    stop = next((place for place, point in enumerate(curve) if "stopped by" in point), len(curve))
+    return curve[: stop + 1]
+
+
+def known_record(path: Path, record: dict[str, Any]) -> dict[str, Any]:
+    """What `path` holds already, which must come from the same machine, versions, shape and threads as `record`."""
+    known = json.loads(path.read_text(encoding="utf-8"))
+    if other := [name for name in record if name != "curves" and known[name] != record[name]]:
+        raise SystemExit(f"--add: {path} was made with another {', '.join(other)}; leave --add out to begin anew")
+    return known
 
 
 def draw(record: dict[str, Any], path: Path) -> None:
@@ -143,7 +168,8 @@ def draw(record: dict[str, Any], path: Path) -> None:
         axis.grid(alpha=0.3)
     axes[0].legend(frameon=False, fontsize=8)
     versions = ", ".join(f"{name} {version}" for name, version in record["versions"].items())
-    note = f"{record['machine']}, {record['threads']} threads; {versions}; commit {record['commit']}"
+    commits = sorted({point["commit"] for points in record["curves"].values() for point in points})
+    note = f"{record['machine']}, {record['threads']} threads; {versions}; commit {', '.join(commits)}"
     figure.text(0.01, 0.005, note, fontsize=7)
     figure.tight_layout(rect=(0, 0.03, 1, 1))
     temporary = path.with_suffix(".tmp")
@@ -158,16 +184,22 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--windows", type=int, nargs="+", default=list(WINDOWS), help="lengths, in windows of 10.24 s")
     parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=list(VARIANTS))
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="CPU threads")
-    parser.add_argument("--stop-after", type=float, default=3600, metavar="SECONDS", help="for one length")
+    parser.add_argument(
+        "--stop-after", type=float, default=3600, metavar="SECONDS", help="of the processor, for one length"
+    )
     free = round(0.8 * psutil.virtual_memory().available / 1e9, 1)
     parser.add_argument("--gigabytes", type=float, default=free, help=f"of memory for one process (now: {free})")
+    parser.add_argument("--add", action="store_true", help="keep the points that the results hold already")
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder")
     options = parser.parse_args(arguments)
     options.results.mkdir(parents=True, exist_ok=True)
     path = options.results / "length-cpu.json"
     record = {"size": options.size, "curves": {}, **provenance("cpu"), "threads": options.threads}
+    del record["commit"]  # each point has its own
+    if options.add and path.exists():
+        record = known_record(path, record)
     for variant in options.variants:
-        record["curves"][variant] = measure(variant, options)
+        record["curves"][variant] = joined(record["curves"].get(variant, []), measure(variant, options))
         write(path, json.dumps(record, indent=1) + "\n")
         draw(record, path.with_suffix(".png"))
 
