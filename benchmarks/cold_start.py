@@ -18,6 +18,7 @@ import statistics
 import subprocess
 import sys
 import time
+import tomllib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -42,14 +43,19 @@ def start(options: argparse.Namespace) -> dict[str, Callable[[], None]]:
         environment = {**os.environ, "PYTHONPATH": str(checkout.resolve()), "HF_HUB_OFFLINE": "1"}
         subprocess.run([sys.executable, *words], check=True, env=environment, stdout=subprocess.DEVNULL)
 
-    file, caption = str(options.file.resolve()), ("-m", "processing_mac.cli_mac")
+    def caption(checkout: Path) -> None:
+        project = tomllib.loads((checkout / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+        module, function = project["scripts"]["mac-caption"].split(":")
+        command = f"import sys; from {module} import {function}; sys.exit({function}())"  # as pip writes it
+        run(checkout, "-c", command, str(options.file.resolve()))
+
     ways = {
         TORCH: lambda: run(HERE, "-c", TORCH),
         PACKAGES: lambda: run(HERE, "-c", PACKAGES),
-        "mac-caption FILE": lambda: run(HERE, *caption, file),
+        "mac-caption FILE": lambda: caption(HERE),
     }
     if options.against:
-        ways[f"the same of {options.against}"] = lambda: run(options.against, *caption, file)
+        ways[f"the same of {options.against}"] = lambda: caption(options.against)
     return ways
 
 
@@ -117,7 +123,7 @@ def main(arguments: list[str] | None = None) -> None:
     task = tasks.add_parser("start")
     task.add_argument("file", type=Path, help="recording")
     task.add_argument("--against", type=Path, metavar="FOLDER", help="another checkout of this repository")
-    task.set_defaults(make=start, busy=0, warm=0)
+    task.set_defaults(make=start, busy=0, warm=1)
     for name, make in (("clips", clips), ("parts", parts)):
         task = tasks.add_parser(name)
         task.add_argument("folder", help="of recordings")

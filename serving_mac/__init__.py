@@ -8,5 +8,5 @@ Read on in the order `server_app.py` (what is asked and answered), `server_uploa
 that come together), `server_captions.py` (the model's side), `server_answers.py`, `server_ray.py` (replicas);
 `bulk_ray.py`, `bulk_files.py` (shards); `index_states.py` (windows and their states), `index_hearing.py` (files),
 `index_folder.py` and `index_writer.py` (what lies on the disk), `caption_vectors.py`, `caption_search.py` (how a query
-is answered). `caption_cli.py` is where `mac-caption` begins: this file imports nothing, so that it begins at once.
+is answered). `commands.py` is where every command begins: this file imports nothing, so that they begin at once.
 """
