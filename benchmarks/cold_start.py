@@ -27,7 +27,7 @@ from typing import Any
 import torch
 
 from processing_mac import DEFAULT_MODEL, load_captioner
-from processing_mac.cli_mac import caption_files
+from processing_mac.captioning_mac import caption_files
 from processing_mac.finding_audio_mac import find_audio
 from processing_mac.free_cores_mac import FreeCores
 

@@ -22,7 +22,7 @@ from transformers import AutoProcessor
 from evaluation_mac.metrics.naming import load_naming
 from modeling_mac import MacForConditionalGeneration
 from processing_mac import SHIPPED_MODELS, load_captioner
-from processing_mac.cli_mac import caption_files
+from processing_mac.captioning_mac import caption_files
 
 
 HELD_OUT = 10  # every so manyth caption is

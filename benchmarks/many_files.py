@@ -25,7 +25,7 @@ import torch
 
 import modeling_mac  # noqa: F401 (registers the checkpoint's classes)
 from processing_mac import DEFAULT_MODEL, load_captioner
-from processing_mac.cli_mac import caption_files
+from processing_mac.captioning_mac import caption_files
 from processing_mac.finding_audio_mac import find_audio
 from serving_mac.bulk_ray import BulkOptions, caption_on_ray, start_ray
 

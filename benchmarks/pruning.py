@@ -17,7 +17,7 @@ from transformers import AutoModelForMultimodalLM, AutoProcessor
 from evaluation_mac.metrics.esc50_naming import NAMING
 from modeling_mac import EatConfig, EatModel
 from processing_mac import AudioCaptioningPipeline
-from processing_mac.cli_mac import caption_files
+from processing_mac.captioning_mac import caption_files
 from processing_mac.dataset_mac import read_manifest
 
 

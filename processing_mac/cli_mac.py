@@ -10,7 +10,7 @@ import argparse
 import importlib
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,11 +22,11 @@ from processing_mac import DEFAULT_MODEL, AudioCaptioningPipeline, load_captione
 
 from .audio_mac import AUDIO_SUFFIXES, TooLongError
 from .caption_file_mac import CaptionFile
+from .captioning_mac import caption_files
 from .finding_audio_mac import find_audio
 from .free_cores_mac import FreeCores
 from .long_recordings_mac import BLOCK_WINDOWS, caption_long_file, load_short
 from .processing_mac import AUDIO_TOKEN
-from .reading_ahead_mac import in_order, read_in_batches, warnings_of_decoding_printed
 from .segment_files_mac import FORMATS, SUFFIXES, TABLES, SegmentFiles, SegmentTable, format_of, write_segments
 from .stream_cli_mac import FIELDS, caption_stream
 from .unfinished_mac import UnfinishedSegments
@@ -139,6 +139,8 @@ def caption_all(
     with tqdm(total=len(files), initial=len(files) - len(todo), unit="file", disable=output is None) as bar:
         for file, result in caption_files(captioner, todo, options.batch_size, load, free_cores):
             if isinstance(result, TooLongError):
+                if free_cores:
+                    free_cores.take()
                 result = caption_long(captioner, file, output, options)
                 unsaid += not isinstance(result, ValueError) and output is not None and not options.segments
             if isinstance(result, ValueError):
@@ -248,7 +250,11 @@ def build_parser() -> argparse.ArgumentParser:
     )
     machine = parser.add_argument_group("the machine")
     machine.add_argument("--device", help="such as cpu or cuda:1 (default: the first accelerator, else the CPU)")
-    machine.add_argument("--threads", type=positive, help="of the CPU (default: what other programs leave free)")
+    machine.add_argument(
+        "--threads",
+        type=positive,
+        help="of the CPU, for one batch at a time (default: a batch on each core that other programs leave free)",
+    )
     machine.add_argument("--int8", action="store_true", help="round the weights to 8 bits: less memory, faster words")
     machine.add_argument("--batch-size", type=positive, default=8, help="recordings at a time (default: 8)")
     web = parser.add_argument_group("recordings from the web")
@@ -331,55 +337,6 @@ def show_any_name(stream: Any) -> None:
     if hasattr(stream, "reconfigure"):
         is_utf8 = (stream.encoding or "").lower().replace("-", "") == "utf8"
         stream.reconfigure(errors="surrogateescape" if is_utf8 else "backslashreplace")
-
-
-def caption_files(
-    captioner: AudioCaptioningPipeline,
-    files: list[str],
-    batch_size: int,
-    load: Callable[[str], Any] | None = None,
-    free_cores: FreeCores | None = None,
-) -> Iterator[tuple[str, dict[str, Any] | ValueError]]:
-    """
-    Caption files in batches of like length, while the next ones are decoded in threads.
-
-    Args:
-        captioner: Pipeline that writes the captions.
-        files: Paths or addresses of the recordings.
-        batch_size: Number of recordings in a batch.
-        load: Loads the waveform, (samples,), of a file, in threads; the captioner's feature extractor if None.
-        free_cores: Chooses the number of torch's threads before each batch; it stays as it is if None.
-
-    Yields:
-        Each file, in the order of `files`, with its `caption` and, if they were asked for, `segments`, or with the
-        error why it cannot be read.
-    """
-    extractor = captioner.feature_extractor
-    with warnings_of_decoding_printed(sys.stderr):
-        yield from in_order(
-            caption_batches(captioner, files, batch_size, load or (lambda file: extractor.load(file)[0]), free_cores)
-        )
-
-
-def caption_batches(
-    captioner: AudioCaptioningPipeline,
-    files: list[str],
-    batch_size: int,
-    load: Callable[[str], Any],
-    free_cores: FreeCores | None,
-) -> Iterator[tuple[int, tuple[str, dict[str, Any] | ValueError]]]:
-    """Yield what `caption_files` does as soon as it is known, with the place of each file among `files`."""
-    rate = captioner.feature_extractor.sampling_rate
-    for batch in read_in_batches(load, files, batch_size, rate):
-        if isinstance(batch, tuple):
-            place, error = batch
-            yield place, (files[place], error)
-            continue
-        if free_cores:
-            free_cores.take()
-        clips = [{"array": clip.waveform, "sampling_rate": rate} for clip in batch]
-        for clip, [result] in zip(batch, captioner(clips, batch_size=len(clips)), strict=True):
-            yield clip.place, (clip.file, result)
 
 
 def format_caption(file: str, record: dict[str, Any]) -> str:

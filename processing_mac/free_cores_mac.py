@@ -1,4 +1,4 @@
-"""Gives the model as many threads as the machine has cores that other programs leave free."""
+"""Tells how many cores of the machine other programs leave free, and gives the model as many threads."""
 
 import math
 import time
@@ -27,26 +27,30 @@ def look() -> Look:
 
 class FreeCores:
     """
-    Chooses the number of torch's threads by what other programs left free since the last look.
+    Counts the cores that other programs left free since the last look.
 
     Every operation of a small model waits for the slowest of its threads, so that two threads on one free core are
-    several times slower than one. The first look is at the making; no more threads are taken than torch had then.
+    several times slower than one. The first look is at the making; no more are counted than torch had threads then.
     """
 
     def __init__(self) -> None:
-        self.most = torch.get_num_threads()
+        self.most = self.number = torch.get_num_threads()
         self.last = look()
 
-    def take(self) -> None:
-        """Set the number of threads for what comes next; call it before each batch."""
+    def count(self) -> int:
+        """Look how many are free, 1 at least; too soon after the last look it is the number of then."""
         now = look()
         seconds = now.wall - self.last.wall
-        if seconds < SHORTEST:
-            return
-        # What idled and what this process used was there to be used.
-        free = (now.idle - self.last.idle + now.own - self.last.own) / seconds
-        torch.set_num_threads(max(1, min(self.most, math.floor(free + 0.5))))
-        self.last = now
+        if seconds >= SHORTEST:
+            # What idled and what this process used was there to be used.
+            free = (now.idle - self.last.idle + now.own - self.last.own) / seconds
+            self.number = max(1, min(self.most, math.floor(free + 0.5)))
+            self.last = now
+        return self.number
+
+    def take(self) -> None:
+        """Give as many threads to torch for what comes next; call it before each batch."""
+        torch.set_num_threads(self.count())
 
 
 __all__ = ["FreeCores"]

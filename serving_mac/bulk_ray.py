@@ -13,7 +13,7 @@ import numpy as np
 
 from processing_mac import load_captioner
 from processing_mac.audio_mac import TooLongError, load_waveform
-from processing_mac.cli_mac import caption_files
+from processing_mac.captioning_mac import caption_files
 from processing_mac.long_recordings_mac import caption_windows, join_captions, load_short
 
 from .bulk_files import is_remote, open_remote

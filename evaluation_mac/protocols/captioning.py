@@ -14,7 +14,7 @@ from evaluation_mac.protocols.clap_refine import ClapRefine
 from evaluation_mac.protocols.clip_records import Answer, Ask
 from evaluation_mac.reports.evaluation import RESAMPLES, Evaluation
 from processing_mac import AudioCaptioningPipeline
-from processing_mac.cli_mac import caption_files
+from processing_mac.captioning_mac import caption_files
 from processing_mac.dataset_mac import Clip
 
 

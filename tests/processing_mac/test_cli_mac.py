@@ -519,10 +519,11 @@ def test_weights_of_8_bits(model_folder, sounds, tmp_path, monkeypatch, capsys, 
         assert capsys.readouterr().out == f"{FILES[1]}\t{rounded(FILES[1])[0]['caption']}\n"
 
 
-def test_threads_are_chosen_before_each_batch_unless_given(run, sounds, monkeypatch):
-    taken = []
-    monkeypatch.setattr(cli_mac.FreeCores, "take", lambda self: taken.append(self))
+def test_free_cores_are_counted_while_it_captions_unless_threads_are_given(run, sounds, monkeypatch):
+    counted = []
+    monkeypatch.setattr(cli_mac.FreeCores, "count", lambda self: counted.append(self) or 1)
     assert run(*FILES[1:], "--batch-size", 1) == 0
-    assert len(taken) == 2 and taken[0] is taken[1]
+    assert len(counted) >= 2 and len(set(counted)) == 1
+    before = len(counted)
     assert run(FILES[1], "--threads", torch.get_num_threads()) == 0
-    assert len(taken) == 2
+    assert len(counted) == before

@@ -10,7 +10,8 @@ import pytest
 import soundfile
 
 from processing_mac import AudioCaptioningPipeline, reading_ahead_mac
-from processing_mac.cli_mac import caption_files
+from processing_mac.captioning_mac import caption_files
+from processing_mac.free_cores_mac import FreeCores
 from processing_mac.reading_ahead_mac import in_order, read_in_batches
 
 
@@ -19,15 +20,17 @@ def captioner(model, processor) -> AudioCaptioningPipeline:
     return AudioCaptioningPipeline(model, processor=processor, device="cpu")
 
 
-def test_captions_are_those_of_one_at_a_time(captioner, sound, tmp_path, capsys):
+@pytest.mark.parametrize("cores", [None, 1, 3])
+def test_captions_are_those_of_one_at_a_time(captioner, sound, tmp_path, capsys, monkeypatch, cores):
     """Lengths are mixed, two files are broken and one is cut; the order is that of the files."""
+    monkeypatch.setattr(FreeCores, "count", lambda self: cores)
     files = [tmp_path / f"{seed:02}.wav" for seed in range(20)]
     for seed, file in enumerate(files):
         soundfile.write(file, sound([1, 12, 3, 25][seed % 4], seed), 16_000)
     for broken in (files[0], files[13]):
         broken.write_text("no sound")
     files[5].write_bytes(files[5].read_bytes()[:50_000])
-    results = list(caption_files(captioner, list(map(str, files)), 3))
+    results = list(caption_files(captioner, list(map(str, files)), 3, free_cores=FreeCores() if cores else None))
     assert [file for file, _ in results] == list(map(str, files))
     for number, (file, result) in enumerate(results):
         if number in (0, 13):
