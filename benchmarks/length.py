@@ -36,6 +36,7 @@ from processing_mac import SHIPPED_MODELS, load_captioner
 
 matplotlib.use("Agg")
 from matplotlib import pyplot
+from matplotlib.ticker import LogLocator
 
 
 VARIANTS = {"ours": "#1b7837", "stock": "#b2182b", "gpt_neox": "#2166ac", "mac-tiny": "#7fbf7b"}  # with their colours
@@ -44,7 +45,7 @@ LABELS = {"ours": "ours, 130m", "stock": "transformers' Mamba-2, 130m", "gpt_neo
 WINDOW, RATE = 10.24, 16_000  # seconds; samples in a second
 WINDOWS = (1, 4, 12, 59, 176, 352, 1055, 2813)  # 10 s, 40 s, 2 and 10 minutes, half an hour, 1, 3 and 8 hours
 WRITTEN = 5  # tokens after a recording was read
-MARKS = {10: "10 s", 60: "1 min", 600: "10 min", 3600: "1 h", 28800: "8 h"}
+MARKS = {10: "10 s", 60: "1 min", 600: "10 min", 3600: "1 h", 10800: "3 h", 28800: "8 h"}
 
 
 def reader(variant: str, size: str) -> Callable[[int], None]:
@@ -164,9 +165,12 @@ def draw(record: dict[str, Any], path: Path) -> None:
         axis.set(xscale=scale, yscale=scale, xlabel="length of the recording", ylabel=label)
         shown = {second: text for second, text in MARKS.items() if second <= 1.1 * axis.get_xlim()[1]}
         axis.set_xticks(list(shown), list(shown.values()))
+        if measured:
+            axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            axis.yaxis.set_major_formatter("{x:g}")
         axis.minorticks_off()
         axis.grid(alpha=0.3)
-    axes[0].legend(frameon=False, fontsize=8)
+    axes[1].legend(frameon=False, fontsize=8, loc="upper left")  # where no curve is
     versions = ", ".join(f"{name} {version}" for name, version in record["versions"].items())
     commits = sorted({point["commit"] for points in record["curves"].values() for point in points})
     note = f"{record['machine']}, {record['threads']} threads; {versions}; commit {', '.join(commits)}"
