@@ -28,9 +28,9 @@ class StateReader:
 
     def __init__(self, captioner: AudioCaptioningPipeline, prompt: str | None = None):
         self.captioner, self.model, self.processor = captioner, captioner.model, captioner.processor
-        one = AudioState(self.model, self.processor)
+        one = AudioState(self.model, self.processor, prompt)
         self.audio_ids = torch.tensor([one.split(1)[0]], device=self.model.device)
-        self.prompt_ids = one.prompt_ids(prompt)
+        self.prompt_ids = one.prompt_ids()
         self.weights = hash_weights(self.model)
 
     @torch.inference_mode()

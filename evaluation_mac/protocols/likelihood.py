@@ -47,10 +47,10 @@ def score_by_likelihood(
     token_ids = tokenize_captions(processor, captions)
     losses = []
     for waveform in extractor.load(audio):
-        state = AudioState(model, processor)
+        state = AudioState(model, processor, prompt)
         features = extractor(waveform, sampling_rate=extractor.sampling_rate)["input_features"]
         state.hear(features, len(waveform) / extractor.sampling_rate)
-        losses.append(state.score_tokens(token_ids, prompt, batch_size))
+        losses.append(state.score_tokens(token_ids, batch_size=batch_size))
     return torch.stack(losses)
 
 

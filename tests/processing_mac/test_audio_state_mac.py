@@ -1,5 +1,6 @@
 """A kept state answers what the audio would, also after saving, and belongs to one model."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -40,7 +41,7 @@ def test_a_state_says_what_the_audio_says(kind, request, sound, tmp_path: Path) 
     for seconds in (3, 23):
         clip = sound(seconds)
         state = captioner.listen(clip, 16_000)
-        for prompt in (None, "a bell rings"):
+        for prompt in (None, "a bell rings", "", "<|audio|>a dog"):
             for search in ({}, {"num_beams": 3}):
                 expected = captioner(clip, sampling_rate=16_000, prompt=prompt, **search)[0]["caption"]
                 assert state.ask(prompt, **search) == expected
@@ -86,6 +87,36 @@ def clip_of(clip):
     return {"array": clip, "sampling_rate": 16_000}
 
 
+def test_a_prompt_is_text_after_the_audio(captioner, sound) -> None:
+    """The cache ends with the audio: what comes before was not heard, and without a token after it nothing follows."""
+    state = captioner.listen(sound(2), 16_000)
+    for question in (state.ask, lambda prompt: state.score(TEXTS, prompt)):
+        with pytest.raises(ValueError, match=r"'<\|audio\|>' ends with the audio; a state needs at least a token"):
+            question("<|audio|>")
+        with pytest.raises(ValueError, match="other text before the audio than was heard: listen again"):
+            question("a dog <|audio|> barks")
+        with pytest.raises(ValueError, match="2 times"):
+            question("<|audio|><|audio|>")
+
+
+def test_the_prompt_of_the_captioner_is_that_of_its_states(captioner, sound, tmp_path: Path) -> None:
+    """Also one with text before the audio, which is then heard first; several searches go on from it, too."""
+    clip, expected = sound(3), []
+    for prompt in ("a bell rings", "a dog barks <|audio|> rain falls"):
+        asked = AudioCaptioningPipeline(captioner.model, processor=captioner.processor, device="cpu", prompt=prompt)
+        state = asked.listen(clip, 16_000)
+        expected.append(asked(clip, sampling_rate=16_000)[0]["caption"])
+        assert state.ask() == expected[-1] == state.ask(prompt)
+        assert asked.search(clip, [{}, {"num_beams": 3}], 16_000) == [
+            [asked(clip, sampling_rate=16_000, num_beams=beams)[0]["caption"]] for beams in (1, 3)
+        ]
+        state.save(tmp_path / "state")
+        assert AudioState.load(tmp_path / "state", captioner).ask() == expected[-1]
+    assert len({*expected, captioner(clip, sampling_rate=16_000)[0]["caption"]}) == 3
+    with pytest.raises(ValueError, match="other text before the audio"):
+        state.ask("a bell rings")
+
+
 def test_hearing_piece_by_piece_is_hearing_at_once(captioner, sound) -> None:
     whole = captioner.listen(sound(30), 16_000)
     pieces = AudioState(captioner.model, captioner.processor)
@@ -118,8 +149,9 @@ def test_what_is_no_state_of_this_model_is_refused(captioner, sound, tmp_path: P
             AudioState.load(file, captioner)
     with pytest.raises(ValueError, match="heard nothing"):
         AudioState(captioner.model, captioner.processor).ask()
-    with pytest.raises(ValueError, match="row 1 is ' '"):
-        captioner.listen(sound(2), 16_000).score(["a dog", " "])
+    for text in (" ", "a <|audio|> dog", None):
+        with pytest.raises(ValueError, match=rf"row 1 is {re.escape(repr(text))}"):
+            captioner.listen(sound(2), 16_000).score(["a dog", text])
 
 
 def test_numbers_that_float16_has_not_are_refused(captioner, sound, tmp_path: Path) -> None:
@@ -128,6 +160,9 @@ def test_numbers_that_float16_has_not_are_refused(captioner, sound, tmp_path: Pa
         state.cache.layers[0].recurrent_states[0][..., 0] = 1e6
     with pytest.raises(ValueError, match=r"half: the state has numbers beyond torch\.float16"):
         state.save(tmp_path / "half", torch.float16)
+    for dtype in (torch.int8, "float16"):  # of which the first would cut off what follows the point
+        with pytest.raises(ValueError, match="expected a number type of torch for floats"):
+            state.save(tmp_path / "half", dtype)
     assert not list(tmp_path.iterdir())
     state.save(tmp_path / "full")
 

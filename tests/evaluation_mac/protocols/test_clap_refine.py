@@ -55,6 +55,22 @@ def test_searches_with_two_to_eight_beams(clap, captioner, recording):
     assert len(answer["similarities"]) == 7
 
 
+@pytest.mark.parametrize("default", [True, False])
+def test_a_prompt_with_text_before_the_audio(clap, captioner, recording, default):
+    """Of the model or of the command: the text is heard before the recording, as it is without CLAP-Refine."""
+    before = "a dog barks <|audio|> rain falls"
+    captioner.processor.default_prompt = before if default else "a bell rings"
+    model = {"model": captioner.model, "processor": captioner.processor, "device": "cpu"}
+    asked = AudioCaptioningPipeline(**model, prompt=None if default else before)
+    expected = [asked(recording, num_beams=beams)[0]["caption"] for beams in range(2, 9)]
+    assert ClapRefine(clap).caption(asked, recording)["candidates"] == expected
+    asked = AudioCaptioningPipeline(
+        captioner.model, processor=captioner.processor, device="cpu", prompt="a bird sings"
+    )
+    found = ClapRefine(clap, "nbest", num_beams=2).caption(asked, recording)["candidates"]
+    assert found[0] == asked(recording, num_beams=2)[0]["caption"] != expected[0]
+
+
 def test_the_best_of_one_search(clap, captioner, recording):
     answer = ClapRefine(clap, "nbest", num_beams=4).caption(captioner, recording)
     assert len(set(answer["candidates"])) == len(answer["similarities"]) == 4
