@@ -47,7 +47,7 @@ from evaluation_mac.reports.plots import draw_plots
 from evaluation_mac.reports.report import format_report, write_report
 from evaluation_mac.reports.tokens import write_tokens
 from processing_mac import AudioCaptioningPipeline, load_captioner
-from processing_mac.cli_mac import plain_text, positive
+from processing_mac.caption_options_mac import plain_text, positive
 from processing_mac.dataset_mac import Clip
 
 

@@ -13,33 +13,45 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 
+DELIMITERS = {"csv": ",", "tsv": "\t"}
+
+
 class CaptionFile:
     """
-    A file of captions in `.jsonl` or `.csv`, with the fields `audio`, `caption` and, if asked for, `segments`.
+    A file of captions in JSONL, CSV or TSV, with the fields `audio`, `caption` and, if asked for, `segments`.
 
     Each record is written in one piece. If a run was killed while writing, the part of its last record is cut off, so
     that this recording is captioned again. While one run has the file, another one cannot have it.
 
     Args:
         path: Path of the file, which is made if it does not exist and continued if it does.
-        with_segments: Whether records have segments; in a `.csv` these are JSON.
+        with_segments: Whether records have segments; in a table these are JSON.
         fields: Names of the other fields of a record, the first of which tells records apart.
+        format: "jsonl", "csv" or "tsv"; what the suffix of the path says if None.
 
     Attributes:
         done: Names of the recordings that the file holds; with other fields, values of the first.
 
     Raises:
-        ValueError: The file has another suffix, is a device or holds something else, or another run writes to it.
+        ValueError: The format is another one, the file is a device or holds something else, or another run has it.
         OSError: The file cannot be read or written.
     """
 
-    def __init__(self, path: Path, with_segments: bool = False, fields: Sequence[str] = ("audio", "caption")):
-        if path.suffix.lower() not in (".jsonl", ".csv"):
-            raise ValueError(f"{path}: expected a name that ends in .jsonl or .csv.")
+    def __init__(
+        self,
+        path: Path,
+        with_segments: bool = False,
+        fields: Sequence[str] = ("audio", "caption"),
+        format: str | None = None,
+    ):
+        self.format = format or path.suffix.lower().removeprefix(".")
+        if self.format not in ("jsonl", *DELIMITERS):
+            raise ValueError(f"{path}: expected a name that ends in .jsonl, .csv or .tsv.")
         refuse_devices(path)
         self.path = path
         self.fields = [*fields] + ["segments"] * with_segments
-        self.start = f"{','.join(self.fields)}\n" if path.suffix.lower() == ".csv" else ""
+        self.delimiter = DELIMITERS.get(self.format)
+        self.start = f"{self.delimiter.join(self.fields)}\n" if self.delimiter else ""
         open(path, "ab").close()  # tells of a missing folder in the system's words
         self.lock = lock_output(path)
         try:
@@ -79,12 +91,13 @@ class CaptionFile:
     def parse(self, text: str) -> set[str]:
         """Return the recordings that the whole records of a file name."""
         try:
-            if self.path.suffix.lower() == ".jsonl":
+            if not self.delimiter:
                 records = [json.loads(line) for line in text.split("\n") if line]
                 if any(list(record) != self.fields for record in records):
                     raise ValueError(f"expected the fields {', '.join(self.fields)} in each record")
                 return {record[self.fields[0]] for record in records}
-            return {row[self.fields[0]] for row in csv.DictReader(io.StringIO(text, newline=""), strict=True)}
+            table = csv.DictReader(io.StringIO(text, newline=""), delimiter=self.delimiter, strict=True)
+            return {row[self.fields[0]] for row in table}
         except (ValueError, KeyError, TypeError, csv.Error) as error:
             raise ValueError(
                 f"{self.path}: is no file of captions such as this command would write ({error})."
@@ -93,21 +106,26 @@ class CaptionFile:
     def append(self, record: dict[str, Any]) -> None:
         """Write the record of one recording, which holds every field; on a full disk, nothing of it."""
         record = {field: record[field] for field in self.fields}
-        if self.path.suffix.lower() == ".jsonl":
+        if not self.delimiter:
             line = json.dumps(record, ensure_ascii=False) + "\n"
         else:
             text = io.StringIO()
             cells = [value if isinstance(value, str) else json.dumps(value) for value in record.values()]
-            csv.writer(text, lineterminator="\n").writerow(cells)
+            csv.writer(text, delimiter=self.delimiter, lineterminator="\n").writerow(cells)
             line = text.getvalue()
-        size = self.path.stat().st_size
-        try:
-            with open(self.path, "ab") as file:
-                file.write(line.encode("utf-8", "surrogateescape"))
-        except OSError:
-            with suppress(OSError):  # what cannot be cut off now is by the next run
-                os.truncate(self.path, size)
-            raise
+        append_whole(self.path, line)
+
+
+def append_whole(path: Path, text: str) -> None:
+    """Write text at the end of a file; on a full disk, nothing of it."""
+    size = path.stat().st_size
+    try:
+        with open(path, "ab") as file:
+            file.write(text.encode("utf-8", "surrogateescape"))
+    except OSError:
+        with suppress(OSError):  # what cannot be cut off now is by the next run
+            os.truncate(path, size)
+        raise
 
 
 def refuse_devices(path: Path) -> None:
@@ -132,4 +150,4 @@ def lock_output(path: Path) -> FileLock:
     return lock
 
 
-__all__ = ["CaptionFile", "lock_output", "refuse_devices"]
+__all__ = ["CaptionFile", "append_whole", "lock_output", "refuse_devices"]

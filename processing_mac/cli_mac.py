@@ -12,36 +12,37 @@ import os
 import sys
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
 from tqdm import tqdm
 
-from processing_mac import DEFAULT_MODEL, AudioCaptioningPipeline, load_captioner
+from processing_mac import AudioCaptioningPipeline, load_captioner
 
 from .audio_mac import AUDIO_SUFFIXES, TooLongError
 from .caption_file_mac import CaptionFile
+from .caption_options_mac import build_parser
 from .captioning_mac import caption_files
 from .finding_audio_mac import find_audio
 from .free_cores_mac import FreeCores
+from .listening_mac import merge_equal
 from .long_recordings_mac import BLOCK_WINDOWS, caption_long_file, load_short
-from .processing_mac import AUDIO_TOKEN
-from .segment_files_mac import FORMATS, SUFFIXES, TABLES, SegmentFiles, SegmentTable, format_of, write_segments
-from .stream_cli_mac import FIELDS, caption_stream
+from .segment_files_mac import (
+    SUFFIXES,
+    TABLES,
+    GrowingSegments,
+    SegmentFiles,
+    SegmentText,
+    format_of,
+    write_segments,
+)
+from .stream_cli_mac import caption_stream, open_stream_output
 from .unfinished_mac import UnfinishedSegments
 from .unread_options_mac import find_unread
 
 
+Output = CaptionFile | SegmentFiles | GrowingSegments
 NOTHING_SAID = "the model said nothing to this prompt"
-EPILOG = """\
-examples:
-  mac-caption dog.wav rain.flac                            print what is heard
-  mac-caption recordings --output captions.jsonl           a folder; the same command again goes on
-  mac-caption night.mp3 --format csv --output night.csv    a long recording, a row a window
-
-exit code: 0 all captioned, 1 some recordings could not be read, 2 nothing could be done or written,
-130 stopped by Ctrl-C, 141 nobody reads the output any more"""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -68,13 +69,16 @@ def main(arguments: list[str] | None = None) -> int:
         parser.error(f"no audio in {', '.join(options.inputs)}: looked for {' '.join(AUDIO_SUFFIXES)}")
     try:
         output = open_output(options, files)
-    except (OSError, ValueError) as error:
+    except ValueError as error:
         parser.error(f"--output {error}")
+    except OSError as error:
+        parser.error(f"--output {options.output}: cannot be written ({error.strerror or error})")
     try:
         free_cores = FreeCores()  # it looks before the loading, so that the first batch knows what there is
         captioner = open_captioner(parser, options)
         if options.stream:
             return caption_stream(captioner, options, output)
+        assert not isinstance(output, GrowingSegments)  # which is of a stream
         return 1 if caption_all(captioner, files, output, options, free_cores) else 0
     except KeyboardInterrupt:
         tqdm.write(f"mac-caption: stopped. {what_is_kept(output)}".rstrip(), file=sys.stderr)
@@ -191,96 +195,17 @@ def caption_long(
         return error
 
 
-def what_is_kept(output: CaptionFile | SegmentFiles | None) -> str:
+def what_is_kept(output: Output | None) -> str:
     """Say what a run that ends too early leaves behind."""
+    if isinstance(output, GrowingSegments):
+        return "Captions written so far are kept"
     return "Captions written so far are kept; the same command goes on after them" if output else ""
 
 
-def build_parser() -> argparse.ArgumentParser:
-    """Build the parser of the command's options."""
-    parser = argparse.ArgumentParser(
-        prog="mac-caption",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        description="Describe recordings in words. Prints `path<TAB>caption` lines, or writes them to a file.\n"
-        "Of a recording of more windows (10.24 s) than the model was trained on (those that ship: one) it says what\n"
-        "is heard in each, and then all in a line.",
-        epilog=EPILOG,
-    )
-    parser.add_argument("inputs", nargs="*", metavar="FILE_OR_FOLDER", help="folders are searched through and through")
-    what = parser.add_argument_group("what is written")
-    what.add_argument(
-        "--output",
-        type=output_name,
-        metavar="FILE",
-        help=".jsonl or .csv: a caption for each recording; what it already holds is not captioned again. .srt, .vtt, "
-        ".tsv or .txt: segments, as by --format",
-    )
-    what.add_argument(
-        "--format",
-        choices=FORMATS,
-        help="segments alone, as a table, subtitles, lines to read or labels: printed, or in --output, a file "
-        "or, for several recordings, a folder",
-    )
-    what.add_argument("--segments", action="store_true", help="also start, end and caption of every window of 10.24 s")
-    what.add_argument(
-        "--whole", action="store_true",
-        help="ask for one caption of all windows of a recording at once, also of more windows than the model was "
-        "trained on; takes memory for all of it",
-    )  # fmt: skip
-    model = parser.add_argument_group("the model")
-    model.add_argument("--model", default=DEFAULT_MODEL, help="folder or Hub id (default: the packaged mac-small)")
-    model.add_argument("--revision", help="branch, tag or commit of a model on the Hub (default: main)")
-    model.add_argument(
-        "--prompt", type=plain_text, help="what to ask (default, and of a blank one: what it was trained with)"
-    )
-    model.add_argument("--num-beams", type=positive, help="beams of the search (default: what the model ships with)")
-    stream = parser.add_argument_group("sound without an end")
-    stream.add_argument(
-        "--stream",
-        metavar="SOURCE",
-        help="caption without end: - for raw PCM (s16le, 16 kHz, mono) or a sound file on standard input, mic, or an "
-        "address that begins with http:// or https://; --output FILE.jsonl or .csv grows from run to run",
-    )
-    stream.add_argument("--reconnect", action="store_true", help="open an address of --stream again when it breaks")
-    stream.add_argument(
-        "--cut",
-        choices=["every", "change"],
-        default="every",
-        help="where segments of --stream end: every 10.24 s, or earlier where the sound changes",
-    )
-    machine = parser.add_argument_group("the machine")
-    machine.add_argument("--device", help="such as cpu or cuda:1 (default: the first accelerator, else the CPU)")
-    machine.add_argument(
-        "--threads",
-        type=positive,
-        help="of the CPU, for one batch at a time (default: a batch on each core that other programs leave free)",
-    )
-    machine.add_argument("--int8", action="store_true", help="round the weights to 8 bits: less memory, faster words")
-    machine.add_argument("--batch-size", type=positive, default=8, help="recordings at a time (default: 8)")
-    web = parser.add_argument_group("recordings from the web")
-    web.add_argument(
-        "--url-timeout", type=positive, metavar="SECONDS", help="give up on a silent server (default: 20)"
-    )
-    web.add_argument(
-        "--url-megabytes", type=positive, metavar="MB", help="give up on a longer file from a server (default: 1000)"
-    )
-    ray = parser.add_argument_group("on a cluster", "these need the extra [ray]; see docs/serving.md")
-    ray.add_argument(
-        "--ray", nargs="?", const="", metavar="ADDRESS", help="caption on this Ray cluster; on all cores without one"
-    )
-    ray.add_argument(
-        "--ray-actors", type=positive, help="models at a time (default: one a GPU or, without any, a core)"
-    )
-    ray.add_argument(
-        "--shards", choices=("parquet", "jsonl"), default="parquet", help="format of an --output that is a folder"
-    )
-    return parser
-
-
-def open_output(options: argparse.Namespace, files: list[str]) -> CaptionFile | SegmentFiles | None:
+def open_output(options: argparse.Namespace, files: list[str]) -> Output | None:
     """Open what `--output` names, and let its suffix choose the format where `--format` does not."""
     if options.stream:
-        return CaptionFile(options.output, fields=FIELDS) if options.output else None
+        return open_stream_output(options.output, options.format) if options.output else None
     by_suffix = format_of(options.output) if options.output else None
     if options.format is None and by_suffix not in ("jsonl", "csv"):
         options.format = by_suffix
@@ -304,28 +229,9 @@ def show_as(format: str | None, recordings: int) -> Callable[[str, dict[str, Any
     if format is None:
         return format_caption
     if recordings > 1:
-        table = SegmentTable(format)
-        return lambda file, record: table.write(file, record["segments"])
+        table = SegmentText(format)
+        return lambda file, record: table.write(merge_equal(record["segments"]), audio=file)
     return lambda file, record: write_segments(record["segments"], format)
-
-
-def positive(text: str) -> int:
-    """Read an integer above 0."""
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"expected a whole number above 0, not {text!r}")
-    return int(text)
-
-
-def output_name(text: str) -> Path | str:
-    """Read the name of a file, or an address such as `s3://…`, from which a `Path` would take a slash."""
-    return text if "://" in text else Path(text)
-
-
-def plain_text(text: str) -> str:
-    """Check a prompt, which must not hold `<|audio|>`: the processor writes that before it."""
-    if AUDIO_TOKEN in text:
-        raise argparse.ArgumentTypeError(f"{text!r} holds {AUDIO_TOKEN}, which stands for the recording")
-    return text
 
 
 def show_any_name(stream: Any) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pysubs2
 
-from .caption_file_mac import lock_output, refuse_devices
+from .caption_file_mac import append_whole, lock_output, refuse_devices
 from .listening_mac import merge_equal
 from .whole_files_mac import write_text_whole
 
@@ -46,26 +46,30 @@ def take_rows(segments: Segments) -> list[dict[str, Any]]:
     ]
 
 
-class SegmentTable:
+class SegmentText:
     """
-    One table for the segments of several recordings, whose names stand in a first column `audio`.
+    The text of segments that come one after another: each time what follows the text before.
 
     Args:
-        format: One of `TABLES`.
+        format: One of `FORMATS`.
     """
 
     def __init__(self, format: str):
         self.format = format
-        self.is_begun = False
+        self.count = 0  # of the rows so far
 
-    def write(self, recording: str, segments: Segments) -> str:
-        """Write the rows of one recording, the first time below the header."""
-        rows = [{"audio": recording, **row} for row in take_rows(merge_equal(segments))]
-        text = FORMATS[self.format](rows)
-        if self.is_begun and self.format != "jsonl":
-            text = text.partition("\n")[2]
-        self.is_begun = True
-        return text
+    def write(self, segments: Segments, **first: str) -> str:
+        """Write more segments; of a table, the columns `first` come before theirs."""
+        return "".join(self.write_row({**first, **row}) for row in take_rows(segments))
+
+    def write_row(self, row: dict[str, Any]) -> str:
+        """Write a row below the header, a cue with the number that follows, or a line."""
+        text = FORMATS[self.format]([row])
+        self.count += 1
+        if self.format in SUBTITLES:
+            header, _, cue = text.partition("1\n")  # the number of a first cue
+            return f"{header if self.count == 1 else ''}{self.count}\n{cue}"
+        return text.partition("\n")[2] if self.count > 1 and self.format in ("tsv", "csv") else text
 
 
 def format_of(path: Path) -> str | None:
@@ -126,9 +130,51 @@ FORMATS: dict[str, Callable[[Segments], str]] = {
     "txt": write_text,
     "audacity": write_labels,
 }
-TABLES = ("tsv", "csv", "jsonl")
+TABLES, SUBTITLES = ("tsv", "csv", "jsonl"), ("srt", "vtt")
 # Audacity's label tracks end in .txt, too, but it is the text to read that this suffix stands for.
 SUFFIXES = {f".{name}": name for name in FORMATS if name != "audacity"}
+
+
+class GrowingSegments:
+    """
+    A file of subtitles, labels or lines to read that grows by one segment after the other, each whole or not at all.
+
+    Its times count from its beginning, so that no other run can go on below them. While one run has the file, another
+    one cannot have it.
+
+    Args:
+        path: Path of the file, which is not there yet or empty.
+        format: One of `FORMATS`.
+
+    Raises:
+        ValueError: The suffix names another format, the file holds something or is a device, or another run has it.
+        OSError: The file cannot be written.
+    """
+
+    def __init__(self, path: Path, format: str):
+        refuse_devices(path)
+        refuse_other_suffix(path, format)
+        self.path, self.text = path, SegmentText(format)
+        open(path, "ab").close()  # tells of a missing folder in the system's words
+        self.lock = lock_output(path)
+        if path.stat().st_size:
+            self.close()
+            raise ValueError(f"{path}: already there; {format} has the times of one run, so choose another name.")
+
+    def close(self) -> None:
+        """Let other runs have the file."""
+        self.lock.release()
+
+    def append(self, segment: dict[str, Any]) -> None:
+        """Write a segment, with `start` and `end` in seconds and `caption`."""
+        append_whole(self.path, self.text.write([segment]))
+
+
+def refuse_other_suffix(path: Path, format: str) -> None:
+    """Raise a ValueError if the suffix of a file names another format than this."""
+    labels = format == "audacity" and format_of(path) == "txt"  # label tracks end so, too
+    if not labels and format_of(path) not in (None, format):
+        raise ValueError(f"{path}: ends as {format_of(path)} does, and --format says {format}.")
 
 
 class SegmentFiles:
@@ -155,9 +201,8 @@ class SegmentFiles:
     def __init__(self, path: Path, format: str, recordings: Sequence[str]):
         self.format = format
         refuse_devices(path)
-        labels = format == "audacity" and format_of(path) == "txt"  # label tracks end so, too
-        if not path.is_dir() and not labels and format_of(path) not in (None, format):
-            raise ValueError(f"{path}: ends as {format_of(path)} does, and --format says {format}.")
+        if not path.is_dir():
+            refuse_other_suffix(path, format)
         self.files = {recordings[0]: path} if len(recordings) == 1 and not path.is_dir() else {}
         if not self.files:
             if path.is_file() or format_of(path):
@@ -193,4 +238,14 @@ class SegmentFiles:
         write_text_whole(self.files[record["audio"]], write_segments(record["segments"], self.format))
 
 
-__all__ = ["FORMATS", "SUFFIXES", "TABLES", "SegmentFiles", "SegmentTable", "format_of", "write_segments"]
+__all__ = [
+    "FORMATS",
+    "SUFFIXES",
+    "TABLES",
+    "GrowingSegments",
+    "SegmentFiles",
+    "SegmentText",
+    "format_of",
+    "refuse_other_suffix",
+    "write_segments",
+]

@@ -3,22 +3,26 @@
 import argparse
 import http.client
 import io
-import json
 import queue
 import signal
 import sys
 import time
+import urllib.error
 import urllib.request
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import closing, suppress
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from .audio_mac import read_blocks
+from .caption_file_mac import CaptionFile
 from .pipeline_mac import AudioCaptioningPipeline
 from .reading_ahead_mac import warnings_of_decoding_printed
+from .segment_files_mac import SUFFIXES, TABLES, GrowingSegments, SegmentText, format_of, refuse_other_suffix
+from .unread_options_mac import is_address
 
 
 FIELDS = ("time", "start", "end", "caption")  # of a record of a segment: clock time, and seconds of what was heard
@@ -48,9 +52,9 @@ def caption_stream(captioner: AudioCaptioningPipeline, options: argparse.Namespa
 
     Args:
         captioner: Pipeline that writes the captions.
-        options: Options of the command: `stream` is "-", "mic", an address or a file; `format` may be "jsonl";
-            `reconnect` opens an address again that stalled or ended.
-        output: `CaptionFile` with the fields `FIELDS` to write to; None prints.
+        options: Options of the command: `stream` is "-", "mic", an address or a file; `reconnect` opens an address
+            again that stalled or ended; without an output, segments are printed in `format`, or else as lines.
+        output: What `open_stream_output` opened; None prints.
 
     Returns:
         The exit code: 0 if sound was heard to the end of the source or to a signal, 1 if it broke or held none.
@@ -61,10 +65,11 @@ def caption_stream(captioner: AudioCaptioningPipeline, options: argparse.Namespa
     search = {"num_beams": options.num_beams} if options.num_beams else {}
     stream = captioner.stream(prompt=options.prompt or None, merge=True, cut=options.cut, **search)
     clock, known, heard, code = datetime.now(), False, 0, 0  # clock: that of the stream's second 0
+    tell = choose_telling(options.format, output)
 
     def show(segments: list[dict[str, Any]]) -> None:
         for segment in segments:
-            tell(segment, clock, options.format, output)
+            tell(clock + timedelta(seconds=segment["start"]), segment)
 
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: what was heard last is told
     try:
@@ -92,17 +97,42 @@ def caption_stream(captioner: AudioCaptioningPipeline, options: argparse.Namespa
     return code
 
 
-def tell(segment: dict[str, Any], clock: datetime, format: str | None, output: Any) -> None:
-    """Write or print a segment with the clock time of its start, given that of second 0, as a record or as text."""
-    start = clock + timedelta(seconds=segment["start"])
-    record = {"time": start.isoformat(timespec="seconds"), **segment}
-    if output is not None:
-        output.append(record)
-    elif format == "jsonl":
-        print(json.dumps(record, ensure_ascii=False), flush=True)
-    else:
-        seconds = segment["end"] - segment["start"]
-        print(f"{start:%H:%M:%S}\t{seconds:.1f} s\t{segment['caption']}", flush=True)
+def open_stream_output(path: Path, format: str | None) -> CaptionFile | GrowingSegments:
+    """
+    Open the file of a stream's segments: a table of any run, or what one run alone writes.
+
+    Args:
+        path: Path of the file.
+        format: One of `FORMATS`; what the suffix of the path says if None.
+
+    Raises:
+        ValueError: The file cannot be taken; see the two classes.
+        OSError: It cannot be written.
+    """
+    chosen = format or format_of(path)
+    if chosen is None:
+        raise ValueError(f"{path}: expected a name that ends in {', '.join(SUFFIXES)}; or --format.")
+    refuse_other_suffix(path, chosen)
+    return CaptionFile(path, fields=FIELDS, format=chosen) if chosen in TABLES else GrowingSegments(path, chosen)
+
+
+def choose_telling(
+    format: str | None, output: CaptionFile | GrowingSegments | None
+) -> Callable[[datetime, dict[str, Any]], None]:
+    """Choose how a segment and the clock time of its start are told: written, printed in a format, or as a line."""
+    text = SegmentText(format) if format else None
+
+    def tell(start: datetime, segment: dict[str, Any]) -> None:
+        time = start.isoformat(timespec="seconds")
+        if output is not None:
+            output.append({"time": time, **segment})
+        elif text is not None:
+            print(text.write([segment], time=time), end="", flush=True)
+        else:
+            seconds = segment["end"] - segment["start"]
+            print(f"{start:%H:%M:%S}\t{seconds:.1f} s\t{segment['caption']}", flush=True)
+
+    return tell
 
 
 def read_source(options: argparse.Namespace) -> Generator[np.ndarray | None, None, None]:
@@ -113,7 +143,7 @@ def read_source(options: argparse.Namespace) -> Generator[np.ndarray | None, Non
         yield from read_pipe(sys.stdin.buffer)
     elif options.stream == "mic":
         yield from read_microphone()
-    elif options.stream.startswith(("http://", "https://")):
+    elif is_address(options.stream):
         yield from read_address(options.stream, options.url_timeout or 20, options.reconnect)
     else:
         yield from read_blocks(options.stream)
@@ -285,10 +315,7 @@ def read_address(url: str, silent_seconds: float, reconnect: bool) -> Iterator[n
             if not reconnect:
                 return
         except (OSError, http.client.HTTPException, ValueError) as error:
-            if isinstance(error, TimeoutError) or isinstance(getattr(error, "reason", None), TimeoutError):
-                problem = f"{url}: stalled, no byte came for {silent_seconds:g} s"
-            else:
-                problem = str(error) if isinstance(error, ValueError) else f"{url}: {error}"
+            problem = explain(error, url, silent_seconds)
             if not reconnect:
                 raise ValueError(problem) from error
         pause = RETRY_SECONDS[min(failures, len(RETRY_SECONDS) - 1)]
@@ -296,6 +323,14 @@ def read_address(url: str, silent_seconds: float, reconnect: bool) -> Iterator[n
         print(f"mac-caption: {problem}; opening it again in {pause} s", file=sys.stderr, flush=True)
         yield None
         time.sleep(pause)
+
+
+def explain(error: Exception, url: str, silent_seconds: float) -> str:
+    """Say in a line what an error of a server means."""
+    reason = error if isinstance(error, urllib.error.HTTPError) else getattr(error, "reason", error)
+    if isinstance(reason, TimeoutError):
+        return f"{url}: stalled, no byte came for {silent_seconds:g} s"
+    return str(error) if isinstance(error, ValueError) else f"{url}: {reason}"
 
 
 class UntilItBreaks:
@@ -346,4 +381,4 @@ class Onwards(io.RawIOBase):
         return False
 
 
-__all__ = ["FIELDS", "caption_stream"]
+__all__ = ["FIELDS", "caption_stream", "open_stream_output"]

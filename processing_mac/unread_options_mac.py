@@ -2,6 +2,7 @@
 
 import argparse
 import os
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +28,6 @@ def find_unread(parser: argparse.ArgumentParser, options: argparse.Namespace) ->
     given = {name for name, value in vars(options).items() if value != parser.get_default(name)}
     if unread := [name for name in UNREAD[use] if name in given]:
         return f"{', '.join(map(flag, unread))}: not read with {use}"
-    if options.stream and options.format not in (None, "jsonl"):
-        return "--format: --stream prints lines or, with --format jsonl, JSON"
     sources = [options.stream] if options.stream else options.inputs
     needs = {
         ("revision",): (not os.path.isdir(options.model), f"--model is the folder {options.model}, without revisions"),
@@ -41,6 +40,20 @@ def find_unread(parser: argparse.ArgumentParser, options: argparse.Namespace) ->
         if (found := given.intersection(names)) and not is_read:
             return f"{flag(min(found))}: not read, since {reason}"
     return None
+
+
+def refuse_given(
+    parser: argparse.ArgumentParser, options: argparse.Namespace, names: Collection[str], reason: str
+) -> None:
+    """
+    Refuse options that were given, with another value than their default, and that nothing would read.
+
+    Raises:
+        ValueError: One of `names` was given; the message says the reason.
+    """
+    given = [flag(name) for name in names if getattr(options, name) != parser.get_default(name)]
+    if given:
+        raise ValueError(f"{', '.join(given)}: not read, since {reason}")
 
 
 def flag(name: str) -> str:
@@ -61,7 +74,7 @@ def holds_segments_alone(options: argparse.Namespace) -> bool:
 
 def is_address(source: str) -> bool:
     """Whether a source is looked for on a server."""
-    return source.startswith(("http://", "https://"))
+    return source.lower().startswith(("http://", "https://"))
 
 
-__all__ = ["find_unread"]
+__all__ = ["find_unread", "is_address", "refuse_given"]

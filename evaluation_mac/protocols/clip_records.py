@@ -24,7 +24,8 @@ class RecordFile(CaptionFile):
     def __init__(self, path: Path, fields: Sequence[str]):
         self.path = path
         self.fields = ["audio", *fields]
-        self.start = f"{','.join(self.fields)}\n"
+        self.delimiter = ","
+        self.start = f"{self.delimiter.join(self.fields)}\n"
         self.done = self.resume()
 
     def read(self) -> dict[str, dict[str, str]]:

@@ -1,11 +1,14 @@
-"""Captions with known scores; tiny random encoders, saved as their users find them."""
+"""Captions with known scores; tiny random encoders, saved as their users find them; a collection for `mac-eval`."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import soundfile
 import torch
+from command_files import ROWS, write_manifest
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
@@ -19,6 +22,9 @@ from transformers import (
     ClapTextConfig,
     PreTrainedTokenizerFast,
 )
+
+from evaluation_mac.cli import main
+from processing_mac import AudioCaptioningPipeline
 
 
 HERE = Path(__file__).parent
@@ -75,3 +81,38 @@ def clap_folder(tmp_path_factory) -> str:
     )  # fmt: skip
     ClapModel(ClapConfig(text_config=text, audio_config=audio, projection_dim=12)).save_pretrained(folder)
     return str(folder)
+
+
+@pytest.fixture
+def captioner(model, processor) -> AudioCaptioningPipeline:
+    return AudioCaptioningPipeline(model, processor=processor, device="cpu")
+
+
+@pytest.fixture
+def folder(captioner, tmp_path, sound, monkeypatch) -> Path:
+    """The working directory: a model, three recordings and their manifest."""
+    captioner.save_pretrained(tmp_path / "mac")
+    for seed, (name, *_) in enumerate(ROWS, start=1):
+        soundfile.write(tmp_path / name, sound(2, seed), 16_000)
+    write_manifest(tmp_path / "data.csv", ROWS)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def run(folder) -> Callable[..., int]:
+    """Runs a task of `mac-eval` on that manifest."""
+    return lambda task, *arguments: main([task, "--model", "mac", "--data", "data.csv", "--output", "out", *arguments])
+
+
+@pytest.fixture
+def refused(run, capsys) -> Callable[..., str]:
+    """Runs a task that cannot be done, and tells what it says."""
+
+    def refused(*arguments: str) -> str:
+        with pytest.raises(SystemExit) as exit:
+            run(*arguments)
+        assert exit.value.code == 2
+        return capsys.readouterr().err
+
+    return refused

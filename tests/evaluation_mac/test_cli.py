@@ -1,75 +1,27 @@
-"""`mac-eval`: what it writes, how it goes on after trouble, what it refuses."""
+"""`mac-eval`: what each task writes of a collection."""
 
-import csv
-import errno
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
-import soundfile
+from command_files import ROWS, read_csv, write_manifest
 from huggingface_hub import ModelCard
 
 from evaluation_mac import score_captions
 from evaluation_mac.cli import main
 from evaluation_mac.metrics.text_encoder import TextEncoder
 from evaluation_mac.protocols.likelihood import score_by_likelihood
-from processing_mac import AudioCaptioningPipeline
 
 
 NAMES = ["a.wav", "b.wav", "c.wav"]
-ROWS = [
-    ("a.wav", "dog", "a dog barks", "the dog is barking"),
-    ("b.wav", "rain", "rain falls on a roof", ""),
-    ("c.wav", "church_bells", "a bell rings twice", "rain falls on a roof"),
-]
-
-
-@pytest.fixture
-def captioner(model, processor) -> AudioCaptioningPipeline:
-    return AudioCaptioningPipeline(model, processor=processor, device="cpu")
-
-
-@pytest.fixture
-def folder(captioner, tmp_path, sound, monkeypatch) -> Path:
-    """The working directory: a model, three recordings and their manifest."""
-    captioner.save_pretrained(tmp_path / "mac")
-    for seed, name in enumerate(NAMES, start=1):
-        soundfile.write(tmp_path / name, sound(2, seed), 16_000)
-    write_manifest(tmp_path / "data.csv", ROWS)
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
-def write_manifest(path: Path, rows: list[tuple], header: str = "audio,source,caption_1,caption_2") -> None:
-    with open(path, "w", encoding="utf-8", newline="") as file:
-        csv.writer(file).writerows([header.split(","), *rows])
-
-
-def run(task: str, *arguments: str) -> int:
-    return main([task, "--model", "mac", "--data", "data.csv", "--output", "out", *arguments])
-
-
-def read_csv(path: str) -> list[dict[str, str]]:
-    with open(path, encoding="utf-8", newline="") as file:
-        return list(csv.DictReader(file))
 
 
 def read_scores() -> dict[str, dict]:
     return json.loads(Path("out/results.json").read_text(encoding="utf-8"))["scores"]
 
 
-def refused(capsys, *arguments: str) -> str:
-    with pytest.raises(SystemExit) as exit:
-        run(*arguments)
-    assert exit.value.code == 2
-    return capsys.readouterr().err
-
-
-def test_captioning(folder, captioner, capsys):
+def test_captioning(folder, captioner, capsys, run):
     assert run("captioning", "--batch-size", "2", "--num-beams", "2", "--dataset", "Three Sounds") == 0
     captions = [captioner(name, num_beams=2)[0]["caption"] for name in NAMES]
     assert [(row["audio"], row["caption"]) for row in read_csv("out/captions.csv")] == list(
@@ -87,7 +39,7 @@ def test_captioning(folder, captioner, capsys):
     assert capsys.readouterr().out == report
 
 
-def test_naming_accuracy_counts_known_sources(folder, monkeypatch):
+def test_naming_accuracy_counts_known_sources(folder, monkeypatch, run):
     said = {"a.wav": "a dog barks", "b.wav": "a dog barks", "c.wav": "a clock ticks", "d.wav": "a cat meows"}
     (folder / "d.wav").write_bytes((folder / "a.wav").read_bytes())
     write_manifest(folder / "data.csv", [*ROWS, ("d.wav", "silence", "nothing is heard", "")])
@@ -103,7 +55,7 @@ def test_naming_accuracy_counts_known_sources(folder, monkeypatch):
     assert "Most missed: rain (1), church_bells (1)." in Path("out/report.md").read_text(encoding="utf-8")
 
 
-def test_naming_accuracy_by_relation(folder, monkeypatch):
+def test_naming_accuracy_by_relation(folder, monkeypatch, run):
     rows = [
         ("a.wav", "dog followed by rain", "a dog barks, followed by rain", ""),
         ("b.wav", "dog while rain", "a dog barks while rain falls", ""),
@@ -125,14 +77,14 @@ def test_naming_accuracy_by_relation(folder, monkeypatch):
     assert "| naming_accuracy_while | 0.5 | 0 to 1 |" in report
 
 
-def test_naming_needs_sources_that_its_words_know(folder, capsys):
+def test_naming_needs_sources_that_its_words_know(folder, capsys, run):
     write_manifest(folder / "data.csv", [("a.wav", "a violin", "a violin plays", "")])
     with pytest.raises(SystemExit):
         run("captioning", "--naming", "esc50")
     assert "--naming needs a `source` that is one of the 50 ESC-50 categories" in capsys.readouterr().err
 
 
-def test_classification_by_caption(folder, clap_folder):
+def test_classification_by_caption(folder, clap_folder, run):
     assert run("classification", "--text-encoder", clap_folder) == 0
     clips = read_csv("out/clips.csv")
     right = [row["prediction"] == row["source"] for row in clips]
@@ -142,7 +94,7 @@ def test_classification_by_caption(folder, clap_folder):
     assert np.sum(results["confusion"]) == 3 and np.trace(results["confusion"]) == sum(right)
 
 
-def test_classification_by_likelihood(folder, model, processor):
+def test_classification_by_likelihood(folder, model, processor, run):
     assert run("classification", "--by", "likelihood") == 0
     labels = ["church_bells", "dog", "rain"]
     losses = score_by_likelihood(model, processor, NAMES, [f"sound of {text.replace('_', ' ')}" for text in labels])
@@ -151,7 +103,7 @@ def test_classification_by_likelihood(folder, model, processor):
     assert [row["prediction"] for row in read_csv("out/clips.csv")] == predicted
 
 
-def test_a_protocol_scores_all_labels(folder, bert_folder, clap_folder, monkeypatch, capsys):
+def test_a_protocol_scores_all_labels(folder, bert_folder, clap_folder, monkeypatch, run, refused):
     asked = []
 
     def caption_files(captioner, files, batch_size):
@@ -162,10 +114,10 @@ def test_a_protocol_scores_all_labels(folder, bert_folder, clap_folder, monkeypa
         return iter([(file, {"caption": "Audio caption: rain in the dog"}) for file in files])
 
     monkeypatch.setattr("evaluation_mac.protocols.captioning.caption_files", caption_files)
-    assert "--protocol ltu scores all labels" in refused(capsys, "classification", "--protocol", "ltu")
-    message = refused(capsys, "classification", "--protocol", "sam", "--labels", "esc50", "--num-beams", "2")
+    assert "--protocol ltu scores all labels" in refused("classification", "--protocol", "ltu")
+    message = refused("classification", "--protocol", "sam", "--labels", "esc50", "--num-beams", "2")
     assert "leave out --num-beams" in message
-    assert "leave it out with" in refused(capsys, "classification", "--protocol", "sam", "--by", "likelihood")
+    assert "leave it out with" in refused("classification", "--protocol", "sam", "--by", "likelihood")
     told = ("--protocol", "ltu", "--labels", "ESC-50", "--text-encoder", bert_folder)
     assert run("classification", *told, "--batch-size", "8") == 0
     assert asked == [(True, 0.1, 400, "Close-ended question: Write an audio caption describing the sound.")]
@@ -180,12 +132,12 @@ def test_a_protocol_scores_all_labels(folder, bert_folder, clap_folder, monkeypa
     ]
     assert {row["prediction"] for row in read_csv("out/clips.csv")} == {best}
     other = ("--protocol", "sam", "--labels", "esc50", "--text-encoder", bert_folder)
-    assert "other settings" in refused(capsys, "classification", *other)
+    assert "other settings" in refused("classification", *other)
     write_manifest(folder / "data.csv", [("a.wav", "unicorn", "", "")])
-    assert "a.wav: no label 'unicorn' among the 50 of esc50" in refused(capsys, "classification", *told)
+    assert "a.wav: no label 'unicorn' among the 50 of esc50" in refused("classification", *told)
 
 
-def test_captions_as_sam_publishes_them(folder, monkeypatch, capsys):
+def test_captions_as_sam_publishes_them(folder, monkeypatch, run, refused):
     asked = []
 
     def caption_files(captioner, files, batch_size):
@@ -197,15 +149,15 @@ def test_captions_as_sam_publishes_them(folder, monkeypatch, capsys):
     assert run("captioning", "--protocol", "sam", "--dataset", "Clotho") == 0
     assert asked == [(1, "Close-ended question: Create a caption for audio, in Clotho style.")]
     assert {row["caption"] for row in read_csv("out/clips.csv")} == {"a dog barks"}
-    assert "leave out --refine" in refused(capsys, "captioning", "--protocol", "sam", "--refine", "clap")
+    assert "leave out --refine" in refused("captioning", "--protocol", "sam", "--refine", "clap")
 
 
-def test_likelihood_of_all_labels(folder, capsys):
+def test_likelihood_of_all_labels(folder, run, refused):
     Path("labels.txt").write_text("dog\nrain\nchurch bells\ncat\n", encoding="utf-8")
     assert run("classification", "--by", "likelihood", "--labels", "labels.txt") == 0
     assert len(json.loads(read_csv("out/losses.csv")[0]["losses"])) == 4
     assert read_csv("out/clips.csv")[2]["source"] == "church bells"  # the manifest says church_bells
-    assert "other settings (labels)" in refused(capsys, "classification", "--by", "likelihood")
+    assert "other settings (labels)" in refused("classification", "--by", "likelihood")
 
 
 def test_a_data_set_by_its_table(folder, capsys):
@@ -229,7 +181,7 @@ def test_a_data_set_by_its_table(folder, capsys):
     assert "--data is missing, or --audio-root with a --dataset that is known: audiocaps" in capsys.readouterr().err
 
 
-def test_recordings_of_a_manifest_in_another_folder(folder):
+def test_recordings_of_a_manifest_in_another_folder(folder, run):
     Path("elsewhere").mkdir()
     for name in NAMES:
         Path(name).rename(f"elsewhere/{name}")
@@ -237,7 +189,7 @@ def test_recordings_of_a_manifest_in_another_folder(folder):
     assert [row["audio"] for row in read_csv("out/clips.csv")] == [f"elsewhere/{name}" for name in NAMES]
 
 
-def test_retrieval(folder, model, processor):
+def test_retrieval(folder, model, processor, run):
     assert run("retrieval") == 0
     texts = ["a dog barks", "the dog is barking", "rain falls on a roof", "a bell rings twice"]
     losses = score_by_likelihood(model, processor, NAMES, texts)
@@ -253,35 +205,7 @@ def test_retrieval(folder, model, processor):
     assert Path("out/losses.csv").read_bytes() == asked
 
 
-def test_goes_on_where_it_stopped(folder, monkeypatch):
-    assert run("retrieval") == 0
-    whole = Path("out/losses.csv").read_bytes()
-    Path("out/losses.csv").write_bytes(whole[: whole.index(b"c.wav") + 20])
-    asked = []
-
-    def score(model, processor, file, texts, prompt):
-        asked.append(file)
-        return score_by_likelihood(model, processor, file, texts, prompt=prompt)
-
-    monkeypatch.setattr("evaluation_mac.protocols.retrieval.score_by_likelihood", score)
-    assert run("retrieval", "--dataset", "another name") == 0
-    assert asked == ["c.wav"] and Path("out/losses.csv").read_bytes() == whole
-
-
-@pytest.mark.parametrize("task", ["captioning", "retrieval"])
-def test_one_unreadable_file_does_not_stop_the_rest(task, folder, capsys):
-    (folder / "b.wav").write_bytes(b"no sound at all")
-    assert run(task) == 1
-    assert "mac-eval: b.wav: cannot be read as audio" in capsys.readouterr().err
-    assert [row["audio"] for row in read_csv("out/clips.csv")] == ["a.wav", "c.wav"]
-    assert "b.wav" in json.loads(Path("out/results.json").read_text(encoding="utf-8"))["failed"]
-    for name in ("a.wav", "c.wav"):
-        (folder / name).unlink()
-    Path("out").rename("old")
-    assert "none of its 3 recordings can be read" in refused(capsys, task)
-
-
-def test_updates_the_card(folder):
+def test_updates_the_card(folder, run):
     card = Path("mac/README.md")
     card.write_text("---\nlicense: apache-2.0\n---\n\n# A model\n\nText.\n", encoding="utf-8")
     told = ["--by", "likelihood", "--update-card", "--dataset", "Three Sounds"]
@@ -297,64 +221,7 @@ def test_updates_the_card(folder):
     assert accuracy.dataset_split == "test"
 
 
-def test_without_matplotlib(folder, monkeypatch, capsys):
-    monkeypatch.setattr("evaluation_mac.reports.plots.find_spec", lambda name: None)
-    assert run("captioning") == 0
-    assert "plots were skipped" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize(
-    ("header", "rows", "message"),
-    [
-        ("audio,source", [("a.wav", "dog")], "no column `caption`; it has audio, source"),
-        ("audio,source,caption", [("a.wav", "dog", " ")], "line 2: no `caption`"),
-        ("audio,caption", [("a.wav", "a dog"), ("a.wav", "a cat")], "every recording once, but a.wav in rows 0, 1"),
-        ("audio,caption", [], "holds no rows"),
-    ],
-)
-def test_bad_manifests(header, rows, message, folder, capsys):
-    write_manifest(folder / "data.csv", rows, header)
-    assert message in refused(capsys, "captioning")
-
-
-def test_a_manifest_without_labels(folder, capsys):
-    write_manifest(folder / "data.csv", [("a.wav", "dog"), ("b.wav", " ; "), ("", "rain")], "audio,source")
-    message = refused(capsys, "classification")
-    assert "line 3: no `source`; line 4: no `audio`" in message
-
-
-def test_records_that_the_manifest_does_not_list(folder, capsys):
-    Path("out").mkdir()
-    Path("out/captions.csv").write_text("audio,caption\nelsewhere.wav,a dog\n", encoding="utf-8")
-    assert "holds elsewhere.wav, which the manifest does not list" in refused(capsys, "captioning")
-
-
-def test_results_of_something_else(folder, capsys):
-    assert run("captioning") == 0
-    assert "other settings (num_beams)" in refused(capsys, "captioning", "--num-beams", "2")
-    write_manifest(folder / "data.csv", ROWS[:2])
-    assert "other settings (manifest_sha256)" in refused(capsys, "captioning")
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["captioning", "--data", "nothing.csv"], "nothing.csv: no such manifest"),
-        (["captioning", "--model", "nowhere"], "--model nowhere is no folder"),
-        (["captioning", "--update-card", "--model", "."], "README.md: no such model card"),
-        (["captioning", "--refine", "no/clap"], "the encoder no/clap cannot be loaded"),
-        (["captioning", "--refine-from", "nbest"], "--refine-from says what --refine chooses from"),
-        (["captioning", "--refine", "no/clap", "--num-beams", "3"], "--num-beams: --refine searches with 2 to 8"),
-        (["classification", "--text-encoder", "no/encoder"], "the encoder no/encoder cannot"),
-        (["classification", "--text-encoder", "no/encoder"], "`--by likelihood` needs no second model."),
-    ],
-)
-def test_wrong_use(arguments, message, folder, capsys):
-    (folder / "README.md").unlink(missing_ok=True)
-    assert message in refused(capsys, *arguments)
-
-
-def test_refined_captions_and_what_they_were_chosen_from(folder, captioner, clap_folder):
+def test_refined_captions_and_what_they_were_chosen_from(folder, captioner, clap_folder, run):
     assert run("captioning", "--refine", clap_folder, "--refine-from", "nbest", "--num-beams", "3") == 0
     rows = read_csv("out/captions.csv")
     assert [row["audio"] for row in rows] == NAMES
@@ -364,48 +231,3 @@ def test_refined_captions_and_what_they_were_chosen_from(folder, captioner, clap
         assert candidates[0] == captioner(row["audio"], num_beams=3)[0]["caption"]
         assert row["caption"] == candidates[int(np.argmax(similarities))]
     assert [row["caption"] for row in read_csv("out/clips.csv")] == [row["caption"] for row in rows]
-
-
-def test_a_missing_text_encoder_leaves_the_folder_for_another_way(folder, capsys):
-    refused(capsys, "classification", "--text-encoder", "no/encoder")
-    assert run("classification", "--by", "likelihood") == 0
-
-
-def test_names_and_captions_of_any_letters(folder, captioner):
-    os.rename("a.wav", "Glück, 犬.wav")
-    write_manifest(folder / "data.csv", [("Glück, 犬.wav", "dog", "ein Hund bellt, 犬が吠える", "")])
-    assert run("captioning") == 0
-    [row] = read_csv("out/clips.csv")
-    assert row["audio"] == "Glück, 犬.wav" and row["references"] == "ein Hund bellt, 犬が吠える"
-
-
-def test_processes_that_do_not_know_of_each_other(folder, monkeypatch, capsys):
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    assert "ACCELERATE_USE_CPU=true" in refused(capsys, "captioning")
-    assert not Path("out").exists()
-
-
-@pytest.mark.slow
-def test_two_processes_share_the_work(folder):
-    assert run("captioning") == 0
-    root = Path(__file__).parents[2]
-    command = [
-        sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "-m", "evaluation_mac.cli",
-        "captioning", "--model", "mac", "--data", "data.csv", "--output", "two", "--batch-size", "1",
-    ]  # fmt: skip
-    environment = os.environ | {"PYTHONPATH": str(root), "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
-    result = subprocess.run(command, env=environment, timeout=300, capture_output=True, text=True)
-    assert result.returncode == 0, result.stderr
-    assert read_csv("two/captions.csv") == read_csv("out/captions.csv")
-    one, two = (json.loads(Path(name, "results.json").read_text("utf-8"))["scores"] for name in ("out", "two"))
-    assert one == two
-
-
-def test_a_full_disk_is_told_in_a_line(folder, monkeypatch, capsys):
-    def full(path, settings, evaluation, failed):
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr("evaluation_mac.cli.write_report", full)
-    with pytest.raises(SystemExit) as exit:
-        run("captioning")
-    assert exit.value.code == 2 and "the report cannot be written ([Errno 28]" in capsys.readouterr().err

@@ -8,7 +8,7 @@ from pathlib import Path
 import pysubs2
 import pytest
 
-from processing_mac.segment_files_mac import FORMATS, SegmentFiles, format_of, write_segments
+from processing_mac.segment_files_mac import FORMATS, SegmentFiles, SegmentText, format_of, write_segments
 
 
 SEGMENTS = [
@@ -51,6 +51,12 @@ def test_formats_by_name_and_suffix() -> None:
         write_segments(SEGMENTS, "docx")
     for name in FORMATS:
         write_segments([], name)
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_segments_one_by_one_are_all_at_once(format: str) -> None:
+    text = SegmentText(format)
+    assert "".join(text.write([segment]) for segment in SEGMENTS) == write_segments(SEGMENTS, format, merge=False)
 
 
 def test_several_recordings_get_a_file_each(tmp_path: Path) -> None:

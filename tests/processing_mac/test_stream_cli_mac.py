@@ -1,18 +1,17 @@
 """`mac-caption --stream`: real pipes and a real server that breaks, and lines as they come."""
 
-import csv
 import errno
 import http.server
 import io
 import json
 import os
-import resource
+import re
 import signal
+import socket
 import sys
 import threading
 from contextlib import suppress
 from datetime import datetime, timedelta
-from pathlib import Path
 from types import SimpleNamespace
 
 import av
@@ -21,10 +20,8 @@ import pytest
 import soundfile
 
 from processing_mac import AudioCaptioningPipeline, stream_cli_mac
-from processing_mac.caption_file_mac import CaptionFile
 from processing_mac.cli_mac import main
 from processing_mac.stream_cli_mac import (
-    FIELDS,
     Onwards,
     caption_stream,
     is_sound_file,
@@ -278,6 +275,15 @@ def test_a_server_that_ends_is_asked_again(run, server, capsys, monkeypatch) -> 
     assert run(f"{server.url}/silent") == 1 and f"{server.url}/silent: " in capsys.readouterr().err
 
 
+def test_a_server_that_is_not_there_is_told_in_a_line(run, capsys) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        address = f"127.0.0.1:{listener.getsockname()[1]}"
+    for scheme in ("http", "HTTP"):
+        assert run(f"{scheme}://{address}/x") == 1
+        told = capsys.readouterr().err
+        assert re.fullmatch(rf"mac-caption: {scheme}://{address}/x: (\[Errno \d+\] )?Connection refused\n", told)
+
+
 def test_a_server_that_stalls_is_told_with_all_that_it_sent(run, server, capsys) -> None:
     assert run(f"{server.url}/stalls", url_timeout=0.5) == 1
     out, err = capsys.readouterr()
@@ -316,63 +322,11 @@ def test_a_signal_ends_with_what_was_heard(end, run, sound, capsys, monkeypatch)
     assert signal.getsignal(signal.SIGTERM) is before
 
 
-@pytest.fixture
-def command(model, processor, sound, tmp_path, monkeypatch):
-    """Runs `mac-caption --stream day.wav` in a folder of its own."""
-    AudioCaptioningPipeline(model, processor=processor, device="cpu").save_pretrained(tmp_path / "mac")
-    monkeypatch.chdir(tmp_path)
-    soundfile.write("day.wav", sound(13), 16_000)
-    return lambda *arguments: main(["--stream", "day.wav", "--model", "mac", "--device", "cpu", *arguments])
-
-
-def test_a_file_of_segments_grows_from_run_to_run(command, capsys) -> None:
-    for name in ("day.jsonl", "day.csv"):
-        assert command("--output", name) == command("--output", name) == 0
-        with open(name, newline="") as file:
-            rows = list(csv.DictReader(file)) if name == "day.csv" else [json.loads(line) for line in file]
-        assert [list(row) for row in rows] == [["time", "start", "end", "caption"]] * len(rows)
-        assert [float(row["end"]) for row in rows] == [10.24, 13, 10.24, 13]
-    assert capsys.readouterr().out == ""
-
-
-def test_two_writers_and_other_files_are_refused(command, capsys) -> None:
-    Path("other.jsonl").write_text('{"audio": "a.wav", "caption": "A"}\n')
-    first = CaptionFile(Path("day.jsonl"), fields=FIELDS)
-    for name, told in [
-        ("day.jsonl", "another run of this command writes to it"),
-        ("other.jsonl", "holds something else"),
-        ("day.srt", "expected a name that ends in .jsonl or .csv"),
-        ("s3://bucket/day.jsonl", "only --ray writes to"),
-        ("none/day.csv", "No such file"),
-    ]:
-        with pytest.raises(SystemExit, match="2"):
-            command("--output", name)
-        assert told in capsys.readouterr().err
-    first.close()
-    assert Path("day.jsonl").read_text() == ""
-
-
-def test_a_full_disk_leaves_nothing_half_written(command, capsys) -> None:
-    """The system stops a file at so many bytes, as a full disk does; a run that has room again goes on."""
-    assert command("--output", "day.jsonl") == 0
-    whole = Path("day.jsonl").read_bytes()
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (len(whole) + 20, before[1]))
-    try:
-        assert command("--output", "day.jsonl") == 2
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
-    assert Path("day.jsonl").read_bytes() == whole
-    assert "--output day.jsonl: cannot be written ([Errno 27]" in capsys.readouterr().err
-    assert command("--output", "day.jsonl") == 0 and Path("day.jsonl").read_bytes().startswith(whole)
-
-
 @pytest.mark.parametrize(
     "arguments",
     [
         [],
         ["a.wav", "--stream", "-"],
-        ["--stream", "-", "--format", "srt"],
         ["a.wav", "--reconnect"],
         ["a.wav", "--cut", "change"],
     ],

@@ -24,7 +24,7 @@ from filelock import FileLock, Timeout
 from tqdm import tqdm
 
 from evaluation_mac.metrics.text_encoder import TextEncoder
-from processing_mac.cli_mac import positive
+from processing_mac.caption_options_mac import positive
 from processing_mac.whole_files_mac import write_text_whole
 from training_mac.data.back_translation import Filter, Translator, paraphrase
 from training_mac.data.paraphrases import read_paraphrases
