@@ -58,12 +58,13 @@ class Answers:
 
         A problem in the answer tells the page to stop.
         """
-        if listener is None or getattr(event, "first", False):
-            if listener is not None:  # a page that was loaded anew never ended it
-                self.room.leave(listener)
+        old = listener if getattr(event, "first", False) else None  # a page that was loaded anew never ended it
+        if listener is None or old is not None:
             listener = Listener(self.captioner)
         try:
             with self.lock:
+                if old is not None:
+                    self.room.leave(old)
                 self.room.admit(listener)
                 listener.hear(getattr(event, "samples", None), getattr(event, "rate", None))
         except ValueError as error:

@@ -1,5 +1,6 @@
 """The page's server without a browser: the same answers over HTTP, and requests that wait for each other."""
 
+import base64
 import threading
 from pathlib import Path
 
@@ -118,29 +119,40 @@ def test_the_head_names_the_model():
     assert "<script" not in introduce(ModelFacts("<script>", "<script>", "<script>"))
 
 
-def test_a_microphone_is_heard_to_its_end(captioner, sound):
-    import base64
+def chunk(samples, rate: int = 16_000, first: bool = False):
+    """What the page sends of a microphone's samples."""
+    data = base64.b64encode((samples * 32_767).astype("<i2").tobytes()).decode()
+    return gradio.EventData(None, {"samples": data, "rate": rate, "first": first})
 
+
+def test_a_microphone_is_heard_to_its_end(captioner, sound):
     answers, listener = Answers(captioner), None
-    samples = base64.b64encode((sound(6) * 32_767).astype("<i2").tobytes()).decode()
     for first in (True, False):
-        event = gradio.EventData(None, {"samples": samples, "rate": 16_000, "first": first})
-        text, listener = answers.listen(listener, event)
+        text, listener = answers.listen(listener, chunk(sound(6), first=first))
     assert text.count("<li>") == len(listener.segments) > 0
     text, listener = answers.end(listener)
     assert 'download="live.srt"' in text and listener is None
-    event = gradio.EventData(None, {"samples": samples, "rate": 1, "first": True})
-    assert 'class="problem"' in answers.listen(None, event)[0]
+    assert 'class="problem"' in answers.listen(None, chunk(sound(6), rate=1, first=True))[0]
 
 
 def test_a_microphone_that_finds_no_room_is_told_so(captioner, sound):
-    import base64
-
-    answers = Answers(captioner)
-    samples = base64.b64encode((sound(1) * 32_767).astype("<i2").tobytes()).decode()
-    event = gradio.EventData(None, {"samples": samples, "rate": 16_000, "first": True})
+    answers, event = Answers(captioner), chunk(sound(1), first=True)
     listeners = [answers.listen(None, event)[1] for _ in range(MAX_LISTENERS)]
     text, listener = answers.listen(None, event)
     assert "microphones at a time" in text and "microphones at a time" in answers.end(listener)[0]
     answers.end(listeners[0])
     assert 'class="problem"' not in answers.listen(None, event)[0]
+
+
+def test_a_page_that_is_loaded_anew_waits_for_its_turn(captioner, sound):
+    """The room is one for all visitors: while one of them is heard, nobody leaves or comes."""
+    answers, found = Answers(captioner), []
+    _, old = answers.listen(None, chunk(sound(1), first=True))
+    again = threading.Thread(target=lambda: found.append(answers.listen(old, chunk(sound(1), first=True))[1]))
+    with answers.lock:
+        again.start()
+        again.join(0.3)
+        assert again.is_alive() and list(answers.room.heard) == [old]
+    again.join(30)
+    [new] = found
+    assert new is not old and list(answers.room.heard) == [new]
