@@ -73,15 +73,15 @@ class BulkWorker:
         return {"audio": batch["audio"], "result": np.array(results, dtype=object)}
 
     def load(self, file: str) -> np.ndarray:
-        """Load the waveform, (samples,), of a file that is anywhere and fits one window; else raise TooLongError."""
-        extractor = self.captioner.feature_extractor
+        """Load the waveform, (samples,), of a file that is anywhere; raise TooLongError if the model takes no such."""
+        extractor, windows = self.captioner.feature_extractor, self.captioner.processor.trained_windows
         if not is_remote(file):
-            return load_short(extractor, 1, file)
+            return load_short(extractor, windows, file)
         with open_remote(file) as opened:
-            return load_waveform(opened, name=file, max_seconds=extractor.window_seconds)
+            return load_waveform(opened, name=file, max_seconds=windows * extractor.window_seconds)
 
     def caption_long(self, file: str) -> dict[str, Any] | ValueError:
-        """Caption a recording of several windows, of which some are in memory at a time."""
+        """Caption a recording window by window, of which some are in memory at a time."""
         try:
             with open_remote(file) if is_remote(file) else nullcontext(file) as opened:
                 source: Any = {"bytes": opened, "path": file} if is_remote(file) else file

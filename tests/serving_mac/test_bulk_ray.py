@@ -48,12 +48,26 @@ def folder(tmp_path, sound) -> Path:
     return tmp_path / "sounds"
 
 
-def test_the_same_output(command, folder, sound, tmp_path, capsys):
-    soundfile.write(folder / "long.flac", sound(27), 16_000)  # three windows, which are captioned one by one
-    assert command("sounds", "--output", "one.jsonl", "--segments", "--batch-size", 2) == 1
-    assert command("sounds", "--output", "ray.jsonl", "--segments", "--batch-size", 2, "--ray") == 1
-    assert (tmp_path / "ray.jsonl").read_text() == (tmp_path / "one.jsonl").read_text()
-    assert capsys.readouterr().err.count("sounds/03.wav: cannot be read as audio") == 2
+@pytest.mark.parametrize("trained_windows", [1, 2])
+def test_the_same_output(command, captioner, folder, sound, tmp_path, capsys, trained_windows):
+    """So many windows as a model was trained on are heard at once, here and there; of longer ones, each."""
+    captioner.processor.trained_windows = trained_windows
+    captioner.processor.save_pretrained(tmp_path / "mac")
+    for seconds in (15, 27):
+        soundfile.write(folder / f"{seconds}.flac", sound(seconds), 16_000)
+    told = []
+    for options in ([], ["--segments"]):
+        assert command("sounds", "--output", "one.jsonl", *options, "--batch-size", 2) == 1
+        assert command("sounds", "--output", "ray.jsonl", *options, "--batch-size", 2, "--ray") == 1
+        written = (tmp_path / "ray.jsonl").read_text()
+        assert written == (tmp_path / "one.jsonl").read_text()
+        told.append({row["audio"]: row["caption"] for row in map(json.loads, written.splitlines())})
+        for name in ("one.jsonl", "ray.jsonl"):
+            os.remove(tmp_path / name)
+    assert told[0] == told[1] and len(told[0]) == 13
+    whole = captioner(str(folder / "15.flac"))[0]["caption"]
+    assert (told[0]["sounds/15.flac"] == whole) == (trained_windows == 2)
+    assert capsys.readouterr().err.count("sounds/03.wav: cannot be read as audio") == 4
 
 
 def test_a_worker_captions_recordings_of_any_length_from_anywhere(captioner, sound, tmp_path):
