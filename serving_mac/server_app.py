@@ -112,8 +112,7 @@ class CaptionService:
         try:
             async with asyncio.timeout(self.options.timeout_seconds), open_form(request) as form:
                 question = read_question(form, self.options)
-                extractor = self.captioner.processor.feature_extractor
-                task = (extractor, *find_file(form), question, self.options.max_seconds)
+                task = (self.captioner.processor, *find_file(form), question, self.options.max_seconds)
                 return await asyncio.get_running_loop().run_in_executor(self.decoders, decode, *task), question
         except TimeoutError as error:
             told = f"the recording did not come within {self.options.timeout_seconds:g} s"

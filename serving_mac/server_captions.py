@@ -10,6 +10,7 @@ from transformers import StoppingCriteria, StoppingCriteriaList
 from transformers.generation.streamers import BaseStreamer
 
 from processing_mac import AudioCaptioningPipeline
+from processing_mac.long_recordings_mac import join_captions
 from processing_mac.pipeline_mac import segment_times
 
 
@@ -22,6 +23,8 @@ class Job:
         windows: Log-mel windows, (windows, frames, mel bins).
         seconds: Length of the recording.
         prompt: What to ask; None for the model's own prompt.
+        in_parts: Whether there are more windows than the model was trained on: each is captioned by itself, and
+            the caption of the whole is made of theirs.
         with_segments: Whether every window is captioned, too.
         temperature: Randomness of the caption; at 0 it is the most probable one.
         on_text: Called from the model's thread with the caption so far, after every token; None for nobody.
@@ -31,6 +34,7 @@ class Job:
     windows: torch.Tensor
     seconds: float
     prompt: str | None = None
+    in_parts: bool = False
     with_segments: bool = False
     temperature: float = 0.0
     on_text: Callable[[str], None] | None = None
@@ -38,13 +42,20 @@ class Job:
 
     @property
     def rows(self) -> int:
-        """Number of captions that the model writes: of the whole and, if asked for, of each of several windows."""
-        return 1 + (len(self.windows) if self.with_segments and len(self.windows) > 1 else 0)
+        """Number of captions that the model writes: of the whole, of each of several windows, or of both."""
+        return len(self.parts)
 
     @property
     def cost(self) -> int:
         """Number of windows that the model reads."""
-        return len(self.windows) * (1 if self.rows == 1 else 2)
+        return sum(map(len, self.parts))
+
+    @property
+    def parts(self) -> list[torch.Tensor]:
+        """What the model hears at once, each (windows, frames, mel bins): the whole, then each of several windows."""
+        whole = [] if self.in_parts else [self.windows]
+        each = self.in_parts or (self.with_segments and len(self.windows) > 1)
+        return [*whole, *(self.windows.split(1) if each else ())]
 
 
 @dataclass(frozen=True)
@@ -53,7 +64,7 @@ class Answer:
     What the model says of one recording.
 
     Args:
-        caption: Caption of the whole.
+        caption: Caption of the whole; of one in parts, what its windows say, each thing once.
         segments: Captions of its windows with `start` and `end` in seconds; empty unless asked for.
         seconds: Length of the recording.
     """
@@ -92,14 +103,13 @@ def caption_group(
     default = processor.default_prompt
     blocks, counts, prompts, owners = [], [], [], []
     for job in jobs:
-        parts = [job.windows, *(job.windows.split(1) if job.rows > 1 else ())]
-        blocks += parts
-        counts += [len(part) for part in parts]
-        prompts += [job.prompt or default] * len(parts)
-        owners += [job] * len(parts)
+        blocks += job.parts
+        counts += [len(part) for part in job.parts]
+        prompts += [job.prompt or default] * job.rows
+        owners += [job] * job.rows
     options = {**generate_kwargs, "stopping_criteria": StoppingCriteriaList([NobodyWaits(owners)])}
     beams = generate_kwargs.get("num_beams") or captioner.model.generation_config.num_beams or 1
-    if beams == 1 and any(job.on_text for job in jobs):
+    if beams == 1 and any(job.on_text and not job.in_parts for job in jobs):
         options["streamer"] = TextSoFar(owners, processor)
     texts = captioner.generate(torch.cat(blocks), counts, prompts, options)
     answers, start = [], 0
@@ -110,12 +120,12 @@ def caption_group(
 
 
 def make_answer(job: Job, texts: list[str], window_seconds: float) -> Answer:
-    """Make the answer of a recording from the caption of the whole and, if it has several, those of its windows."""
-    caption, *captions = texts
+    """Make the answer of a recording from what the model says of its `parts`."""
+    times = segment_times(job.seconds, len(job.windows), window_seconds)
+    captions = texts[-len(job.windows) :][: len(times)]  # a very short last window belongs to the one before it
+    caption = join_captions(captions) if job.in_parts else texts[0]
     segments = []
     if job.with_segments:
-        times = segment_times(job.seconds, len(job.windows), window_seconds)
-        captions = (captions or [caption])[: len(times)]
         segments = [
             {"start": start, "end": end, "caption": text} for (start, end), text in zip(times, captions, strict=True)
         ]
@@ -136,7 +146,7 @@ class NobodyWaits(StoppingCriteria):
 
 class TextSoFar(BaseStreamer):
     """
-    Gives each recording the text of its caption as it grows.
+    Gives each recording the text of its caption as it grows; one in parts, which grow together, gets none.
 
     Args:
         owners: The recording of every row; the first row of each is the caption of the whole.
@@ -145,7 +155,7 @@ class TextSoFar(BaseStreamer):
 
     def __init__(self, owners: Sequence[Job], processor: Any):
         first = {job: row for row, job in reversed(list(enumerate(owners)))}
-        self.rows = {row: job.on_text for job, row in first.items() if job.on_text}
+        self.rows = {row: job.on_text for job, row in first.items() if job.on_text and not job.in_parts}
         self.tokens: dict[int, list[int]] = {row: [] for row in self.rows}
         self.processor = processor
         self.prompt_seen = False

@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from processing_mac import DEFAULT_MODEL, load_captioner
-from processing_mac.cli_mac import positive
+from processing_mac.caption_options_mac import positive
+from processing_mac.unread_options_mac import refuse_given
 
 from .server_options import ServerOptions
 
@@ -36,6 +37,10 @@ def main(arguments: list[str] | None = None) -> int:
             f"needs {' and '.join(missing)}: pip install 'mamba-audio-captioning[serve]', in a clone '.[serve]'"
         )
     try:
+        if options.ray is None:
+            refuse_given(parser, options, ["replicas"], "only --ray has replicas")
+        if os.path.isdir(options.model):
+            refuse_given(parser, options, ["revision"], f"--model is the folder {options.model}, without revisions")
         limits = read_options(options)
         if options.ray is not None:
             return serve_replicas(options, limits)
@@ -55,7 +60,8 @@ def main(arguments: list[str] | None = None) -> int:
         timeout_graceful_shutdown=math.ceil(limits.timeout_seconds),  # what was begun is finished
     )
     host, port = listener.getsockname()[:2]
-    print(f"mac-serve: {limits.name} at http://{host}:{port} (Ctrl-C ends it)", flush=True)
+    place = f"[{host}]" if ":" in host else host  # of IPv6
+    print(f"mac-serve: {limits.name} at http://{place}:{port} (Ctrl-C ends it)", flush=True)
     # uvicorn raises a signal again after it has finished what was begun and shut down.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     with suppress(KeyboardInterrupt):
@@ -71,7 +77,8 @@ def listen(host: str, port: int) -> socket.socket:
         ValueError: It is taken, or no address of this machine.
     """
     try:
-        return socket.create_server((host, port), backlog=2048)
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        return socket.create_server((host, port), family=family, backlog=2048)
     except (OSError, OverflowError) as error:
         raise ValueError(f"cannot listen at {host}:{port} ({error}); try another --port or --host") from error
 
@@ -94,6 +101,7 @@ def build_parser() -> argparse.ArgumentParser:
     """Build the parser of the options and their help."""
     parser = argparse.ArgumentParser(
         prog="mac-serve",
+        usage="%(prog)s [options]",  # short, since errors stand below it
         description="Serve captions over HTTP, as OpenAI's POST /v1/audio/transcriptions does transcripts.",
         epilog=f"A token may stand in {TOKEN_VARIABLE}, too. Exit code: 0 ended, 2 nothing could be served.",
     )
@@ -141,7 +149,7 @@ def read_options(options: argparse.Namespace) -> ServerOptions:
         ValueError: The token's file cannot be read or is empty.
     """
     return ServerOptions(
-        name=options.name or Path(options.model).name,
+        name=options.name or Path(os.path.abspath(options.model)).name,
         language=options.language,
         num_beams=options.num_beams,
         max_batch=options.max_batch,
@@ -173,19 +181,27 @@ def read_token(file: Path | None) -> str | None:
 
 
 def above_zero(text: str) -> float:
-    """Read a number above 0; argparse turns the ValueError into a message."""
-    number = float(text)
+    """Read a number above 0."""
+    number = read_number(text)
     if not 0 < number < math.inf:
-        raise ValueError
+        raise argparse.ArgumentTypeError(f"expected a number above 0, not {text!r}")
     return number
 
 
 def not_negative(text: str) -> float:
-    """Read a number of at least 0; argparse turns the ValueError into a message."""
-    number = float(text)
+    """Read a number of at least 0."""
+    number = read_number(text)
     if not 0 <= number < math.inf:
-        raise ValueError
+        raise argparse.ArgumentTypeError(f"expected a number of at least 0, not {text!r}")
     return number
+
+
+def read_number(text: str) -> float:
+    """Read a number; what is none is taken for NaN, which no limit allows."""
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan
 
 
 if __name__ == "__main__":

@@ -241,21 +241,24 @@ def find_file(form: FormData) -> tuple[BinaryIO, str]:
     return upload.file, "".join(letter for letter in name if letter.isprintable())[:100] or "the file"
 
 
-def decode(extractor: Any, file: BinaryIO, name: str, question: Question, max_seconds: float) -> Job:
+def decode(processor: Any, file: BinaryIO, name: str, question: Question, max_seconds: float) -> Job:
     """
     Decode a recording to the windows that the model reads; runs in a thread.
 
     Raises:
         ApiError: It cannot be read or is too long.
     """
+    extractor = processor.feature_extractor
     try:
         [waveform] = extractor.load({"bytes": file.read(), "path": name}, max_seconds=max_seconds)
     except ValueError as error:
         raise ApiError(400, str(error), "invalid_audio", "file") from error
+    windows = extractor.to_windows(extractor.raw_log_mel(waveform))
     return Job(
-        windows=extractor.to_windows(extractor.raw_log_mel(waveform)),
+        windows=windows,
         seconds=len(waveform) / extractor.sampling_rate,
         prompt=question.prompt,
+        in_parts=len(windows) > processor.trained_windows,
         with_segments=question.with_segments,
         temperature=question.temperature,
     )

@@ -1,5 +1,6 @@
-"""A server with a tiny model on a free port of the loopback, in a thread of the test."""
+"""A server with a tiny model on a free port of the loopback, in a thread of the test; an index of six recordings."""
 
+import os
 import socket
 import threading
 import time
@@ -14,6 +15,11 @@ import uvicorn
 from openai import OpenAI
 
 from processing_mac import AudioCaptioningPipeline
+from processing_mac.long_recordings_mac import join_captions
+from serving_mac import index_cli, search_cli
+from serving_mac.index_folder import IndexFolder
+from serving_mac.index_hearing import hear_files
+from serving_mac.index_states import StateReader
 from serving_mac.server_app import CaptionService, make_app
 from serving_mac.server_options import ServerOptions
 
@@ -31,6 +37,17 @@ def sounds(tmp_path, sound) -> list[Path]:
         files.append(tmp_path / f"{seed}.wav")
         soundfile.write(files[-1], sound(seconds, seed), 16_000)
     return files
+
+
+@pytest.fixture
+def hear(captioner) -> Callable[..., dict[str, Any]]:
+    """Tells what `mac-caption` says of a recording: the segments, and what they say, each thing once."""
+
+    def hear(file: Path, prompt: str | None = None) -> dict[str, Any]:
+        [record] = captioner(str(file), return_segments=True, prompt=prompt)
+        return record | {"caption": join_captions(segment["caption"] for segment in record["segments"])}
+
+    return hear
 
 
 class Served:
@@ -77,3 +94,50 @@ def serve(captioner) -> Callable[..., Any]:
             listener.close()
 
     return run
+
+
+@pytest.fixture
+def collection(captioner, sounds, monkeypatch, tmp_path) -> Path:
+    """The folder of six recordings, which is the working one; `mac-index` and `mac-search` get the tiny model."""
+    for module in (index_cli, search_cli):
+        monkeypatch.setattr(module, "load_captioner", lambda *_, **__: captioner)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def make_index(collection) -> Callable[..., IndexFolder]:
+    """Runs `mac-index` on the collection, with further options; the index is its folder `index`."""
+
+    def run(*options: str, expected: int = 0) -> IndexFolder:
+        assert index_cli.main([".", "--output", "index", "--precision", "float32", *options]) == expected
+        return IndexFolder(Path("index"))
+
+    return run
+
+
+@pytest.fixture
+def heard(monkeypatch) -> list[str]:
+    """The names of the files that `mac-index` hears."""
+    names: list[str] = []
+
+    def hear(reader, files, *rest):
+        names.extend(os.path.basename(file) for file in files)
+        return hear_files(reader, files, *rest)
+
+    monkeypatch.setattr(index_cli, "hear_files", hear)
+    return names
+
+
+@pytest.fixture
+def named(make_index, monkeypatch) -> IndexFolder:
+    """An index whose captions are known."""
+    hear = StateReader.hear
+    said = iter(["rain falls on a roof", "a dog barks", "a dog barks", "a bell rings twice", "", "a bird", "the rain"])
+
+    def say(reader, features, num_beams=None):
+        _, losses, states = hear(reader, features, num_beams)
+        return [next(said) for _ in losses], losses, states
+
+    monkeypatch.setattr(StateReader, "hear", say)
+    return make_index("--batch-size", "1")

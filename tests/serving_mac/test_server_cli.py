@@ -13,7 +13,7 @@ import torch
 from openai import OpenAI
 
 from processing_mac import DEFAULT_MODEL, load_captioner
-from serving_mac.server_cli import build_parser, loading_options, main
+from serving_mac.server_cli import build_parser, listen, loading_options, main
 
 
 @pytest.mark.parametrize(
@@ -24,8 +24,11 @@ from serving_mac.server_cli import build_parser, loading_options, main
         (["--model", "nowhere"], "nowhere is no folder"),
         (["--model", "nowhere", "--ray", "--port", "0"], "nowhere is no folder"),
         (["--port", "99999"], "cannot listen at 127.0.0.1:99999"),
-        (["--max-seconds", "nan"], "--max-seconds"),
+        (["--max-seconds", "nan"], "--max-seconds: expected a number above 0, not 'nan'"),
+        (["--batch-wait", "x"], "--batch-wait: expected a number of at least 0, not 'x'"),
         (["--max-batch", "0"], "--max-batch"),
+        (["--replicas", "2"], "--replicas: not read, since only --ray has replicas"),
+        (["--model", ".", "--revision", "main"], "--revision: not read, since --model is the folder ."),
     ],
 )
 def test_refuses(arguments, told, tmp_path, monkeypatch, capsys):
@@ -40,6 +43,15 @@ def test_a_taken_port(capsys):
     with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(SystemExit, match="2"):
         main(["--port", str(taken.getsockname()[1])])
     assert "cannot listen" in capsys.readouterr().err
+
+
+def test_an_address_of_ipv6_is_listened_at():
+    try:
+        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+    except OSError:
+        pytest.skip("this machine has no IPv6")
+    with listen("::1", 0) as listener:
+        assert listener.getsockname()[0] == "::1"
 
 
 def test_a_signal_ends_it_after_what_was_begun(sounds):
