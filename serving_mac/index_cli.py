@@ -9,6 +9,7 @@ import argparse
 import os
 import signal
 import sys
+from collections.abc import Collection
 from pathlib import Path
 
 from tqdm import tqdm
@@ -16,7 +17,9 @@ from tqdm import tqdm
 from evaluation_mac.metrics.text_encoder import TextEncoder
 from processing_mac import DEFAULT_MODEL, load_captioner
 from processing_mac.audio_mac import AUDIO_SUFFIXES
-from processing_mac.cli_mac import find_audio, plain_text, positive
+from processing_mac.caption_options_mac import plain_text, positive
+from processing_mac.finding_audio_mac import find_audio
+from processing_mac.unread_options_mac import refuse_given
 
 from .bulk_files import is_text
 from .caption_vectors import keep_vectors, kept_encoder
@@ -34,13 +37,18 @@ examples:
 exit code: 0 all in the index, 1 some recordings could not be read (failed.jsonl names them), 2 nothing could be
 done or written, 130 stopped by Ctrl-C or SIGTERM"""
 
+GONE = (FileNotFoundError, NotADirectoryError)
+
 
 def main(arguments: list[str] | None = None) -> int:
     """Bring an index up to date, and return the exit code that the help explains."""
     parser = build_parser()
     options = parser.parse_args(arguments)
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: what was heard is kept
+    options.prompt = (options.prompt or "").strip() or None
     try:
+        if os.path.isdir(options.model):
+            refuse_given(parser, options, ["revision"], f"--model is the folder {options.model}, without revisions")
         files = find_files(options.inputs)
         if not files and not (options.output / SETTINGS).exists():
             raise ValueError(no_audio(options.inputs))
@@ -123,8 +131,11 @@ def update(
 ) -> int:
     """Take in what is new, take out what is gone, and return the exit code."""
     before = set(writer.table["audio"])
-    if not files and not any(is_below(file, options.inputs) for file in [*before, *writer.lost]):
+    held = before.union(writer.lost)
+    if not files and not any(is_below(file, options.inputs) for file in held):
         raise ValueError(no_audio(options.inputs))
+    if not options.forget:
+        refuse_to_forget(options.inputs, files, held)
     files = list(dict.fromkeys([*files, *writer.lost]))
     new = writer.find_new(files)
     failed: dict[str, str] = {}
@@ -133,16 +144,39 @@ def update(
     finally:
         writer.flush()
     writer.fail(failed)
-    gone = {file for file in before if is_below(file, options.inputs) and not os.path.exists(file)}
-    writer.prune(gone | set(failed))
+    gone = {file for file in before if is_below(file, options.inputs) and isinstance(why_unseen(file), GONE)}
+    hidden = {file for file in failed if not isinstance(why_unseen(file), (*GONE, type(None)))}
+    writer.prune(gone.union(failed) - hidden)
     if encoder:
         keep_vectors(options.output, writer.table["caption"], encoder, options.encoder)
     now = set(writer.table["audio"])
     tell(
-        f"{options.output}: {len(now)} recordings in {len(writer.table)} segments; {len(now - before)} are new, "
-        f"{len(set(new) & before & now)} had changed, {len(gone)} are gone, {len(failed)} could not be read"
+        f"{options.output}: recordings: {len(now)}, segments: {len(writer.table)}; new: {len(now - before)}, "
+        f"changed: {len(set(new) & before & now)}, gone: {len(gone)}, not readable: {len(failed)}"
     )
     return 1 if failed else 0
+
+
+def refuse_to_forget(folders: list[str], files: list[str], held: Collection[str]) -> None:
+    """
+    Refuse to take out all recordings of a folder, which may be the place of a disk that is not mounted now.
+
+    Args:
+        folders: Folders and files that the command names.
+        files: Recordings that they list, by their absolute paths.
+        held: Recordings of the index.
+
+    Raises:
+        ValueError: A folder lists none any more.
+    """
+    for folder in folders:
+        if not any(is_below(file, [folder]) for file in files):
+            count = sum(is_below(file, [folder]) for file in held)
+            if count:
+                raise ValueError(
+                    f"{folder}: lists no recording now, and the index holds {count} of it; is its disk mounted? "
+                    "If they are gone for good, --forget takes them out"
+                )
 
 
 def take_in(
@@ -156,12 +190,14 @@ def take_in(
     """Hear the new files into the index; those that cannot be read get their reason in `failed`."""
     versions = {}
     for file in new:
-        if not is_text(file):
-            failed[file] = f"{file}: its name is no UTF-8, which Parquet cannot hold"
-        elif (version := version_of(file)) is None:
-            failed[file] = f"{file}: does not exist or cannot be read"
-        else:
-            versions[file] = version
+        try:
+            if not is_text(file):
+                raise ValueError("its name is no UTF-8, which Parquet cannot hold")
+            versions[file] = version_of(file)
+        except OSError as error:
+            failed[file] = f"{file}: cannot be read ({error.strerror})"
+        except ValueError as error:
+            failed[file] = f"{file}: {error}"
     for reason in failed.values():
         tell(reason)
     with tqdm(total=len(files), initial=len(files) - len(versions), unit="file", disable=None) as bar:
@@ -183,6 +219,15 @@ def is_below(file: str, folders: list[str]) -> bool:
     return any(Path(file).is_relative_to(os.path.abspath(folder)) for folder in folders)
 
 
+def why_unseen(file: str) -> OSError | None:
+    """Return the error of looking at a file, which only those of `GONE` say to be deleted; None if it is there."""
+    try:
+        os.stat(file)
+    except OSError as error:
+        return error
+    return None
+
+
 def tell(sentence: str) -> None:
     """Print a sentence beside the bar."""
     tqdm.write(f"mac-index: {sentence}", file=sys.stderr)
@@ -192,6 +237,7 @@ def build_parser() -> argparse.ArgumentParser:
     """Build the parser of the command's options."""
     parser = argparse.ArgumentParser(
         prog="mac-index",
+        usage="%(prog)s [options] FOLDER [FOLDER ...] --output INDEX",  # short, since errors stand below it
         formatter_class=argparse.RawDescriptionHelpFormatter,
         description="Hear a collection of recordings once, and keep captions and states, for mac-search.",
         epilog=EPILOG,
@@ -206,10 +252,18 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="INDEX",
         help="folder of the index; what it holds is not heard again",
     )
+    parser.add_argument(
+        "--forget",
+        action="store_true",
+        help="take out the recordings of a folder also where it lists none any more, which is refused without this: "
+        "its disk may not be mounted",
+    )
     model = parser.add_argument_group("the model")
     model.add_argument("--model", default=DEFAULT_MODEL, help="folder or Hub id (default: the packaged mac-small)")
     model.add_argument("--revision", help="branch, tag or commit of a model on the Hub (default: main)")
-    model.add_argument("--prompt", type=plain_text, help="what to ask (default: what it was trained with)")
+    model.add_argument(
+        "--prompt", type=plain_text, help="what to ask (default, and of a blank one: what it was trained with)"
+    )
     model.add_argument("--num-beams", type=positive, help="beams of the search (default: what the model ships with)")
     model.add_argument(
         "--precision", choices=("float16", "float32"), default="float16", help="of the states (default: float16)"

@@ -59,6 +59,8 @@ class IndexWriter:
 
     def __init__(self, folder: Path):
         self.folder = folder
+        if folder.exists() and not folder.is_dir():
+            raise ValueError(f"{folder}: is a file; an index is a folder")
         folder.mkdir(parents=True, exist_ok=True)
         others = [file for file in folder.iterdir() if file.name != LOCK and not PARTIAL.fullmatch(file.name)]
         if others and not (folder / SETTINGS).exists():
@@ -150,7 +152,14 @@ class IndexWriter:
         """Return those of the files, by their absolute paths, that the index does not hold as they are now."""
         rows = self.table.drop_duplicates("audio")[["audio", "size", "modified"]]
         known = {audio: (size, modified) for audio, size, modified in rows.itertuples(index=False)}
-        return [file for file in files if file not in known or known[file] != version_of(file)]
+
+        def is_known(file: str) -> bool:
+            try:
+                return known.get(file) == version_of(file)
+            except OSError:  # which is told when it is to be heard
+                return False
+
+        return [file for file in files if not is_known(file)]
 
     def append(self, row: dict, state: States) -> None:
         """
@@ -211,12 +220,9 @@ class IndexWriter:
             remove_part(file)
 
 
-def version_of(file: str) -> tuple[int, int] | None:
-    """Return a file's size in bytes and its time of change in nanoseconds; None if there is no such file."""
-    try:
-        status = os.stat(file)
-    except OSError:
-        return None
+def version_of(file: str) -> tuple[int, int]:
+    """Return a file's size in bytes and its time of change in nanoseconds; an OSError says why it cannot be seen."""
+    status = os.stat(file)
     return status.st_size, status.st_mtime_ns
 
 
@@ -226,8 +232,9 @@ def refuse_changes(folder: Path, old: IndexSettings, new: IndexSettings) -> None
     for name in ("prompt", "num_beams", "precision"):
         before, now = getattr(old, name), getattr(new, name)
         if before != now:
-            option = name.replace("_", "-")
-            raise ValueError(f"{folder}: was made with --{option} {before}, not {now}; choose or make another folder")
+            option = f"--{name.replace('_', '-')}"
+            made = f"with {option} {before!r}" if before else f"without {option}"
+            raise ValueError(f"{folder}: was made {made}; give the same, or choose or make another folder")
 
 
 def write_table(file: Path, table: pd.DataFrame) -> None:

@@ -8,14 +8,19 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from pathlib import Path
+from typing import TextIO
 
 from evaluation_mac.metrics.text_encoder import TextEncoder
 from processing_mac import DEFAULT_MODEL, load_captioner
-from processing_mac.cli_mac import plain_text, positive, show_any_name
+from processing_mac.caption_options_mac import positive
+from processing_mac.cli_mac import show_any_name
+from processing_mac.processing_mac import AUDIO_TOKEN
+from processing_mac.unread_options_mac import refuse_given
 
+from .bulk_files import is_text
 from .caption_search import CaptionSearch, Hit
 from .caption_vectors import kept_encoder
 from .index_folder import IndexFolder
@@ -26,7 +31,7 @@ EPILOG = """\
 examples:
   mac-search sounds.index "rain on a roof"                  path, start and end in seconds, caption
   mac-search sounds.index "rain on a roof" --rerank 0       by the captions alone: no model is loaded
-  mac-search sounds.index - < queries.txt                   a query a line
+  mac-search sounds.index - < queries.txt                   a query a line; bad lines are told and left out
 
 exit code: 0 something was found, 1 nothing was found, 2 nothing could be searched"""
 
@@ -39,14 +44,13 @@ def main(arguments: list[str] | None = None) -> int:
     if options.words and options.encoder:
         parser.error("--words compares words and --encoder meanings; expected one of them")
     try:
-        if options.query != "-" and not options.query.strip():
-            raise ValueError("the query is blank; expected words")
+        if not options.rerank:
+            unread = ("likelihood", "model", "revision", "device")
+            refuse_given(parser, options, unread, "--rerank 0 loads no model")
+        queries: Iterable[str] = read_queries(sys.stdin) if options.query == "-" else [check_query(options.query)]
         search = open_search(options)
-        queries: Iterable[str] = [options.query]
-        if options.query == "-":
-            queries = (plain_text(line.strip()) for line in sys.stdin if line.strip())
         found = [print_hits(search, query, options) for query in queries]
-    except (ValueError, argparse.ArgumentTypeError) as error:
+    except ValueError as error:
         parser.error(str(error))
     except KeyboardInterrupt:
         return 130
@@ -55,7 +59,38 @@ def main(arguments: list[str] | None = None) -> int:
         return 0
     except OSError as error:
         parser.error(f"{options.index}: cannot be searched now ({error})")
+    if not found:
+        parser.error("no query on standard input could be searched")
     return 0 if any(found) else 1
+
+
+def check_query(query: str) -> str:
+    """
+    Return a query without the white space around it.
+
+    Raises:
+        ValueError: It has no words, holds `<|audio|>` or bytes that are no text.
+    """
+    if not query.strip():
+        raise ValueError("the query is blank; expected words")
+    if AUDIO_TOKEN in query:
+        raise ValueError(f"{query!r} holds {AUDIO_TOKEN}, which stands for the recording")
+    if not is_text(query):
+        raise ValueError(f"{query!r} is no UTF-8")
+    return query.strip()
+
+
+def read_queries(lines: TextIO) -> Iterator[str]:
+    """Read a query a line, as the lines come; blank ones are left out, and so are bad ones, which is said."""
+    if hasattr(lines, "reconfigure"):
+        lines.reconfigure(errors="surrogateescape")  # so that a bad line does not end the reading
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            yield check_query(line)
+        except ValueError as error:
+            print(f"mac-search: line {number} is left out: {error}", file=sys.stderr, flush=True)
 
 
 def open_search(options: argparse.Namespace) -> CaptionSearch:
@@ -72,6 +107,8 @@ def open_search(options: argparse.Namespace) -> CaptionSearch:
     if options.rerank:
         settings = index.settings
         model = options.model or settings.model
+        if options.revision and os.path.isdir(model):
+            raise ValueError(f"--revision: not read, since the model is the folder {model}, without revisions")
         moved = not options.model and os.path.isabs(model) and not os.path.isdir(model)
         captioner = load_captioner(
             DEFAULT_MODEL if moved else model,
@@ -107,23 +144,23 @@ def format_hit(hit: Hit) -> str:
 
 
 def not_negative(text: str) -> int:
-    """Read an integer of at least 0; argparse turns the ValueError into a message."""
-    number = int(text)
-    if number < 0:
-        raise ValueError
-    return number
+    """Read an integer of at least 0."""
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"expected a whole number of at least 0, not {text!r}")
+    return int(text)
 
 
 def build_parser() -> argparse.ArgumentParser:
     """Build the parser of the command's options."""
     parser = argparse.ArgumentParser(
         prog="mac-search",
+        usage="%(prog)s [options] INDEX QUERY",  # short, since errors stand below it
         formatter_class=argparse.RawDescriptionHelpFormatter,
         description="Find recordings by words: by their captions, then by how likely the model finds the words.",
         epilog=EPILOG,
     )
     parser.add_argument("index", type=Path, metavar="INDEX", help="folder that mac-index made")
-    parser.add_argument("query", type=plain_text, help="what to look for; - reads a query a line from standard input")
+    parser.add_argument("query", metavar="QUERY", help="what to look for; - reads a query a line from standard input")
     parser.add_argument("--top", type=positive, default=10, help="most segments to print (default: 10)")
     parser.add_argument("--json", action="store_true", help="print a JSON object a line, with scores")
     how = parser.add_argument_group("how captions are compared with the query")
