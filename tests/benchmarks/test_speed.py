@@ -113,3 +113,22 @@ def test_cost_against_length(speed, tmp_path, monkeypatch, gigabytes, told):
         assert [point["seconds of audio"] for point in points] == [10.24, 30.72]
         assert all(point["processor seconds"] > 0 and point["resident"] > 1e8 for point in points)
     assert (tmp_path / "length-cpu.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_curve_grows_on_its_own_machine_only(speed, tmp_path, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", str(FOLDER), prepend=":")
+    main, common = importlib.import_module("length").main, ["--size", "toy", "--results", str(tmp_path), "--variants"]
+    main([*common, "ours", "--threads", "1", "--windows", "3", "1"])
+    with pytest.raises(SystemExit, match="another threads"):
+        main([*common, "ours", "--threads", "2", "--windows", "2", "--add"])
+    main([*common, "ours", "--threads", "1", "--windows", "2", "--add"])
+    points = json.loads((tmp_path / "length-cpu.json").read_text())["curves"]["ours"]
+    assert [point["seconds of audio"] for point in points] == [10.24, 20.48, 30.72]
+
+
+def test_a_curve_ends_where_it_was_stopped(speed):
+    joined = importlib.import_module("length").joined
+    one, two, three = ({"seconds of audio": length, "processor seconds": length} for length in (1, 2, 3))
+    stopped = {"seconds of audio": 2, "stopped by": "1 GB"}
+    assert joined([one, three], [stopped]) == [one, stopped]
+    assert joined([one, stopped], [two]) == [one, two]
