@@ -2,19 +2,28 @@
 The pictures of the page of `mac-demo` in docs/demo/, on four screens, light and dark. They need Chromium and selenium.
 
     mac-demo --port 7860                                                  # in another window
-    python docs/make_demo_pictures.py http://127.0.0.1:7860 RECORDING docs/demo
+    python docs/make_demo_pictures.py http://127.0.0.1:7860 docs/demo examples/speech.flac examples/music.mp3 \
+        examples/thunderstorm.ogg examples/crying_baby.mp3 examples/singing.ogg examples/clock_tick.wav
+
+The page is shown with one recording, in which each of those that are named goes on for a window of the model.
 """
 
 import base64
 import io
 import shutil
 import sys
+import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import soundfile
 from PIL import Image
 from selenium import webdriver
 from selenium.webdriver.support.ui import WebDriverWait
+
+from processing_mac.audio_mac import load_waveform
 
 
 WIDTHS = {390: 844, 768: 1024, 1280: 900, 1920: 1080}  # with heights, in pixels
@@ -22,10 +31,20 @@ COLORS = 96  # of a picture, which keeps it small
 MOST_HEIGHT = 1700  # pixels
 CROPPED_HEIGHT = 1150  # pixels of the one picture in README.md
 PATIENCE = 120  # seconds
+RATE, WINDOW = 16_000, 10.24  # Hz and seconds
 
 
-def main(address: str, recording: str, folder: Path) -> None:
+def main(address: str, folder: Path, recordings: Sequence[str]) -> None:
     folder.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory() as scratch:
+        recording = str(Path(scratch) / "a minute.wav")
+        windows = [np.resize(load_waveform(one), int(WINDOW * RATE)) for one in recordings]
+        soundfile.write(recording, np.concatenate(windows), RATE)
+        take_all(address, recording, folder)
+
+
+def take_all(address: str, recording: str, folder: Path) -> None:
+    """Take the pictures of every screen, and the one of README.md."""
     options = webdriver.ChromeOptions()
     for flag in ("--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars"):
         options.add_argument(flag)
@@ -82,4 +101,4 @@ def save(picture: Image.Image, file: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2], Path(sys.argv[3]))
+    main(sys.argv[1], Path(sys.argv[2]), sys.argv[3:])
