@@ -18,6 +18,7 @@ from pathlib import Path
 from huggingface_hub.errors import StrictDataclassError
 
 from study_mac.dry_run import print_costs
+from study_mac.evaluations import check_evaluations
 from study_mac.report import write_study
 from study_mac.running import CellError
 from study_mac.scheduling import run_here, run_on_ray
@@ -26,7 +27,8 @@ from training_mac.recipe.file import recipes_folder
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run and report: 0 if every chosen cell is finished, 1 if one failed, 2 (by exit) if the study cannot be run."""
+    """Run and report: 0 if every chosen cell is finished, 1 if one failed, 2 (by exit) if the study
+    cannot be run, 130 if it was stopped."""
     parser = build_parser()
     options = parser.parse_args(arguments)
     if options.time_steps and not options.dry_run:
@@ -36,6 +38,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         study = read_study(find_study(options.study))
         cells = choose(study, options.only, options.shard)
+        check_evaluations(study, is_data_here=not (options.dry_run or options.report_only))
         if options.dry_run:
             print_costs(study, cells, options.time_steps)
             return 0
@@ -47,6 +50,9 @@ def main(arguments: list[str] | None = None) -> int:
         page = write_study(study, {cell.name: reason for cell, reason in failed.items()})
     except (OSError, ValueError, CellError) as error:
         parser.error(str(error))
+    except KeyboardInterrupt:
+        print("mac-study: stopped; the same command goes on where it was", file=sys.stderr)
+        return 130
     except StrictDataclassError as error:  # parts of a cell do not fit each other; the cause names both
         parser.error(str(error.__cause__ or error))
     for cell, reason in failed.items():

@@ -26,6 +26,7 @@ MAMBA2 = {  # width and layers of the released models, whose files need not be h
     "1.3b": (2048, 48),
     "2.7b": (2560, 64),
 }
+TEN_SECONDS = 1000  # in frames
 SMALL = 50e6  # parameters up to which a whole step is timed here, asked or not
 
 
@@ -38,7 +39,8 @@ def print_costs(study: Study, cells: Sequence[Cell], time_steps: bool = False) -
         totals = {name: totals.get(name, 0) + value for name, value in hours.items()}
         print(
             f"[{number}/{len(cells)}] {cell.name}: trained {cost['trained']:,} of {cost['parameters']:,} parameters; "
-            f"{cost['audio_tokens']} audio tokens of 10 s, {cost['with_separators']} with separators; "
+            f"{cost['audio_tokens'] * cost['windows']} audio tokens of 10 s, "
+            f"{cost['with_separators'] * cost['windows']} with separators; "
             f"{cost['steps']:,} steps; {format_hours(hours)}",
             flush=True,
         )
@@ -46,8 +48,15 @@ def print_costs(study: Study, cells: Sequence[Cell], time_steps: bool = False) -
 
 
 def format_hours(hours: dict[str, float]) -> str:
-    """`12.5 h on 1 x H100`, or that it is not known."""
-    return ", ".join(f"about {value:.3g} h on {name}" for name, value in hours.items()) or "hours not known"
+    """`about 12.5 h on 1 x H100`, minutes below an hour, or that it is not known."""
+    return ", ".join(f"about {format_time(value)} on {name}" for name, value in hours.items()) or "hours not known"
+
+
+def format_time(hours: float) -> str:
+    """`1,834 h`, `3.46 h`, `12 min`."""
+    if hours < 1:
+        return f"{60 * hours:.2g} min"
+    return f"{hours:,.0f} h" if hours >= 100 else f"{hours:.3g} h"
 
 
 def cell_cost(study: Study, cell: Cell, time_steps: bool = False) -> dict[str, Any]:
@@ -55,7 +64,8 @@ def cell_cost(study: Study, cell: Cell, time_steps: bool = False) -> dict[str, A
     Sizes of a cell's model and of its training.
 
     Returns:
-        `parameters`, `trained` (in the last stage), `audio_tokens`, `with_separators`, `steps` and `hours` by machine.
+        `parameters`, `trained` (in the last stage), of a window `audio_tokens` and `with_separators`, `windows` that
+        are heard of 10 s, `steps` and `hours` by machine.
     """
     stages = stages_of(study, cell)
     sizes = model_sizes(stages)
@@ -117,12 +127,14 @@ def model_sizes(stages: Sequence[Stage]) -> dict[str, Any]:
     for name, parameter in model.named_parameters():
         if "original_module" not in name:  # peft's copy of a part that trains in full
             counts[part_of(name)] = counts.get(part_of(name), 0) + parameter.numel()
+    windows = -(-TEN_SECONDS // config.audio_config.window_frames)
     runs = config.audio_tokens_per_window // config.audio_tokens_per_run
     return {
         "parameters": sum(counts.values()),
         "trained": sum(p.numel() for p in model.parameters() if p.requires_grad),
         "audio_tokens": config.audio_tokens_per_window,
         "with_separators": config.audio_tokens_per_window + runs - 1,
+        "windows": min(stages[0].data.max_windows or TEN_SECONDS, windows),
         "parts": counts,
         "grid": config.audio_config.num_tokens,
     }

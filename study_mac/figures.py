@@ -118,7 +118,7 @@ def draw_exchange(path: Path, rows: list[Row], score: str) -> Path:
     rows = [row for row in rows if row["score"] == score]
     trained = [row["trained with"] for row in rows]
     named = dict.fromkeys([*trained, *(name for row in rows for name in row)])
-    used = [name for name in named if any(name in row for row in rows) and name not in ("trained with", "score")]
+    used = [name for name in named if any(f"{name} min" in row for row in rows)]
     values = np.array([[row.get(name, np.nan) for name in used] for row in rows], dtype=float)
     figure, (axes,) = new_figure(1)
     image = axes.imshow(values, cmap="viridis", aspect="auto")

@@ -1,25 +1,35 @@
 """What came out: a row a cell and the paper's tables, as CSV, Markdown and JSON, with figures and one page."""
 
 import csv
+import itertools
 import json
 from collections import defaultdict
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from evaluation_mac.metrics.paired import paired_difference
+from evaluation_mac.metrics.token_geometry import RANKS
 from evaluation_mac.reports.report import format_number, write_table
+from evaluation_mac.reports.tokens import PLACES
 from processing_mac.whole_files_mac import write_text_whole
 from study_mac.figures import draw_figures
 from study_mac.page import write_page
 from study_mac.readable import readable
-from study_mac.running import failures, finished
+from study_mac.running import CellError, failures, finished
 from study_mac.study_file import DONOR, OWN, Cell, Study
 
 
 Row = dict[str, Any]
+COMPARED = tuple(  # measures of tokens that are compared with the reference's
+    f"{place}_{prefix}{measure}"
+    for place in PLACES
+    for measure in (*RANKS, "entropy_rank", "cosine")
+    for prefix in ("", "centred_")
+)
 AXIS_TABLES = {"encoder": "encoder", "rank": "rank", "connector": "connector", "size": "size"}
 
 
@@ -33,8 +43,12 @@ def write_study(study: Study, failed: dict[str, str]) -> Path:
 
     Returns:
         The page.
+
+    Raises:
+        ValueError: A score of the study is none that its evaluation gives.
     """
     found = read_results(study)
+    check_scores(study, found)
     tables = {"results": results_table(study, found), "tokens": tokens_table(study, found)}
     tables |= {name: axis_table(study, found, axis) for name, axis in AXIS_TABLES.items() if axis in study.axes}
     tables["exchange"] = exchange_table(study, found)
@@ -55,7 +69,10 @@ def read_results(study: Study) -> dict[Cell, dict[str, Any]]:
     """Finished cells with their note and, by evaluation, `results.json` and the rows of `clips.csv`."""
     found = {}
     for cell in study.cells:
-        note = finished(study, cell)
+        try:
+            note = finished(study, cell)
+        except CellError:  # of another recipe, which is no result of this study
+            continue
         if note is None:
             continue
         evaluations = {}
@@ -66,6 +83,15 @@ def read_results(study: Study) -> dict[Cell, dict[str, Any]]:
             evaluations[name] = {"results": json.loads((folder / "results.json").read_text("utf-8")), "clips": clips}
         found[cell] = {"note": note, "evaluations": evaluations}
     return found
+
+
+def check_scores(study: Study, found: dict[Cell, Any]) -> None:
+    """Refuse a score that no cell's evaluation has, nor says why it was skipped; its column would stay empty."""
+    for score, (evaluation, name) in study.scores.items():
+        results = [one["evaluations"][evaluation]["results"] for one in found.values()]
+        if results and not any(name in one.get("scores", {}) or name in one.get("skipped", {}) for one in results):
+            has = ", ".join(results[0].get("scores", {})) or "none; those of tokens have a table of their own"
+            raise ValueError(f"{study.path}: `scores.{score}`: {evaluation} has no score {name!r}; it has {has}.")
 
 
 def by_seed(cells: Iterable[Cell]) -> dict[Cell, list[Cell]]:
@@ -118,7 +144,8 @@ def runs_table(study: Study, found: dict[Cell, Any]) -> list[Row]:
     for cell, one in found.items():
         row: Row = {"run": cell.name}
         for score, (evaluation, name) in study.scores.items():
-            row[score] = value_of(found, study, cell, score)
+            value = value_of(found, study, cell, score)
+            row[score] = None if np.isnan(value) else value
             given = one["evaluations"][evaluation]["results"].get("scores", {}).get(name, {})
             row[f"{score} low"], row[f"{score} high"] = given.get("interval_95") or (None, None)
         rows.append(row | {"training seconds": one["note"]["training_seconds"]})
@@ -159,7 +186,7 @@ def axis_table(study: Study, found: dict[Cell, Any], axis: str) -> list[Row]:
             row: Row = {**dict(rest.values), "score": score}
             for value in study.axes[axis]:
                 cells = values.get(value, [])
-                row[value] = float(np.mean([value_of(found, study, c, score) for c in cells])) if cells else None
+                row |= summary(value, [value_of(found, study, c, score) for c in cells])
             first = next(value for value in study.axes[axis] if value in values)
             for value, cells in values.items():
                 if value != first and (test := compared(found, study, values[first], cells, score)):
@@ -172,43 +199,71 @@ def axis_table(study: Study, found: dict[Cell, Any], axis: str) -> list[Row]:
 
 
 def exchange_table(study: Study, found: dict[Cell, Any]) -> list[Row]:
-    """A row an encoder by the cell it was trained in and score, a column the language model it is used with."""
+    """
+    A row an encoder by the cell it was trained in and score, a column the language model it is used with: mean, range
+    over seeds, and the paired difference from that language model with its own encoder.
+    """
     if DONOR not in study.axes:
         return []
     changed = sorted({axis for others in study.axes[DONOR].values() for axis in others})
-    cells_of: dict[tuple[str, str], dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
-    exchanged = {cell for cell in found if cell[DONOR] != OWN}
-    donors = {donor for cell in exchanged if (donor := study.donor(cell))}
-    for cell in exchanged | (donors & found.keys()):
-        trained = study.donor(cell) or cell
-        for score in study.scores:
-            names = [",".join(one[axis] for axis in changed) for one in (trained, cell)]
-            cells_of[names[0], score][names[1]].append(value_of(found, study, cell, score))
-    order = dict.fromkeys(",".join(cell[axis] for axis in changed) for cell in study.cells)  # as the axes are written
-    return [
-        {"trained with": name, "score": score, **{used: float(np.mean(row[used])) for used in order if used in row}}
-        for name in order
-        for score in study.scores
-        if (row := cells_of.get((name, score)))
-    ]
+    cells_of: dict[tuple[str, str], list[Cell]] = defaultdict(list)
+    exchanged = [cell for cell in found if cell[DONOR] != OWN]
+    own = [one for cell in exchanged for one in (study.donor(cell), cell.replaced(**{DONOR: OWN})) if one in found]
+    for cell in (*exchanged, *dict.fromkeys(filter(None, own))):
+        cells_of[named(study.donor(cell) or cell, changed), named(cell, changed)].append(cell)
+    order = dict.fromkeys(named(cell, changed) for cell in study.cells)  # as the axes are written
+    rows = []
+    for trained, score in itertools.product(order, study.scores):
+        row: Row = {}
+        for used in order:
+            if cells := cells_of.get((trained, used)):
+                row |= summary(used, [value_of(found, study, cell, score) for cell in cells])
+                if trained != used and (ours := cells_of.get((used, used))):
+                    row |= under(used, compared(found, study, ours, cells, score), score)
+        if row:
+            rows.append({"trained with": trained, "score": score, **row})
+    return rows
+
+
+def named(cell: Cell, axes: Iterable[str]) -> str:
+    """The cell's values on these axes."""
+    return ",".join(cell[axis] for axis in axes)
+
+
+def under(name: str, test: Row, score: str) -> Row:
+    """A paired difference by the name of a column in place of the score's."""
+    return {name + key.removeprefix(score): value for key, value in test.items()}
 
 
 def tokens_table(study: Study, found: dict[Cell, Any]) -> list[Row]:
-    """A row a cell: rank and similarity of its audio tokens, mean over seeds; before them one an untouched tower."""
+    """
+    A row a cell: rank and similarity of its audio tokens, mean and range over seeds, with paired differences from the
+    reference; before them one an untouched tower.
+    """
     names = [name for name, options in study.evaluations.items() if options["task"] == "tokens"]
     rows: list[Row] = []
-    for one in list(found.values())[:1] if names else ():  # the towers are the same in every cell
+    if not names:
+        return rows
+    for one in list(found.values())[:1]:  # the towers are the same in every cell
         *towers, _ = one["evaluations"][names[0]]["results"]["models"].items()
         for name, model in towers:
             scores = {score: value["value"] for score, value in model["scores"].items()}
             rows.append({**dict.fromkeys(dict(study.reference.without("seed").values), name), **scores})
-    for bare, cells in by_seed(found).items() if names else ():
+    study = replace(study, scores={measure: (names[0], measure) for measure in COMPARED})
+    groups = by_seed(found)
+    reference = groups.get(study.reference.without("seed"), [])
+    for bare, cells in groups.items():
         measures: dict[str, list[float]] = defaultdict(list)
         for cell in cells:
             *_, model = found[cell]["evaluations"][names[0]]["results"]["models"].values()
             for name, score in model["scores"].items():
                 measures[name].append(score["value"])
-        rows.append({**dict(bare.values), **{name: float(np.mean(one)) for name, one in measures.items()}})
+        row: Row = {**dict(bare.values), "seeds": len(cells)}
+        for name, values in measures.items():
+            row |= summary(name, values)
+            if name in study.scores and reference and cells != reference:
+                row |= compared(found, study, reference, cells, name)
+        rows.append(row)
     return rows
 
 

@@ -17,6 +17,7 @@ import os
 import shlex
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Sequence
 from importlib import import_module
@@ -27,6 +28,7 @@ import yaml
 
 from processing_mac.whole_files_mac import write_folder_whole, write_text_whole
 from study_mac.dry_run import model_sizes, stages_of
+from study_mac.evaluations import evaluation_arguments
 from study_mac.study_file import Cell, Study
 from training_mac.run.folder import Run
 
@@ -48,13 +50,26 @@ def finished(study: Study, cell: Cell) -> dict[str, Any] | None:
     Raises:
         CellError: The folder holds a cell of another recipe.
     """
-    path = study.cell_folder(cell) / "cell.json"
-    if not path.is_file():
+    note = read_note(study.cell_folder(cell))
+    if note is None:
         return None
-    note = json.loads(path.read_text(encoding="utf-8"))
     if note["recipe"] != json.loads(json.dumps(study.recipe_of(cell))):
-        raise CellError("its folder holds a model of another recipe; choose another output_dir or delete the folder")
-    return note if set(study.evaluations) <= set(note["evaluations"]) else None
+        folder = study.cell_folder(cell)
+        raise CellError(f"{folder} holds a model of another recipe; choose another output_dir or delete it")
+    return note if evaluated_alike(note["evaluations"], study.evaluations) else None
+
+
+def read_note(folder: Path) -> dict[str, Any] | None:
+    """What stands in the `cell.json` of a folder; None without one."""
+    path = folder / "cell.json"
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+
+
+def evaluated_alike(noted: dict[str, dict[str, Any]] | list[str], wanted: dict[str, dict[str, Any]]) -> bool:
+    """Whether all evaluations were made, with these options; a list, of names alone, is an older note."""
+    if isinstance(noted, list):
+        return set(wanted) <= set(noted)
+    return all(noted.get(name) == json.loads(json.dumps(options)) for name, options in wanted.items())
 
 
 def run_cell(study: Study, cell: Cell, launch: str = "", tell: Callable[[str], None] = print) -> dict[str, Any]:
@@ -84,14 +99,24 @@ def run_cell(study: Study, cell: Cell, launch: str = "", tell: Callable[[str], N
 
 
 def failures(study: Study) -> dict[str, str]:
-    """Why the last run of each cell that failed did so, by its name."""
-    notes = {cell.name: study.cell_folder(cell) / FAILED for cell in study.cells}
-    return {name: note.read_text(encoding="utf-8").strip() for name, note in notes.items() if note.is_file()}
+    """Why each cell has no results whose last run failed, or whose folder holds another model, by its name."""
+    reasons = {}
+    for cell in study.cells:
+        note = study.cell_folder(cell) / FAILED
+        try:
+            finished(study, cell)
+        except CellError as error:
+            reasons[cell.name] = str(error)
+        else:
+            if note.is_file():
+                reasons[cell.name] = note.read_text(encoding="utf-8").strip()
+    return reasons
 
 
 def train_and_evaluate(study: Study, cell: Cell, launch: str, tell: Callable[[str], None]) -> dict[str, Any]:
     """`run_cell` for a cell that is not finished, in a folder that exists."""
     folder, recipe, start = study.cell_folder(cell), study.recipe_of(cell), time.monotonic()
+    before = read_note(folder)  # of a cell that lacks an evaluation
     continued = any(folder.glob("model/stage-*/*"))  # then part of the time is not known
     trained = {**recipe, **donated(study, cell)}
     write_text_whole(folder / "recipe.yaml", yaml.safe_dump(trained, sort_keys=False))
@@ -99,7 +124,7 @@ def train_and_evaluate(study: Study, cell: Cell, launch: str, tell: Callable[[st
     command(folder, TRAIN, [str(folder / "recipe.yaml")], launch)
     if any(study.donor(other) == cell for other in study.cells):
         keep_encoder(folder)
-    seconds = time.monotonic() - start
+    seconds = None if continued else round(time.monotonic() - start, 1)
     for name, options in study.evaluations.items():
         tell(f"evaluation {name}")
         output = folder / "evaluations" / name
@@ -110,21 +135,12 @@ def train_and_evaluate(study: Study, cell: Cell, launch: str, tell: Callable[[st
     note = {
         "values": dict(cell.values),
         "recipe": recipe,
-        "evaluations": list(study.evaluations),
+        "evaluations": study.evaluations,
         **{name: sizes[name] for name in ("parameters", "trained", "audio_tokens")},
-        "training_seconds": None if continued else round(seconds, 1),
+        "training_seconds": before["training_seconds"] if before else seconds,
     }
     write_text_whole(folder / "cell.json", json.dumps(note, indent=1) + "\n")
     return note
-
-
-def evaluation_arguments(options: dict[str, Any], model: str, output: Path) -> list[str]:
-    """The arguments of `mac-eval` for one evaluation of a study."""
-    arguments = [options["task"], "--model", model, "--output", str(output)]
-    for name, value in options.items():
-        if name != "task":
-            arguments += [f"--{name.replace('_', '-')}", *([] if value is True else [str(value)])]
-    return arguments
 
 
 def command(folder: Path, module: str, arguments: list[str], launch: str = "", ok: Sequence[int] = (0,)) -> None:
@@ -153,13 +169,21 @@ def command(folder: Path, module: str, arguments: list[str], launch: str = "", o
 
 
 def run_main(module: str, arguments: list[str], log: str, folder: str) -> None:
-    """In a new process: the command, in the folder of the one that asks for it."""
+    """In a new process: the command, in the folder of the one that asks for it, and no longer than that lives."""
+    threading.Thread(target=end_with_parent, daemon=True).start()
     os.chdir(folder)
     with open(log, "ab") as file:
         for stream in (sys.stdout, sys.stderr):
             os.dup2(file.fileno(), stream.fileno())
     sys.argv = [module, *arguments]
     sys.exit(import_module(module).main(arguments))
+
+
+def end_with_parent() -> None:
+    """End this process when the one that asked for it is gone: it would train beside the same command's next call."""
+    if parent := multiprocessing.parent_process():
+        parent.join()
+        os._exit(1)
 
 
 def donated(study: Study, cell: Cell) -> dict[str, Any]:

@@ -3,20 +3,23 @@
 import csv
 import html
 import json
-import os
-import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
+import psutil
 import pytest
 import soundfile
 import yaml
 
 from study_mac.cli import main
+from study_mac.running import finished
+from study_mac.study_file import read_study
 
 
 ROOT = Path(__file__).parents[2]
@@ -84,8 +87,11 @@ def test_a_study_that_is_killed_and_continued_gives_the_same_tables(folder) -> N
     while not list(second.glob("checkpoint-*")):  # in the middle of the second cell's training
         assert process.poll() is None
         time.sleep(0.02)
-    os.killpg(process.pid, signal.SIGKILL)
+    trainings = psutil.Process(process.pid).children(recursive=True)
+    process.kill()
     process.wait()
+    _, alive = psutil.wait_procs(trainings, timeout=20)
+    assert trainings and not alive  # else two would train in one folder
     first = Path("cut/cells/connector=concat,seed=0/cell.json")
     before = first.stat().st_mtime_ns
     assert main([cut]) == 0
@@ -134,14 +140,15 @@ def test_an_encoder_is_exchanged(folder) -> None:
     assert main([study]) == 0
     rows = tables("study")["exchange"]
     assert rows[0]["trained with"] == "s"
-    assert list(rows[0]) == ["trained with", "score", "s", "l"]  # in the order of the axis, not of the alphabet
+    used = [name for name in rows[0] if f"{name} min" in rows[0]]
+    assert used == ["s", "l"]  # in the order of the axis, not of the alphabet
 
 
 def test_a_dry_run_counts(folder, capsys) -> None:
     assert main([write("study", hardware={"1 x H100": 346}), "--dry-run"]) == 0
     printed = capsys.readouterr().out
     assert "[4/4] connector=mean_pool,seed=1" in printed and "; 16 audio tokens" in printed
-    assert "4 steps" in printed and "h on 1 x H100" in printed and "h on this machine" in printed
+    assert "4 steps" in printed and "min on 1 x H100" in printed and "min on this machine" in printed
     assert not Path("study").exists()
 
 
@@ -150,6 +157,39 @@ def test_what_a_user_typed_is_told_in_a_line(folder, capsys) -> None:
         with pytest.raises(SystemExit) as ended:
             main(arguments)
         assert ended.value.code == 2 and "mac-study: error:" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [({"data": "none.csv"}, "none.csv"), ({"data": "clips.csv", "naming": "none"}, "invalid choice: 'none'"),
+     ({"data": "clips.csv", "namming": "esc50"}, "--namming")],
+)  # fmt: skip
+def test_an_evaluation_that_cannot_be_is_told_before_any_training(folder, capsys, options, message) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main([write("study", evaluations={"captioning": {"task": "captioning", **options}})])
+    told = capsys.readouterr().err
+    assert ended.value.code == 2 and "`evaluations.captioning`" in told and message in told
+    assert not Path("study").exists()
+
+
+def test_ctrl_c_is_told_in_a_line(folder, capsys, monkeypatch) -> None:
+    monkeypatch.setattr("study_mac.cli.run_here", Mock(side_effect=KeyboardInterrupt))
+    assert main([write("study")]) == 130
+    assert "goes on where it was" in capsys.readouterr().err
+
+
+def test_a_folder_of_another_recipe_is_no_result_and_is_told(folder, capsys) -> None:
+    study = read_study(Path(write("study")))
+    cell = study.cell_folder(study.cells[0])
+    cell.mkdir(parents=True)
+    note = {"recipe": study.recipe_of(study.cells[0]), "evaluations": study.evaluations}
+    (cell / "cell.json").write_text(json.dumps(note))
+    assert finished(study, study.cells[0])
+    other = {**study.evaluations, "tokens": {"task": "tokens", "data": "clips.csv", "clips": 2}}
+    assert finished(replace(study, evaluations=other), study.cells[0]) is None  # the evaluation is made again
+    (cell / "cell.json").write_text(json.dumps({**note, "recipe": {}}))
+    assert main(["study.yaml", "--report-only"]) == 0  # the other cells are shown all the same
+    assert f"{cell} holds a model of another recipe" in html.unescape(Path("study/index.html").read_text())
 
 
 def test_a_connector_that_does_not_exist_is_told_in_a_line(folder, capsys) -> None:
