@@ -41,11 +41,12 @@ def draw_figures(study: Study, found: Found, tables: dict[str, list[Row]]) -> li
 
 
 def new_figure(count: int, width: float = 4.6, height: float = 3.6) -> tuple[Any, Any]:
-    """A figure with so many axes side by side."""
+    """A figure with so many axes, two in a row, so that a page shows them in a size to be read."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(width * count, height), layout="constrained")
-    return figure, figure.subplots(1, count, squeeze=False)[0]
+    columns, rows = min(count, 2), -(-count // 2)
+    figure = Figure(figsize=(width * columns, height * rows), layout="constrained")
+    return figure, figure.subplots(rows, columns, squeeze=False).ravel()[:count]
 
 
 def draw_lines(path: Path, study: Study, rows: list[Row], across: str, line: str, names: list[str]) -> Path:
@@ -64,11 +65,12 @@ def draw_lines(path: Path, study: Study, rows: list[Row], across: str, line: str
             low, high = (np.array([points[v].get(f"{name} {end}", points[v][name]) for v in places]) for end in
                          ("min", "max"))  # fmt: skip
             axes.errorbar(places, values, [values - low, high - values], marker="o", capsize=3,
-                          label=f"{line} {label}".strip())  # fmt: skip
+                          label=f"{line} {label}")  # fmt: skip
         axes.set_xlabel(across)
         axes.set_ylabel(name)
         axes.grid(alpha=0.3)
-        axes.legend(fontsize=8)
+        if line in study.axes:  # else there is one line, which needs no name
+            axes.legend(fontsize=8)
     return save(figure, path)
 
 
@@ -82,6 +84,9 @@ def draw_against_tokens(path: Path, rows: list[Row], score: str) -> Path:
     for label, points in groups.items():
         axes.plot([row["audio_tokens"] for row in points], [row[score] for row in points], "o", label=label)
     axes.set_xscale("log", base=2)
+    counts = sorted({row["audio_tokens"] for points in groups.values() for row in points})
+    axes.set_xticks(counts, map(str, counts))  # 32, not a power of two
+    axes.minorticks_off()
     axes.set_xlabel("audio tokens of a window")
     axes.set_ylabel(score)
     axes.grid(alpha=0.3)

@@ -155,7 +155,8 @@ def answer(fields: dict[str, str]) -> str:
 def page(head: str, first: str, rows: Sequence[dict[str, Any]], examples: dict[str, dict[str, list]]) -> str:
     """One HTML page with the table, its picture and the examples inside."""
     parts = [
-        "<!doctype html><html lang=en><meta charset=utf-8><title>Comparison</title><style>"
+        "<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content='width=device-width'>"
+        "<title>Comparison</title><style>.table{overflow-x:auto}"
         "body{font:16px/1.5 system-ui;max-width:70rem;margin:2rem auto;padding:0 1rem}"
         "table{border-collapse:collapse;font-size:.9rem}td,th{padding:"
         ".3rem .6rem;border-bottom:1px solid #ddd;text-align:left}img{max-width:100%}</style><h1>Comparison</h1>",
@@ -167,7 +168,8 @@ def page(head: str, first: str, rows: Sequence[dict[str, Any]], examples: dict[s
     ]  # fmt: skip
     for score, models in examples.items():
         for name, found in models.items():
-            parts.append(f"<details><summary>{html.escape(score)}: {html.escape(name)}</summary>")
+            is_open = "" if any("<details" in part for part in parts) else " open"  # the first one shows what it is
+            parts.append(f"<details{is_open}><summary>{html.escape(score)}: {html.escape(name)}</summary>")
             others = ("recording", "first", "other", "references")
             lines = [[format_number(one["difference"]), *(one[field] for field in others)] for one in found]
             parts += [html_table(lines, ["difference", "recording", first, name, "references"]), "</details>"]
@@ -178,7 +180,8 @@ def html_table(lines: Sequence[Sequence[str]], head: Sequence[str]) -> str:
     """A table."""
     rows = ["".join(f"<td>{html.escape(cell)}</td>" for cell in line) for line in lines]
     titles = "".join(f"<th>{html.escape(name)}</th>" for name in head)
-    return f"<table><tr>{titles}</tr>{''.join(f'<tr>{cells}</tr>' for cells in rows)}</table>"
+    body = "".join(f"<tr>{cells}</tr>" for cells in rows)
+    return f"<div class=table><table><tr>{titles}</tr>{body}</table></div>"
 
 
 def picture(rows: Sequence[dict[str, Any]]) -> str:

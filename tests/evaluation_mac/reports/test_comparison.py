@@ -31,6 +31,8 @@ def test_results_are_compared_clip_by_clip(tmp_path, capsys) -> None:
     assert "| cider_d | b | 0.54 | 0.2 |" in capsys.readouterr().out
     page = (tmp_path / "out/index.html").read_text()
     assert "a &lt;cat&gt;" in page and "data:image/png;base64" in page
+    assert "name=viewport" in page and page.count("<details open>") == 1  # the first one shows what the others hold
+    assert page.count("<div class=table><table>") == page.count("<table>")  # a wide one scrolls by itself on a phone
 
 
 def test_what_belongs_to_the_data_is_left_out_and_other_manifests_are_told(tmp_path, capsys) -> None:
