@@ -133,6 +133,8 @@ def read_published(dataset: str, root: Path, table: Path | None = None) -> tuple
         table = find_table(known, files)
     entries = named_entries(files) if table is None else read_table(known, table)
     recordings, missing = collect(entries, files, labels_of(dataset), str(table or root))
+    if table and not recordings:
+        raise ValueError(f"{table}: holds no rows of the test part of {known.title}.")
     if len(missing) == len(recordings):
         example = f", such as {missing[0]}" if missing else ""
         raise ValueError(

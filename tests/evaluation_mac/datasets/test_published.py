@@ -156,6 +156,8 @@ def test_files_of_ltu_do_as_well(tmp_path: Path) -> None:
         ("vocalsound", "te.json", "{", "te.json: not valid JSON"),
         ("vocalsound", "te.json", '{"data": [{"wav": "a.wav"}]}', "te.json, entry 1: expected"),
         ("vocalsound", "te.json", '{"rows": []}', "te.json: expected"),
+        ("fsd50k", "eval.csv", "fname,labels,mids\n", "eval.csv: holds no rows of the test part of FSD50K"),
+        ("vggsound", "vggsound.csv", "a,1,dog barking,train\n", "vggsound.csv: holds no rows of the test part"),
     ],
 )
 def test_tables_of_another_form(dataset, table, text, message, tmp_path) -> None:
