@@ -157,7 +157,9 @@ def summary(name: str, values: list[float]) -> Row:
     values = [value for value in values if not np.isnan(value)]
     if not values:
         return {name: None}
-    return {name: float(np.mean(values)), f"{name} min": min(values), f"{name} max": max(values)}
+    low, high = min(values), max(values)
+    mean = float(np.clip(np.mean(values), low, high))  # that of equal values may be rounded to beside them
+    return {name: mean, f"{name} min": low, f"{name} max": high}
 
 
 def compared(found: dict[Cell, Any], study: Study, reference: list[Cell], cells: list[Cell], score: str) -> Row:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from study_mac.report import check_scores, exchange_table, tokens_table
+from study_mac.report import check_scores, exchange_table, summary, tokens_table
 from study_mac.study_file import Cell, Study, read_study
 
 
@@ -48,6 +48,11 @@ def test_tokens_are_compared_with_the_reference_on_the_same_clips(path) -> None:
     _, reference, other = tokens_table(study, found)
     assert "encoder_rank_95 difference" not in reference
     assert [other[f"encoder_rank_95 {name}"] for name in ("difference", "low", "high")] == [2.0, 2.0, 2.0]
+
+
+def test_a_mean_is_never_beside_its_range() -> None:
+    values = [0.1] * 3  # whose mean is 0.10000000000000002
+    assert summary("a", values) == {"a": 0.1, "a min": 0.1, "a max": 0.1}
 
 
 def test_an_exchanged_encoder_is_compared_with_the_models_own() -> None:
