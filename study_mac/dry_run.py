@@ -16,7 +16,7 @@ from training_mac.data.tables import ClipTables
 from training_mac.loop.adapters import attach_adapter, part_of, set_trainable
 from training_mac.recipe.data_fields import parse_sources
 from training_mac.recipe.file import Stage, load_stages
-from training_mac.run.model_fields import OF_CONNECTOR, change_config, read_config
+from training_mac.run.model_fields import OF_CONNECTOR, change_config, check_model, read_config
 
 
 MAMBA2 = {  # width and layers of the released models, whose files need not be here (state-spaces/mamba2-…)
@@ -86,6 +86,7 @@ def stages_of(study: Study, cell: Cell) -> list[Stage]:
 def model_config(stage: Stage) -> MacConfig:
     """The configuration of the model that a run starts from; released towers are known by name."""
     recipe = stage.recipe
+    check_model(recipe)  # a field that does not exist would change nothing
     if recipe.base_model:
         return change_config(read_config(recipe.base_model), recipe.model, recipe.base_model)
     fields = dict(recipe.model)

@@ -192,6 +192,13 @@ def test_a_folder_of_another_recipe_is_no_result_and_is_told(folder, capsys) -> 
     assert f"{cell} holds a model of another recipe" in html.unescape(Path("study/index.html").read_text())
 
 
+def test_a_field_that_does_not_exist_is_told_by_the_dry_run(folder, capsys) -> None:
+    axes = {"size": {"s": {}, "l": {"model.text_config.num_hiden_layers": 2}}}
+    with pytest.raises(SystemExit) as ended:
+        main([write("study", axes=axes), "--dry-run"])
+    assert ended.value.code == 2 and "'num_hiden_layers'" in capsys.readouterr().err
+
+
 def test_a_connector_that_does_not_exist_is_told_in_a_line(folder, capsys) -> None:
     with pytest.raises(SystemExit) as ended:
         main([write("study", axes={"connector": ["concat", "nonsense"]}), "--dry-run"])
