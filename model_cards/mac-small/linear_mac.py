@@ -5,12 +5,15 @@ Such a product should take no longer than reading the weights from memory; the u
 reach that.
 """
 
-from typing import TypeGuard
+from typing import NamedTuple
 
 import torch
 from torch import nn
 
+from .int8_mac import Int8Linear, multiply_int8
 
+
+ONEDNN = torch.backends.mkldnn.is_available()
 FEW_ROWS = 64  # rows; with more of them both orders of the product take the same time
 
 
@@ -27,19 +30,68 @@ def project(layer: nn.Module, input: torch.Tensor) -> torch.Tensor:
         layer: Linear layer, or whatever has taken its place.
         input: Rows to multiply, (..., in).
     """
-    if not is_plain(layer, input) or not 0 < (rows := input.shape[:-1].numel()) <= FEW_ROWS:
+    if input.dtype != torch.float32 or input.device.type != "cpu":
         return layer(input)
-    # (rows, in), contiguous: oneDNN multiplies rows with gaps between them by its slow reference code.
-    flat = input.reshape(rows, -1).contiguous()
-    if torch.backends.mkldnn.is_available():
+    factors = factors_of(layer, input.shape[:-1].numel())
+    if factors is None:
+        return layer(input)
+    # (rows, in), contiguous: oneDNN multiplies rows with gaps between them by its slow reference code, and the
+    # operator on 8 bits reads past them.
+    rows = input.reshape(-1, input.shape[-1]).contiguous()
+    return multiply(rows, factors).view(*input.shape[:-1], -1)
+
+
+class Factors(NamedTuple):
+    """
+    What a linear layer is made of.
+
+    Args:
+        weight: (out, in)
+        bias: (out,), or None.
+        scale: Scales of a weight of 8 bits, (out,), and
+        ones: as many ones, as `multiply_int8` takes them.
+    """
+
+    weight: torch.Tensor
+    bias: torch.Tensor | None
+    scale: torch.Tensor | None = None
+    ones: torch.Tensor | None = None
+
+
+def factors_of(layer: nn.Module, rows: int) -> Factors | None:
+    """
+    Take a layer apart for `multiply`, which is for inference in float32 on a CPU.
+
+    Returns:
+        Its tensors, or None where the layer must be called: for so many rows, or since it is more than they are.
+    """
+    if is_hooked(layer) or torch.is_grad_enabled() or torch.compiler.is_compiling() or torch.jit.is_tracing():
+        return None
+    if isinstance(layer, Int8Linear):
+        return Factors(layer.weight, layer.bias, layer.weight_scale, layer.ones) if layer.fits(rows) else None
+    if not (
+        type(layer) is nn.Linear
+        and 0 < rows <= FEW_ROWS
+        and layer.weight.dtype == torch.float32
+        and layer.weight.device.type == "cpu"
+        and type(layer.weight) in (nn.Parameter, torch.Tensor)
+    ):
+        return None
+    return Factors(layer.weight, layer.bias)
+
+
+def multiply(rows: torch.Tensor, factors: Factors) -> torch.Tensor:
+    """Return the layer's output for a few contiguous rows, (rows, in) -> (rows, out), contiguous, in float32."""
+    weight, bias, scale, ones = factors
+    if scale is not None and ones is not None:
+        output = multiply_int8(rows, weight, scale, ones)
+    elif ONEDNN:
         # A private operator of torch, which its compiler calls, too. It runs oneDNN's product in float32, for which
         # `nn.functional.linear` takes another library.
-        output = torch.ops.mkldnn._linear_pointwise(layer.weight, flat, None, "none", [], "").t()  # (rows, out)
+        output = torch.ops.mkldnn._linear_pointwise(weight, rows, None, "none", [], "").t().contiguous()
     else:
-        output = torch.mm(layer.weight, flat.t()).t()
-    if layer.bias is not None:
-        output = output + layer.bias
-    return output.contiguous().view(*input.shape[:-1], -1)
+        output = torch.mm(weight, rows.t()).t().contiguous()
+    return output if bias is None else output + bias
 
 
 def project_by_modality(
@@ -67,18 +119,9 @@ def project_by_modality(
     return output
 
 
-def is_plain(layer: nn.Module, input: torch.Tensor) -> TypeGuard[nn.Linear]:
-    """Tell whether this is inference in float32 on a CPU by a layer that nobody has wrapped, hooked or quantised."""
-    return (
-        type(layer) is nn.Linear
-        and not torch.is_grad_enabled()
-        and input.device.type == "cpu"
-        and input.dtype == layer.weight.dtype == torch.float32
-        and type(layer.weight) in (nn.Parameter, torch.Tensor)
-        # Private fields of `nn.Module` and a `forward` on the instance: the three places where a library hooks in.
-        and not (layer._forward_pre_hooks or layer._forward_hooks or "forward" in vars(layer))
-        and not (torch.compiler.is_compiling() or torch.jit.is_tracing())
-    )
+def is_hooked(module: nn.Module) -> bool:
+    """Tell whether a library has hooked into a module: by private fields of torch, or a `forward` on the instance."""
+    return bool(module._forward_pre_hooks or module._forward_hooks or "forward" in vars(module))
 
 
 def as_weight(input: torch.Tensor, layer: nn.Module) -> torch.Tensor:
@@ -87,4 +130,4 @@ def as_weight(input: torch.Tensor, layer: nn.Module) -> torch.Tensor:
     return input.to(dtype) if dtype in (torch.float32, torch.float16, torch.bfloat16, torch.float64) else input
 
 
-__all__ = ["as_weight", "project", "project_by_modality"]
+__all__ = ["Factors", "as_weight", "factors_of", "is_hooked", "multiply", "project", "project_by_modality"]

@@ -72,7 +72,7 @@ class CaptionStream:
         self.source_rate: float | None = None
         self.resampler: soxr.ResampleStream | None = None
         self.pending: dict[str, Any] | None = None  # with `merge`: a segment that may go on
-        self.state = AudioState(model, processor) if memory == "recording" else None
+        self.state = AudioState(model, processor, prompt) if memory == "recording" else None
 
     def over(self, blocks: Iterable[np.ndarray]) -> Iterator[dict[str, Any]]:
         """Caption blocks of samples as they come, and close at their end."""
@@ -167,7 +167,7 @@ class CaptionStream:
         else:
             self.state.hear(windows.to(self.model.dtype), end / self.rate)
             check_bounded(self.state.cache)
-            text = self.state.ask(self.prompt, **self.generate_kwargs)
+            text = self.state.ask(**self.generate_kwargs)
         start, self.begin = self.begin, self.begin + end
         self.blocks = self.blocks[end:].copy()
         segment = {"start": round(start / self.rate, 3), "end": round(self.begin / self.rate, 3), "caption": text}

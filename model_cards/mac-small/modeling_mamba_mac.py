@@ -20,7 +20,8 @@ from transformers.models.mamba.modeling_mamba import MambaMixer, MambaModel, Mam
 from .cache_mac import StateCache
 from .cuda_kernels_mac import kernels_for
 from .linear_mac import as_weight, project
-from .modeling_mamba2_mac import RMSNorm, StateSpaceMixer, inverse_rms, mask_padding
+from .modeling_mamba2_mac import StateSpaceMixer, mask_padding
+from .norm_mac import RMSNorm, inverse_rms
 from .selective_scan_mac import selective_scan, selective_step
 from .ssd_mac import no_autocast
 

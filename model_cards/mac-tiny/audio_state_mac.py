@@ -34,14 +34,16 @@ class AudioState:
     Args:
         model: MAC model.
         processor: Processor of the model.
+        prompt: What is asked where no other prompt is given; the processor's default if None. Text that it has before
+            the audio is heard before the audio.
 
     Attributes:
         duration: Seconds that were heard.
         windows: Number of windows that were heard.
     """
 
-    def __init__(self, model: Any, processor: Any):
-        self.model, self.processor = model, processor
+    def __init__(self, model: Any, processor: Any, prompt: str | None = None):
+        self.model, self.processor, self.prompt = model, processor, prompt
         self.cache: Any = None
         self.tokens = 0  # in the cache
         self.windows = 0
@@ -73,15 +75,17 @@ class AudioState:
 
     def split(self, windows: int, prompt: str | None = None) -> tuple[list[int], list[int]]:
         """Return the token ids up to the end of the audio, and those of the prompt after it."""
-        ids = self.processor.encode([windows], prompt)["input_ids"][0].tolist()
+        ids = self.processor.encode([windows], self.prompt if prompt is None else prompt)["input_ids"][0].tolist()
         end = len(ids) - ids[::-1].index(self.processor.audio_token_id)
         return ids[:end], ids[end:]
 
-    def prompt_ids(self, prompt: str | None) -> torch.Tensor:
+    def prompt_ids(self, prompt: str | None = None) -> torch.Tensor:
         """Return the tokens after the audio, (1, length); what a template puts before the audio was read already."""
         before, after = self.split(1, prompt)
         if before != self.split(1)[0]:
-            raise ValueError("This prompt puts text before the audio, which was heard without it: listen again.")
+            raise ValueError(f"The prompt {prompt!r} has other text before the audio than was heard: listen again.")
+        if not after:  # the cache holds no logits: the model must read a token to say the next one
+            raise ValueError(f"The prompt {prompt!r} ends with the audio; a state needs at least a token after it.")
         return torch.tensor([after], device=self.model.device)
 
     def ask(self, prompt: str | None = None, **generate_kwargs: Any) -> str:
@@ -89,8 +93,11 @@ class AudioState:
         Answer a prompt as the model would from the audio; the state stays as it is.
 
         Args:
-            prompt: What to ask; the processor's default if None.
+            prompt: What to ask; that of the state if None. An empty one asks nothing, as it does of audio.
             generate_kwargs: Arguments of `generate`, such as `num_beams`.
+
+        Raises:
+            ValueError: The prompt has text before the audio that was not heard there, or nothing after the audio.
         """
         [answers] = self.search([generate_kwargs], prompt)
         if len(answers) != 1:
@@ -104,7 +111,7 @@ class AudioState:
 
         Args:
             searches: Arguments of `generate` of each search, such as `{"num_beams": 4}`.
-            prompt: What to ask; the processor's default if None.
+            prompt: What to ask; that of the state if None.
 
         Returns:
             The answers of each search, best first; several with `num_return_sequences`.
@@ -135,7 +142,7 @@ class AudioState:
 
         Args:
             texts: Texts to score, each with the token that ends it.
-            prompt: What they answer; the processor's default if None.
+            prompt: What they answer; that of the state if None.
             batch_size: Number of texts at a time.
 
         Returns:
@@ -146,10 +153,10 @@ class AudioState:
         """
         if isinstance(texts, str) or not len(texts):
             raise ValueError(f"texts: expected a list with at least one text, got {texts!r}.")
-        ids = self.processor.tokenizer(list(texts), add_special_tokens=False)["input_ids"]
-        for row, (text, tokens) in enumerate(zip(texts, ids, strict=True)):
-            if not text.strip() or self.processor.audio_token_id in tokens:
+        for row, text in enumerate(texts):
+            if not isinstance(text, str) or not text.strip() or self.processor.audio_token in text:
                 raise ValueError(f"texts: row {row} is {text!r}; expected words, and no {self.processor.audio_token}.")
+        ids = self.processor.tokenizer(list(texts), add_special_tokens=False)["input_ids"]
         return self.score_tokens([[*row, self.processor.tokenizer.eos_token_id] for row in ids], prompt, batch_size)
 
     @torch.inference_mode()
@@ -201,9 +208,13 @@ class AudioState:
             dtype: Number type in the file, such as `torch.float16` for half the size; by default nothing is rounded.
 
         Raises:
-            ValueError: The state has heard nothing, or has numbers that `dtype` has not.
+            ValueError: The state has heard nothing, or has numbers that `dtype` has not, which must be one of floats.
             OSError: The file cannot be written; an older one of its name is as it was.
         """
+        if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
+            raise ValueError(
+                f"`dtype` is {dtype!r}; expected a number type of torch for floats, such as torch.float16."
+            )
         tensors = {
             name: (tensor.to(dtype) if dtype else tensor).contiguous().cpu()
             for name, tensor in state_tensors(self.fork()).items()
@@ -216,6 +227,7 @@ class AudioState:
             "duration": self.duration,
             "windows": self.windows,
             "tokens": self.tokens,
+            "prompt": self.prompt,
         }
         with write_file_whole(Path(file)) as temporary:
             temporary.write_bytes(save(tensors, metadata={"mac_audio_state": json.dumps(about)}))
@@ -246,10 +258,10 @@ class AudioState:
             raise ValueError(f"{file}: is no whole state of `AudioState.save` ({error}).") from error
         if about["weights"] != hash_weights(model):
             raise ValueError(f"{file}: was heard by another model, {about['model'] or 'without a name'}.")
-        state = cls(model, processor)
+        state = cls(model, processor, about.get("prompt"))  # the first files did not say
         state.duration, state.windows, state.tokens = about["duration"], about["windows"], about["tokens"]
         # A cache of the right classes, whose contents are then replaced.
-        state.cache = model(input_ids=state.prompt_ids(None), use_cache=True, logits_to_keep=1).cache
+        state.cache = model(input_ids=state.prompt_ids(), use_cache=True, logits_to_keep=1).cache
         try:
             check_tensors(state_tensors(state.cache), tensors)
         except ValueError as error:
@@ -268,6 +280,7 @@ def read_about(metadata: dict[str, str]) -> dict[str, Any]:
     about = json.loads(metadata.get("mac_audio_state", "null"))
     kinds: dict[str, type | tuple[type, ...]] = {
         "model": str, "weights": str, "duration": (int, float), "windows": int, "tokens": int,
+        "prompt": (str, type(None)),
     }  # fmt: skip
     if not isinstance(about, dict):
         raise ValueError("its metadata does not describe a state")

@@ -29,6 +29,28 @@ def causal_conv(
     return CausalConv.apply(padded, weight, bias, seq_idx)
 
 
+def conv_step(
+    state: torch.Tensor, token: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None
+) -> torch.Tensor:
+    """
+    Convolve one token, and put it into the state in place.
+
+    Args:
+        state: Last inputs of every channel, (batch, channels, kernel).
+        token: Input, (batch, channels).
+        weight: Taps of every channel, (channels, kernel).
+        bias: Bias of every channel, (channels,); None adds nothing.
+
+    Returns:
+        (batch, channels)
+    """
+    past = state.mT  # (batch, kernel, channels)
+    window = torch.cat([past[:, 1:], token.unsqueeze(1)], dim=1)
+    past.copy_(window)
+    output = (window * weight.t()).sum(1)
+    return output if bias is None else output + bias
+
+
 class CausalConv(torch.autograd.Function):
     """The convolution with a backward pass that is written out; it keeps the inputs and no intermediate tensor."""
 
@@ -72,4 +94,4 @@ def same_sequence(tokens: torch.Tensor, seq_idx: torch.Tensor | None, tap: int) 
     return tokens * (seq_idx[:, tap : tap + length] == seq_idx[:, -length:]).unsqueeze(-1)
 
 
-__all__ = ["causal_conv"]
+__all__ = ["causal_conv", "conv_step"]

@@ -16,18 +16,14 @@ from transformers import initialization as init
 from transformers.cache_utils import Cache
 from transformers.integrations.accelerate import force_accelerate_hooks
 from transformers.models.mamba2.configuration_mamba2 import Mamba2Config
-from transformers.models.mamba2.modeling_mamba2 import (
-    Mamba2Mixer,
-    Mamba2Model,
-    Mamba2Output,
-    Mamba2RMSNorm,
-    MambaRMSNormGated,
-)
+from transformers.models.mamba2.modeling_mamba2 import Mamba2Mixer, Mamba2Model, Mamba2Output
 
 from .cache_mac import StateCache
-from .causal_conv_mac import causal_conv
+from .causal_conv_mac import causal_conv, conv_step
 from .cuda_kernels_mac import CONV_STRIDE, as_conv_kernel_takes, kernels_for
+from .decode_step_mac import can_step, step_through
 from .linear_mac import project_by_modality
+from .norm_mac import GatedRMSNorm, RMSNorm
 from .ssd_mac import ssd_scan, ssd_step, step_size
 
 
@@ -41,31 +37,6 @@ EXPONENTS = ("A_log", "dt_bias")  # half precision would change how long the sta
 def mask_padding(hidden_states: torch.Tensor, attention_mask: torch.Tensor | None) -> torch.Tensor:
     """Zero the padded tokens of (batch, length, width) by a mask (batch, length), so that no state takes them in."""
     return hidden_states if attention_mask is None else hidden_states * attention_mask.unsqueeze(-1).to(hidden_states)
-
-
-def inverse_rms(tensor: torch.Tensor, epsilon: float) -> torch.Tensor:
-    """Return 1 / root mean square over the last axis, (..., width) -> (..., 1)."""
-    norm = torch.linalg.vector_norm(tensor, dim=-1, keepdim=True)
-    return (norm.square() / tensor.shape[-1] + epsilon).rsqrt()
-
-
-class RMSNorm(Mamba2RMSNorm):
-    """The RMSNorm of transformers, computed in fewer passes over memory."""
-
-    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
-        normed = hidden_states.float()
-        normed = normed * inverse_rms(normed, self.variance_epsilon)
-        return self.weight * normed.to(hidden_states.dtype)
-
-
-class GatedRMSNorm(MambaRMSNormGated):
-    """A SiLU gate and then an RMSNorm over each group of channels, computed in fewer passes over memory."""
-
-    def forward(self, hidden_states: torch.Tensor, gate: torch.Tensor) -> torch.Tensor:
-        gated = hidden_states.float() * nn.functional.silu(gate.float())
-        groups = gated.unflatten(-1, (-1, self.group_size))  # (batch, length, groups, group size)
-        normed = (groups * inverse_rms(groups, self.variance_epsilon)).flatten(-2)
-        return self.weight * normed.to(hidden_states.dtype)
 
 
 class StateSpaceMixer:
@@ -146,10 +117,7 @@ class StateSpaceMixer:
             conv_state = cache.get_conv_state(self.layer_idx, state_idx=0)
             if kernels is not None and not conv_input.requires_grad:  # the kernel has no backward pass
                 return kernels.conv_update(conv_input.mT, conv_state, weight, bias, self.activation).mT
-            window = torch.cat([conv_state.mT[:, 1:], conv_input], dim=1)  # (batch, kernel, channels)
-            conv_state.copy_(window.mT)
-            output = (window * weight.t()).sum(1, keepdim=True)
-            return self.act(output if bias is None else output + bias)
+            return self.act(conv_step(conv_state, conv_input[:, 0], weight, bias)).unsqueeze(1)
         if cache is not None:
             conv_input = cache.update_conv_state(
                 conv_input.mT, self.layer_idx, conv_kernel_size=kernel
@@ -335,6 +303,7 @@ class Mamba2MacModel(Mamba2Model):
     """
 
     _keep_in_fp32_modules_strict = set(EXPONENTS)
+    decodes_compiled = False  # `compile_decoding` switches it on
 
     def __init__(self, config: Mamba2Config, audio_projections: Sequence[str] = ()):
         super().__init__(config)
@@ -371,10 +340,22 @@ class Mamba2MacModel(Mamba2Model):
         use_cache: bool | None = None,
         **kwargs,
     ) -> tuple | Mamba2Output:
-        """Run `Mamba2Model.forward`, but with a `StateCache` where a new cache is made."""
+        """
+        Run `Mamba2Model.forward`, but with a `StateCache` where a new cache is made.
+
+        One token after a cache goes through the blocks in fewer operations, if nothing else is asked for.
+        """
         use_cache = use_cache if use_cache is not None else self.config.use_cache and not self.training
         if use_cache and cache is None and not (self.gradient_checkpointing and self.training):
             cache = StateCache(self.config)
+        others = {name: value for name, value in kwargs.items() if name not in ("attention_mask", "return_dict")}
+        plain = kwargs.get("return_dict") is not False and not self.config.output_hidden_states
+        plain = plain and all(value is None or value is False for value in others.values())
+        if inputs_embeds is not None and input_ids is None and plain and can_step(inputs_embeds, cache):
+            hidden_states = step_through(self.layers, inputs_embeds, cache, self.decodes_compiled)
+            if hidden_states is not None:
+                hidden_states = self.norm_f(hidden_states)
+                return Mamba2Output(last_hidden_state=hidden_states, cache=cache if use_cache else None)
         return super().forward(input_ids, inputs_embeds, cache, use_cache, **kwargs)
 
 

@@ -106,9 +106,14 @@ class AudioCaptioningPipeline(Pipeline):
         return outputs if batched else {key: value[0] for key, value in outputs.items()}
 
     def listen(self, audio: Any, sampling_rate: Any = None) -> AudioState:
-        """Hear one clip and keep the state after it, to be asked, scored and saved; see `AudioState`."""
+        """
+        Hear one clip and keep the state after it, to be asked, scored and saved; see `AudioState`.
+
+        What it is asked by default is the prompt of the pipeline.
+        """
         waveform = self.preprocess(audio, sampling_rate)["waveform"]
-        extractor, state = self.processor.feature_extractor, AudioState(self.model, self.processor)
+        extractor = self.processor.feature_extractor
+        state = AudioState(self.model, self.processor, self._forward_params.get("prompt"))
         features = extractor([waveform], sampling_rate=extractor.sampling_rate)["input_features"]
         state.hear(features, len(waveform) / extractor.sampling_rate)
         return state
@@ -125,10 +130,11 @@ class AudioCaptioningPipeline(Pipeline):
         Returns:
             The captions of each search, best first; several with `num_return_sequences`.
         """
-        given = {name: value for name, value in self._forward_params.items() if name != "return_segments"}
-        prompt = given.pop("prompt", None)
+        given = {
+            name: value for name, value in self._forward_params.items() if name not in ("return_segments", "prompt")
+        }
         arguments = [self._prepare_generate_kwargs({**given, **search}) for search in searches]
-        return self.listen(audio, sampling_rate).search(arguments, prompt)
+        return self.listen(audio, sampling_rate).search(arguments)
 
     def stream(self, **options: Any) -> CaptionStream:
         """Make a `CaptionStream` of this model, with its options such as `cut` and `memory`."""

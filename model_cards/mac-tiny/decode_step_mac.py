@@ -1,0 +1,230 @@
+"""
+One token through the blocks of Mamba-2 on a CPU, as decoding has it, in few operations.
+
+A block is one function of tensors, and all that changes from block to block is among its arguments. torch's compiler
+therefore turns it into C++ once for all of them; see `compile_decoding`.
+"""
+
+import logging
+from collections.abc import Callable, Iterable
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import torch
+from torch import nn
+from torch.nn import functional
+from transformers.cache_utils import Cache
+
+from .causal_conv_mac import conv_step
+from .linear_mac import Factors, factors_of, is_hooked, multiply
+from .ssd_mac import ssd_step
+
+
+logger = logging.getLogger(__name__)
+
+
+class BlockWeights(NamedTuple):
+    """
+    What `block_step` needs of a block.
+
+    Args:
+        norm, gated_norm: Weights of the norms before in_proj, (width,), and before out_proj, (heads * head_dim,).
+        in_proj, out_proj: The projections.
+        taps, conv_bias: Weight of the convolution, (channels, 1, kernel), and its bias, (channels,), or None.
+        A_log, D, dt_bias: Logarithms of the decay rates, weights of the skip connection, biases of the step sizes,
+            (heads,) each.
+    """
+
+    norm: torch.Tensor
+    in_proj: Factors
+    taps: torch.Tensor
+    conv_bias: torch.Tensor | None
+    A_log: torch.Tensor
+    D: torch.Tensor
+    dt_bias: torch.Tensor
+    gated_norm: torch.Tensor
+    out_proj: Factors
+
+
+class BlockSizes(NamedTuple):
+    """
+    What else it needs.
+
+    Args:
+        groups: Number of groups of B and C.
+        group_size: Channels that are normed together before out_proj.
+        epsilon, gated_epsilon: What the two norms add to the mean square, tensors without axes.
+        dt_limit: Least and greatest step size.
+    """
+
+    groups: int
+    group_size: int
+    epsilon: torch.Tensor
+    gated_epsilon: torch.Tensor
+    dt_limit: tuple[float, float]
+
+
+@lru_cache
+def as_tensor(value: float) -> torch.Tensor:
+    """The number as a tensor without axes, made once: torch would make one at every operation with the number."""
+    return torch.tensor(value, dtype=torch.float32, device="cpu")
+
+
+def normalise(rows: torch.Tensor, epsilon: torch.Tensor) -> torch.Tensor:
+    """Divide by the root mean square over the last axis, (..., width) -> the same shape."""
+    norm = torch.linalg.vector_norm(rows, dim=-1, keepdim=True)
+    return rows * torch.addcmul(epsilon, norm, norm, value=1 / rows.shape[-1]).rsqrt()
+
+
+def block_step(
+    hidden_states: torch.Tensor,
+    conv_state: torch.Tensor,
+    state: torch.Tensor,
+    weights: BlockWeights,
+    sizes: BlockSizes,
+) -> torch.Tensor:
+    """
+    Run a block on one token, and change both states in place.
+
+    Args:
+        hidden_states: Token, (batch, width).
+        conv_state: Last inputs of the convolution, (batch, channels, kernel).
+        state: State of the scan, (batch, heads, head_dim, state).
+        weights, sizes: Those of the block.
+
+    Returns:
+        (batch, width)
+    """
+    batch, heads, head_dim, state_size = state.shape
+    inner, state_width = heads * head_dim, sizes.groups * state_size
+    projected = multiply(normalise(hidden_states, sizes.epsilon) * weights.norm, weights.in_proj)
+    gate, conv_input, dt = projected.split([inner, conv_state.shape[1], heads], dim=-1)
+    convolved = functional.silu(conv_step(conv_state, conv_input, weights.taps.squeeze(1), weights.conv_bias))
+    x, B, C = convolved.split([inner, state_width, state_width], dim=-1)
+    B, C = B.view(batch, sizes.groups, state_size), C.view(batch, sizes.groups, state_size)
+    y = ssd_step(
+        state, x.view(batch, heads, head_dim), dt, -torch.exp(weights.A_log), B, C, D=weights.D,
+        dt_bias=weights.dt_bias, dt_limit=sizes.dt_limit,
+    )  # fmt: skip
+    gated = (y.view(batch, inner) * functional.silu(gate)).view(batch, -1, sizes.group_size)
+    normed = normalise(gated, sizes.gated_epsilon).view(batch, inner) * weights.gated_norm
+    return hidden_states + multiply(normed, weights.out_proj)
+
+
+@lru_cache
+def compiled_step() -> Callable[..., torch.Tensor]:
+    """`block_step` in C++, which is compiled at its first call for one row, and at its first or second for more."""
+    return torch.compile(block_step, fullgraph=True, options={"cpp_wrapper": True})
+
+
+def can_step(hidden_states: torch.Tensor, cache: Cache | None) -> bool:
+    """Tell whether these tokens, (batch, length, width), are one token after a cache, in float32 on a CPU."""
+    return (
+        cache is not None
+        and hidden_states.shape[1] == 1
+        and hidden_states.device.type == "cpu"
+        and hidden_states.dtype == torch.float32
+        and cache.has_previous_state(0, 0)
+        and not cache.is_recording_past(0)
+        and not (torch.is_grad_enabled() or torch.is_autocast_enabled("cpu"))
+        and not (torch.compiler.is_compiling() or torch.jit.is_tracing())
+    )
+
+
+def weights_of(block: Any, rows: int) -> BlockWeights | None:
+    """Collect the weights of a block; None where its modules must be called, since they do more than these do."""
+    mixer, norm = block.mixer, block.norm
+    conv1d, gated_norm = mixer.conv1d, mixer.norm
+    if (
+        type(conv1d) is not nn.Conv1d
+        or norm.weight.dtype != torch.float32
+        or mixer.activation not in ("silu", "swish")
+        or any(map(is_hooked, (block, norm, mixer, conv1d, gated_norm)))
+    ):
+        return None
+    in_proj, out_proj = factors_of(mixer.in_proj, rows), factors_of(mixer.out_proj, rows)
+    if in_proj is None or out_proj is None:
+        return None
+    return BlockWeights(
+        norm.weight, in_proj, conv1d.weight, conv1d.bias, mixer.A_log, mixer.D, mixer.dt_bias, gated_norm.weight,
+        out_proj,
+    )  # fmt: skip
+
+
+def step_through(
+    blocks: Iterable[Any], hidden_states: torch.Tensor, cache: Cache, compiled: bool
+) -> torch.Tensor | None:
+    """
+    Run all blocks on one token that follows those in the cache, for which `can_step` said yes.
+
+    The weights are collected at every token, and nothing that was computed from them is kept, so that whoever changes
+    them need not know of it.
+
+    Args:
+        blocks: Blocks of a Mamba-2.
+        hidden_states: Input of the first, (batch, 1, width).
+        cache: Their cache.
+        compiled: Whether to run in C++.
+
+    Returns:
+        Output of the last, (batch, 1, width), or None where modules must be called, since a library has wrapped,
+        hooked or quantised them.
+    """
+    first, *_ = blocks = list(blocks)
+    weights = [of_block for block in blocks if (of_block := weights_of(block, len(hidden_states))) is not None]
+    if len(weights) < len(blocks):
+        return None
+    mixer = first.mixer
+    sizes = BlockSizes(
+        mixer.n_groups, mixer.norm.group_size, as_tensor(first.norm.variance_epsilon),
+        as_tensor(mixer.norm.variance_epsilon), tuple(mixer.time_step_limit),
+    )  # fmt: skip
+    run, token = compiled_step() if compiled else block_step, hidden_states[:, 0]
+    for layer, of_block in zip(cache.layers, weights, strict=True):
+        token = run(token, layer.conv_states[0], layer.recurrent_states[0], of_block, sizes)
+    return token.unsqueeze(1)
+
+
+@torch.no_grad()
+def compile_decoding(model: nn.Module) -> None:
+    """
+    Let a Mamba-2 with weights of 8 bits decode in C++, on a CPU.
+
+    The first decoded token compiles for some seconds, and so do the first ones with several rows, of a batch or of
+    beams. Where an adapter or a hook is added later, decoding goes on as before. Without a C++ compiler everything
+    stays as it was, and a warning says so.
+
+    Raises:
+        ValueError: The model has no Mamba-2 whose blocks are multiplied in 8 bits. In float32 nothing would be gained:
+            torch's compiler would multiply by another library, which takes longer.
+    """
+    language_models: list[Any] = [module for module in model.modules() if hasattr(module, "decodes_compiled")]
+    first = [weights_of(language_model.layers[0], 1) for language_model in language_models]
+    if not any(weights is not None and weights.in_proj.scale is not None for weights in first):
+        raise ValueError(
+            f"Only a Mamba-2 with large layers of 8 bits decodes in C++, and there is none in this "
+            f"{type(model).__name__}: round it by `to_int8()` first, or compile its forward with `torch.compile`."
+        )
+    if not has_compiler():
+        logger.warning(
+            "There is no C++ compiler, so decoding is not compiled: install g++ or clang++, or name one in the "
+            "environment variable CXX."
+        )
+        return
+    for language_model in language_models:
+        language_model.decodes_compiled = True
+
+
+def has_compiler() -> bool:
+    """Tell whether torch's compiler finds a C++ compiler."""
+    # Imported here, since it takes a second. It is private, but the only place that knows where torch looks.
+    from torch._inductor import cpp_builder, exc
+
+    try:
+        cpp_builder.get_cpp_compiler()
+    except exc.InvalidCxxCompiler:
+        return False
+    return True
+
+
+__all__ = ["can_step", "compile_decoding", "step_through"]
