@@ -30,6 +30,9 @@ def project(layer: nn.Module, input: torch.Tensor) -> torch.Tensor:
         layer: Linear layer, or whatever has taken its place.
         input: Rows to multiply, (..., in).
     """
+    # First of all, since the number of rows must not become a constant of an exported graph.
+    if torch.compiler.is_compiling() or torch.jit.is_tracing():
+        return layer(input)
     if input.dtype != torch.float32 or input.device.type != "cpu":
         return layer(input)
     factors = factors_of(layer, input.shape[:-1].numel())
@@ -65,7 +68,7 @@ def factors_of(layer: nn.Module, rows: int) -> Factors | None:
     Returns:
         Its tensors, or None where the layer must be called: for so many rows, or since it is more than they are.
     """
-    if is_hooked(layer) or torch.is_grad_enabled() or torch.compiler.is_compiling() or torch.jit.is_tracing():
+    if is_hooked(layer) or torch.is_grad_enabled():
         return None
     if isinstance(layer, Int8Linear):
         return Factors(layer.weight, layer.bias, layer.weight_scale, layer.ones) if layer.fits(rows) else None
