@@ -24,7 +24,8 @@ ROOT = Path(__file__).parents[2]
 PACKAGES = ("modeling_mac", "processing_mac")
 FILES = [path for package in PACKAGES for path in sorted((ROOT / package).glob("*.py"))]
 MODULES = [path for path in FILES if path.name != "__init__.py"]
-APPLICATIONS = {"cli_mac.py", "caption_options_mac.py", "convert_cli_mac.py"}  # stand on top of both packages and do not travel
+# They stand on top of both packages and do not travel.
+APPLICATIONS = {"cli_mac.py", "caption_options_mac.py", "convert_cli_mac.py"}
 
 
 def name_of(path: Path) -> str:
