@@ -20,8 +20,16 @@ from transformers.utils.quantization_config import QuantizationConfigMixin
 
 
 METHOD = "mac_int8"
-# Whether the processor multiplies in bf16 at twice the speed of float32. torch tells it by functions that are private.
-FAST_BF16 = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+
+
+def has_fast_bf16() -> bool:
+    """Tell whether the processor multiplies in bf16 at twice the speed of float32; no where torch does not know it."""
+    # Private functions of torch, of which older releases have none.
+    asked = (getattr(torch.cpu, f"_is_{name}_supported", None) for name in ("avx512_bf16", "amx_tile"))
+    return any(ask is not None and ask() for ask in asked)
+
+
+FAST_BF16 = has_fast_bf16()
 FEW_ROWS = 12 if FAST_BF16 else 32  # rows up to which the operator on 8 bits is the faster way on a CPU
 # Weights below which a layer is always multiplied in float: they stay in the processor's caches, so that reading fewer
 # bits gains nothing, while bf16 changes some captions (of mac-tiny 2 of a hundred).

@@ -6,7 +6,7 @@ from transformers import AutoModelForMultimodalLM
 
 from modeling_mac import Int8Config, MacForConditionalGeneration, int8_mac
 from modeling_mac.convert_cli_mac import main
-from modeling_mac.int8_mac import Int8Linear, round_rows
+from modeling_mac.int8_mac import Int8Linear, has_fast_bf16, round_rows
 from processing_mac import DEFAULT_MODEL
 
 
@@ -107,3 +107,11 @@ def test_mac_convert_rounds(eat_folder, mamba2_folder, tmp_path):
     main([*towers, "--output", str(tmp_path / "int8"), "--int8"])
     model = MacForConditionalGeneration.from_pretrained(tmp_path / "int8")
     assert model.lm_head.weight.dtype == torch.int8 and model.lm_head.weight is model.get_input_embeddings().weight
+
+
+def test_a_torch_that_does_not_know_the_processor_is_taken_for_slow_in_bf16(monkeypatch) -> None:
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True, raising=False)
+    assert has_fast_bf16()
+    for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"):
+        monkeypatch.delattr(torch.cpu, name, raising=False)
+    assert not has_fast_bf16()
