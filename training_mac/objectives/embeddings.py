@@ -77,12 +77,18 @@ class TeacherTargets:
         Join the recordings of several sets of targets.
 
         Raises:
-            ValueError: The sets have different tags.
+            ValueError: The sets have different tags, or two have a recording of the same name.
         """
-        joined = cls(parts[0].tags)
+        joined, known = cls(parts[0].tags), set[str]()
         for part in parts:
             if part.tags != joined.tags:
                 raise ValueError("These teachers' targets have not the same tags: make them with one grammar.")
+            if both := known.intersection(part.files):
+                # Targets are found by the name alone, so one would silently stand for the other.
+                raise ValueError(
+                    f"Two of these teachers' targets have a recording named {min(both)}: give the folders other names."
+                )
+            known.update(part.files)
             joined.files += part.files
             joined.embeddings += part.embeddings
             joined.stretches += part.stretches

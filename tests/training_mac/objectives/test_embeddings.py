@@ -46,6 +46,8 @@ def test_bad_targets_are_refused(tmp_path: Path) -> None:
         TeacherTargets.load(tmp_path / "none.safetensors")
     with pytest.raises(ValueError, match="not the same tags"):
         TeacherTargets.join([make_targets("a.flac"), TeacherTargets(["dog"])])
+    with pytest.raises(ValueError, match=r"a recording named b\.flac: give the folders other names"):
+        TeacherTargets.join([make_targets("a.flac", "b.flac"), make_targets("b.flac")])
     make_targets("a.flac").save(tmp_path / "t.safetensors")
     clips = [Clip("x/a.flac", ("rain",)), Clip("x/b.flac", ("rain",))]
     with pytest.raises(ValueError, match="nothing of 1 recordings, the first is"):
