@@ -11,12 +11,13 @@ there are captions only. `--seconds 60` gives longer scenes, of up to four recor
 
 Writes into `--output`:
     NAME-N.flac           the scenes at 16 kHz, after the name of the folder
-    scenes.csv            their captions
-    targets.safetensors   what is to be heard in them, as `training_mac.objectives.embeddings` reads it
+    scenes.csv            their captions, and what is heard from which second to which
+    targets.safetensors   what is to be heard in them, as `training_mac.objectives.teacher_targets` reads it
 A run that was stopped goes on at the next hundred.
 """
 
 import argparse
+import json
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -35,7 +36,7 @@ from everyday_grammar import Grammar
 from prepare_esc50 import read_table, write_manifest
 
 from processing_mac.audio_mac import load_waveform
-from training_mac.objectives.embeddings import TeacherTargets
+from training_mac.objectives.teacher_targets import TeacherTargets
 
 
 RATE = 16_000  # Hz
@@ -52,9 +53,10 @@ CUT_OFF = 3_000  # Hz; a lossy source of some recordings ends there, which must 
 
 @dataclass
 class Event:
-    """A recording in a scene: its kind, its samples at 16 kHz, and the sample of the scene at which it starts."""
+    """A recording in a scene: its kind and group, its samples at 16 kHz, and the sample at which it starts there."""
 
     name: str
+    group: str
     wave: np.ndarray
     start: int = 0
 
@@ -172,10 +174,10 @@ class Mixer:
         """
         wave, general = self.vary(row, longest, rng), self.grammar.general_of(row["source"])
         if general is None or rng.random() >= self.strange:
-            return Event(row["source"], wave)
+            return Event(row["source"], row["group"], wave)
         speed = float(rng.choice([rng.uniform(0.4, 0.6), rng.uniform(1.8, 2.6)]))
         wave = soxr.resample(wave, RATE * speed, RATE, quality="QQ")[:longest]
-        return Event(general, wave[::-1] if rng.random() < 0.5 else wave)
+        return Event(general, row["group"], wave[::-1] if rng.random() < 0.5 else wave)
 
     def draw_other(self, rows: Sequence[dict[str, str]], rng: np.random.Generator) -> dict[str, str]:
         """Draw a recording; after others, one of another kind, not silence or noise, that says something new."""
@@ -288,10 +290,13 @@ def write_part(mixer: Mixer, hear: Callable | None, options: Any, numbers: range
         path = options.output / f"{options.output.name}-{number}.flac"
         soundfile.write(path, scene, RATE)
         if hear is not None:
-            targets.add(path.name, hear(scene), cut_up(events, len(scene), mixer.grammar))
+            stretches = cut_up(events, len(scene), mixer.grammar)
+            targets.add(path.name, hear(scene), stretches, [event.group for event in events])
         names = [event.name for event in events]
         captions = [mixer.grammar.tell(names, relation, rng) for _ in range(options.captions)]
-        rows.append({"audio": path.name, **{f"caption_{k}": text for k, text in enumerate(captions, start=1)}})
+        row = {"audio": path.name, **{f"caption_{k}": text for k, text in enumerate(captions, start=1)}}
+        heard = [(event.name, round(event.start / RATE, 2), round(event.end / RATE, 2)) for event in events]
+        rows.append(row | {"relation": relation, "events": json.dumps(heard)})
     if hear is not None:
         targets.save(table.with_suffix(".safetensors"))
     write_manifest(table, rows)

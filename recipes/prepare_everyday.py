@@ -21,6 +21,7 @@ The captions are our own wording, by the grammar of `everyday_captions.yaml`.
 """
 
 import argparse
+import re
 import sys
 from pathlib import Path
 
@@ -80,18 +81,19 @@ def write_manifests(esc50: Path, audio: list[str], everyday: Path, output: Path)
         if recording["fold"] == VALIDATION_FOLD:  # prepare_esc50.py writes a table of them
             heard.append((paths[0], recording["category"]))
         else:
-            train += [make_row(path, recording["category"], grammar) for path in paths if path.is_file()]
+            group = group_of(f"esc50:{recording['file']}")
+            train += [make_row(path, recording["category"], group, grammar) for path in paths if path.is_file()]
             credits.append(recording)
     for recording in sounds:
         name = kind_alone(recording, grammar)
         if name and recording["fold"] == "validation":
             heard.append((folder / recording["file"], name))
         elif name and (recording["teacher_agree"] == "1" or recording["synthetic"]):  # else its label is a file name's
-            train.append(make_row(folder / recording["file"], name, grammar))
+            train.append(make_row(folder / recording["file"], name, group_of(recording["group"]), grammar))
             credits.append(recording)
     write_manifest(output / "attribution.csv", [{name: one[name] for name in ("file", *CREDITS)} for one in credits])
     made = write_plain(output.resolve() / "plain-train", PLAIN_TRAIN, seed=1)
-    train += [make_row(path, name, grammar) for path, name in made]
+    train += [make_row(path, name, path.stem, grammar) for path, name in made]
     plain = write_plain(output.resolve() / "plain", len(PLAIN_SECONDS), seed=0)
     ours = [(path, name) for path, name in heard if folder in path.parents]
     tables = {
@@ -129,9 +131,14 @@ def kind_alone(recording: dict[str, str], grammar: Grammar) -> str | None:
     return grammar.find(labels)
 
 
-def make_row(path: Path, name: str, grammar: Grammar) -> dict[str, str]:
+def group_of(group: str) -> str:
+    """Name the speaker, take or source that a recording shares with others; clips of ESC-50 share theirs."""
+    return re.sub(r"^esc50:\d-(\d+)-.*", r"esc50:\1", group)
+
+
+def make_row(path: Path, name: str, group: str, grammar: Grammar) -> dict[str, str]:
     """Make one row to learn from, with every wording of its kind."""
-    row = {"audio": str(path), "source": name}
+    row = {"audio": str(path), "source": name, "group": group}
     for number, (clause, phrase) in enumerate(grammar.kinds[name].wording, start=1):
         row[f"caption_{number}"], row[f"phrase_{number}"] = clause, phrase
     return row

@@ -16,7 +16,7 @@ import prepare_everyday
 from everyday_grammar import Grammar
 
 from evaluation_mac.metrics.everyday_naming import NAMING as EVERYDAY
-from training_mac.objectives.embeddings import TeacherTargets
+from training_mac.objectives.teacher_targets import TeacherTargets
 from training_mac.recipe.file import load_stages
 
 
@@ -42,11 +42,13 @@ def folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Path
     (esc50 / "audio").mkdir(parents=True)
     everyday.mkdir()
     credits = {"title": "t", "author": "a", "url": "u", "licence": "CC0"}
-    recordings = [("dog.flac", "1", "dog"), ("rain.flac", "5", "rain")]
+    recordings = [("1-100-A-0.flac", "1", "dog"), ("5-200-A-10.flac", "5", "rain")]
     rows = [{"file": file, "fold": fold, "category": category, **credits} for file, fold, category in recordings]
     write(esc50 / "manifest.csv", rows)
     names = ("file", "fold", "labels", "kind", "synthetic", "teacher_agree")
-    write(everyday / "manifest.csv", [dict(zip(names, row, strict=True)) | credits for row in SOUNDS])
+    write(
+        everyday / "manifest.csv", [dict(zip(names, row, strict=True)) | credits | {"group": row[0]} for row in SOUNDS]
+    )
     rng = np.random.default_rng(0)
     for path in [esc50 / "audio" / row[0] for row in recordings] + [everyday / row[0] for row in SOUNDS]:
         soundfile.write(path, 0.1 * rng.standard_normal(2 * RATE), RATE)
@@ -79,8 +81,15 @@ def sources(path: Path) -> dict[str, str]:
 
 def test_every_recording_goes_where_it_belongs(prepared: Path) -> None:
     made = {"silence-0.flac": "silence", "noise-0.flac": "noise", "tone-0.flac": "tone"}
-    assert sources(prepared / "train.csv") == {"dog.flac": "dog", "man.flac": "man", "piano.flac": "piano", **made}
-    assert [row["file"] for row in read(prepared / "attribution.csv")] == ["dog.flac", "man.flac", "piano.flac"]
+    groups = {row["source"]: row["group"] for row in read(prepared / "train.csv")}
+    assert (groups["dog"], groups["man"]) == ("esc50:100", "man.flac")  # clips of one source are in one group
+    assert sources(prepared / "train.csv") == {
+        "1-100-A-0.flac": "dog",
+        "man.flac": "man",
+        "piano.flac": "piano",
+        **made,
+    }
+    assert [row["file"] for row in read(prepared / "attribution.csv")] == ["1-100-A-0.flac", "man.flac", "piano.flac"]
     validation = {"woman.flac": "speech", "drum.flac": "music", "bells.flac": "bell"}
     assert sources(prepared / "validation.csv") == validation
     assert sources(prepared / "voices.csv") == {"woman.flac": "woman"}
@@ -113,7 +122,8 @@ def test_scenes_carry_what_is_heard_when(prepared: Path, tmp_path: Path, monkeyp
     mix_everyday.main([*arguments, str(tmp_path / "scenes")])
     targets, grammar = TeacherTargets.load(tmp_path / "scenes" / "targets.safetensors"), Grammar()
     rows = read(tmp_path / "scenes" / "scenes.csv")
-    assert targets.tags == grammar.tags and targets.files == [row["audio"] for row in rows]
+    assert all(set(groups) <= {row["group"] for row in read(prepared / "train.csv")} for groups in targets.groups)
+    assert all(targets.groups) and targets.tags == grammar.tags and targets.files == [row["audio"] for row in rows]
     told = {"animal": "animal", "man": "speech", "piano": "music"}
     for row, stretches, embeddings in zip(rows, targets.stretches, targets.embeddings, strict=True):
         seconds = soundfile.info(tmp_path / "scenes" / row["audio"]).duration

@@ -6,13 +6,13 @@ not encoded again, while the texts are those of each epoch.
 
 An encoder is surer of the recordings that it has learnt from than of others. So that a language model does not come
 to rely on this, a share of another example may be mixed into each (as in manifold mixup, arXiv 1806.05236, but the
-caption stays that of the greater part).
+caption stays that of the greater part), and each may be changed when it is read (objectives/evidence.py).
 """
 
 import hashlib
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +43,7 @@ class EncodedExamples(Dataset):
         seed: Seed of the mixing, used together with epoch and row.
         device: Device that the encoder runs on here; it then goes back to where it was.
         folder: Folder that keeps the encodings for other runs with this encoder; None for none.
+        change: Changes each example's encoding when it is read, given that, its recording's path, and a generator.
 
     Raises:
         OSError: There is no room for the file.
@@ -58,9 +59,10 @@ class EncodedExamples(Dataset):
         seed: int = 0,
         device: torch.device | str = "cpu",
         folder: Path | None = None,
+        change: Callable[[torch.Tensor, str, np.random.Generator], torch.Tensor] | None = None,
     ):
         self.examples, self.variants, self.epoch = examples, variants, 0
-        self.mix, self.seed = mix, seed
+        self.mix, self.seed, self.change = mix, seed, change
         rows, columns = encoder.config.grid
         store = GrowingStore(file, (1 + rows * columns, encoder.config.hidden_size))
         store.reserve(variants * len(examples))  # one window for each example; longer examples make the store grow
@@ -120,12 +122,13 @@ class EncodedExamples(Dataset):
 
     def __getitem__(self, row: int) -> dict[str, Any]:
         variant = self.epoch % self.variants * len(self)
-        states = self.states(variant + row)
+        states, rng = self.states(variant + row), np.random.default_rng([self.seed, self.epoch, row])
         if self.mix:
-            rng = np.random.default_rng([self.seed, self.epoch, row])
             other = self.states(variant + int(rng.integers(len(self))))[: len(states)]
             mixed = states[: len(other)].lerp(other, float(rng.uniform(0, self.mix)))
             states = torch.cat([mixed, states[len(other) :]])
+        if self.change is not None:
+            states = self.change(states, self.others[variant + row]["audio"], rng)
         return {"encoder_hidden_states": states, **self.others[variant + row]}
 
     def states(self, place: int) -> torch.Tensor:

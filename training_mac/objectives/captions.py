@@ -10,6 +10,7 @@ from training_mac.examples.encoded import EncodedExamples
 from training_mac.examples.training_set import make_training_set
 from training_mac.loop.adapters import set_trainable
 from training_mac.loop.trainer import CaptionTrainer
+from training_mac.objectives.evidence import evidence_of_others
 from training_mac.objectives.materials import Materials
 from training_mac.recipe.file import Stage
 
@@ -52,4 +53,5 @@ def encode(examples: Any, stage: Stage, model: Any, scratch: Path) -> EncodedExa
         seed=stage.training.seed,
         device=stage.training.device,
         folder=Path(stage.recipe.cache_encodings) if stage.recipe.cache_encodings else None,
+        change=evidence_of_others(stage, model.model, examples),
     )

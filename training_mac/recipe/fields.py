@@ -95,7 +95,7 @@ class Recipe:
         default_factory=list,
         metadata={
             "help": "Files of what a teacher from elsewhere hears in the recordings of `train_data`, and of their "
-            "tags: see training_mac/objectives/embeddings.py."
+            "tags: see training_mac/objectives/teacher_targets.py."
         },
     )
     continue_tags: bool = field(
@@ -179,6 +179,17 @@ class Recipe:
     encoding_mix: float = field(
         default=0.0,
         metadata={"help": "With `cached_epochs`: mix up to this share of another example's encoding into each."},
+    )
+    cross_fitted_tags: int = field(
+        default=0,
+        metadata={
+            "help": "With `cached_epochs` and `teacher_targets`: part the recordings into so many, and learn captions "
+            "from the tags of each as those of other parts tell them; 0: as the encoder tells them."
+        },
+    )
+    certain_tags: list[str] = field(
+        default_factory=list,
+        metadata={"help": "With `cross_fitted_tags`: tags to learn as the encoder tells them."},
     )
 
     # What trains, and how fast

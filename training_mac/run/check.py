@@ -170,10 +170,28 @@ def check_averaging(recipe: Recipe, training: MacTrainingArguments) -> None:
         )
 
 
+def check_cross_fitting(stage: Stage) -> None:
+    """Refuse a language model that cannot learn from the tags that others tell, and tags that nothing tells."""
+    recipe, parts = stage.recipe, stage.recipe.cross_fitted_tags
+    if recipe.certain_tags and not parts:
+        raise ValueError("`certain_tags` are those that `cross_fitted_tags` leaves as they are: it is not given.")
+    if not parts:
+        return
+    if parts < 3:
+        raise ValueError(f"`cross_fitted_tags` is {parts}; expected 0, or 3 parts or more.")
+    if recipe.objective != "captions" or not recipe.cached_epochs:
+        raise ValueError("`cross_fitted_tags` changes encodings that are kept: it needs captions and `cached_epochs`.")
+    if recipe.connector != "frozen":
+        raise ValueError("`cross_fitted_tags` needs `connector: frozen`, which holds the scores of the tags.")
+    if not recipe.teacher_targets:
+        raise ValueError("`teacher_targets` is missing: `cross_fitted_tags` tells the tags that they hold.")
+
+
 def check_targets(stage: Stage) -> None:
     """Refuse targets that no objective reads, missing targets, and recordings unlike those the teacher heard."""
     objective, targets = stage.recipe.objective, stage.recipe.teacher_targets
-    if targets and objective != "embeddings":
+    check_cross_fitting(stage)
+    if targets and objective != "embeddings" and not stage.recipe.cross_fitted_tags:
         raise ValueError(f"`teacher_targets` are for `objective: embeddings`, not for {objective!r}.")
     if stage.recipe.continue_tags and objective != "embeddings":
         raise ValueError(f"`continue_tags` is for `objective: embeddings`, not for {objective!r}.")

@@ -9,7 +9,8 @@ import torch
 from modeling_mac import EatConfig, EatModel, MacConfig
 from modeling_mac.connector_mac import CONNECTORS
 from processing_mac.dataset_mac import Clip
-from training_mac.objectives.embeddings import EmbeddingPupil, TeacherCollator, TeacherTargets, read_targets
+from training_mac.objectives.embeddings import EmbeddingPupil, TeacherCollator
+from training_mac.objectives.teacher_targets import TeacherTargets, read_targets
 
 
 TAGS = ["rain", "siren", "water"]
