@@ -18,6 +18,8 @@ from transformers.quantizers import HfQuantizer
 from transformers.quantizers.auto import AUTO_QUANTIZATION_CONFIG_MAPPING, AUTO_QUANTIZER_MAPPING
 from transformers.utils.quantization_config import QuantizationConfigMixin
 
+from .product_mac import product
+
 
 METHOD = "mac_int8"
 
@@ -80,7 +82,7 @@ def multiply_int8(input: torch.Tensor, weight: torch.Tensor, scale: torch.Tensor
     """
     # A private operator of torch, which torch's own int8 recipes call. It is fast with bf16 activations alone, and
     # wants its scales in bf16, too. It gets ones: scaling afterwards takes an operation less and is rounded less.
-    return torch._weight_int8pack_mm(input.to(torch.bfloat16), weight, ones) * scale
+    return torch._weight_int8pack_mm(input.bfloat16(), weight, ones) * scale
 
 
 class Int8Weight(nn.Module):
@@ -123,13 +125,16 @@ class Int8Linear(Int8Weight):
     def forward(self, input: torch.Tensor) -> torch.Tensor:
         if input.device.type != "cpu" or torch.is_grad_enabled():
             return self.multiply_in_float(input)
-        if not self.fits(input.numel() // self.in_features):
-            if not FAST_BF16 or self.weight.numel() < SMALL:
-                return self.multiply_in_float(input)
-            return self.multiply_in_float(input.to(torch.bfloat16)).to(input.dtype)
-        # (rows, in), contiguous: the operator reads past rows that are not.
+        rows = input.numel() // self.in_features
+        if not (self.fits(rows) or (FAST_BF16 and rows > 0 and self.weight.numel() >= SMALL)):
+            return self.multiply_in_float(input)
+        # (rows, in), contiguous: the operator on 8 bits reads past rows that are not.
         flat = input.reshape(-1, self.in_features).contiguous()
-        output = multiply_int8(flat, self.weight, self.weight_scale, self.ones).to(input.dtype)
+        if self.fits(rows):
+            output = multiply_int8(flat, self.weight, self.weight_scale, self.ones).to(input.dtype)
+        else:
+            output = product(flat.to(torch.bfloat16), self.weight.to(torch.bfloat16))
+            output = output.to(input.dtype).mul_(self.weight_scale)
         if self.bias is not None:
             output = output + self.bias
         return output.view(*input.shape[:-1], self.out_features)

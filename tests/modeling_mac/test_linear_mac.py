@@ -1,11 +1,12 @@
-"""The product of few rows against that of the `nn.Linear` that it is given."""
+"""The product of few rows and of many against that of the `nn.Linear` that it is given."""
 
 import pytest
 import torch
 from torch import nn
 
-from modeling_mac import linear_mac
-from modeling_mac.linear_mac import FEW_ROWS, project
+from modeling_mac import product_mac
+from modeling_mac.linear_mac import project
+from modeling_mac.product_mac import FEW_ROWS
 
 
 @pytest.fixture
@@ -30,10 +31,12 @@ def products(monkeypatch) -> list[int]:
 
 @pytest.mark.parametrize("onednn", [True, False])
 @pytest.mark.parametrize("bias", [True, False])
-@pytest.mark.parametrize("shape", [(1, 1, 24), (24,), (4, 24), (2, 8, 24), (FEW_ROWS, 1, 24), (0, 24), (3, 0, 24)])
+@pytest.mark.parametrize(
+    "shape", [(1, 1, 24), (24,), (4, 24), (2, 8, 24), (FEW_ROWS, 1, 24), (FEW_ROWS + 1, 24), (0, 24), (3, 0, 24)]
+)
 @torch.no_grad()
-def test_few_rows_give_the_same(layer, monkeypatch, onednn, bias, shape):
-    monkeypatch.setattr(linear_mac, "ONEDNN", onednn)
+def test_few_rows_and_many_give_the_same(layer, monkeypatch, onednn, bias, shape):
+    monkeypatch.setattr(product_mac, "ONEDNN", onednn)
     if not bias:
         layer.bias = None
     inputs = torch.randn(shape)
@@ -48,30 +51,30 @@ def test_inputs_may_have_gaps(layer, monkeypatch):
     """oneDNN multiplies strided rows by its reference code: the last token of 8 prompts took seconds."""
     product, contiguous = torch.ops.mkldnn._linear_pointwise, []
 
-    def spy(weight, rows, *options):
-        contiguous.append(rows.is_contiguous())
-        return product(weight, rows, *options)
+    def spy(first, second, *options):
+        contiguous.append(first.is_contiguous() and second.is_contiguous())
+        return product(first, second, *options)
 
     monkeypatch.setattr(torch.ops.mkldnn, "_linear_pointwise", spy)
-    for inputs in (torch.randn(3, 2, 50)[..., 5:29], torch.randn(8, 5, 24)[:, -1:]):
+    gaps = (torch.randn(3, 2, 50)[..., 5:29], torch.randn(8, 5, 24)[:, -1:], torch.randn(FEW_ROWS, 2, 50)[..., 5:29])
+    for inputs in gaps:
         torch.testing.assert_close(project(layer, inputs), nn.functional.linear(inputs, layer.weight, layer.bias))
-    assert contiguous == [True, True]
+    assert contiguous == [True, True, True]
 
 
 def test_the_usual_product_serves_all_else(layer, products):
     with torch.no_grad():
-        project(layer, torch.randn(2, 24))
+        for rows in (2, FEW_ROWS + 1):
+            project(layer, torch.randn(rows, 24))
         assert products == []
-        project(layer, torch.randn(FEW_ROWS + 1, 24))
-        assert products == [FEW_ROWS + 1]
     inputs = torch.randn(3, 24)
     project(layer, inputs).sum().backward()
-    assert products[1:] == [3]
+    assert products == [3]
     torch.testing.assert_close(layer.weight.grad, inputs.sum(0).expand_as(layer.weight))
     torch.testing.assert_close(layer.bias.grad, torch.full_like(layer.bias, 3.0))
     with torch.no_grad():
         assert project(layer.bfloat16(), torch.randn(4, 24).bfloat16()).dtype == torch.bfloat16
-    assert products[2:] == [4]
+    assert products[1:] == [4]
 
 
 @torch.no_grad()
