@@ -23,9 +23,11 @@ from torch import nn
 # Tokens in a chunk. The work inside a chunk grows with the square of its length, the work from chunk to chunk with
 # their number. A CPU is fastest with chunks that stay in its caches, an accelerator with few launches of kernels.
 CPU_CHUNK, ACCELERATOR_CHUNK = 96, 256
-# The exponential of anything less is no normal float32 number (these end at exp(-87.3)), and CPUs compute with such
-# numbers, as with those that overflow, several times as slowly.
-LEAST_EXPONENT = -87.0
+# Decays are powers of two, which torch computes several times as fast on CPUs as those of e.
+LOG2_E = math.log2(math.e)
+# Two to anything less is no normal float32 number, and CPUs compute with such numbers, as with those that overflow,
+# several times as slowly.
+LEAST_EXPONENT = -126.0
 
 
 def ssd_scan(
@@ -124,11 +126,12 @@ def chunk_decays(
     """
     # The decay between two tokens is a difference of running sums. A large term rounds off the small ones that follow
     # it in such a sum; what was rounded off is summed up, too, and added to the differences.
+    log_decay = log_decay * LOG2_E
     running = log_decay.cumsum(-1)  # (batch, heads, token)
     rounded = (log_decay - running.diff(dim=-1, prepend=torch.zeros_like(running[..., :1]))).cumsum(-1)
-    between = (running.unsqueeze(-2) - running.unsqueeze(-1)).add_(rounded.unsqueeze(-2) - rounded.unsqueeze(-1))
-    between = between.clamp_(LEAST_EXPONENT, 0.0).exp_()
-    from_start = running.exp()
+    between = running.unsqueeze(-2) - running.unsqueeze(-1)
+    between = between.add_(rounded.unsqueeze(-2)).sub_(rounded.unsqueeze(-1)).clamp_(LEAST_EXPONENT, 0.0).exp2_()
+    from_start = running.exp2()
     if seq_idx is not None:
         sequence = seq_idx[:, None, chunk]
         between *= sequence.unsqueeze(-1) == sequence.unsqueeze(-2)
@@ -176,10 +179,10 @@ class ChunkedScan(torch.autograd.Function):
             mix = weights.unflatten(1, (groups, -1)).mul_(scores.unsqueeze(2)).flatten(1, 2)
             output = (mix.transpose(-1, -2) @ inputs.transpose(1, 2)).transpose(1, 2)  # (b, q, h, p)
             if D is not None:  # added here and not on the diagonal of `mix`, which could not be exported to ONNX
-                output = torch.addcmul(output, inputs, D.float().unsqueeze(-1))
+                output = output.addcmul_(inputs, D.float().unsqueeze(-1))
             if state is not None:
                 carried = ungroup_heads(C_chunk @ state, x.shape[3])
-                output = torch.addcmul(output, carried, from_start.transpose(1, 2).unsqueeze(-1))
+                output = output.addcmul_(carried, from_start.transpose(1, 2).unsqueeze(-1))
                 update.addcmul_(state, per_state_column(from_start[..., -1], groups, x.shape[3]))
             outputs.append(output)
             state = update
