@@ -312,17 +312,31 @@ def ssd_step(
     Returns:
         y: (batch, heads, head_dim) in the dtype of `x`.
     """
-    batch, groups, state_size = B.shape
-    dt = step_size(dt, dt_bias, dt_limit).unsqueeze(-1)
-    decay = torch.exp(dt * A.float().unsqueeze(-1)).expand(x.shape).reshape(batch, groups, 1, -1)
-    inputs = (x.float() * dt).view(batch, groups, 1, -1)  # (batch, groups, 1, heads a group * head_dim)
-    entries = state.view(batch, groups, -1, state_size).mT  # (batch, groups, state, heads a group * head_dim)
-    entries.mul_(decay).addcmul_(B.float().unsqueeze(-1), inputs)
     with no_autocast(x):
-        y = torch.bmm(C.float().reshape(batch * groups, 1, state_size), entries.flatten(0, 1)).view(x.shape)
-    if D is not None:
-        y = torch.addcmul(y, x.float(), D.float().unsqueeze(-1))
+        y = step_in_float(
+            state, x.float(), step_size(dt, dt_bias, dt_limit), A.float(), B.float(), C.float(),
+            None if D is None else D.float(),
+        )  # fmt: skip
     return y.to(x.dtype)
 
 
-__all__ = ["chunk_decays", "decay_scan", "ssd_scan", "ssd_step"]
+def step_in_float(
+    state: torch.Tensor,
+    x: torch.Tensor,
+    dt: torch.Tensor,
+    A: torch.Tensor,
+    B: torch.Tensor,
+    C: torch.Tensor,
+    D: torch.Tensor | None,
+) -> torch.Tensor:
+    """`ssd_step` on float32 tensors, without autocast, given the final step sizes `dt`, (batch, heads)."""
+    batch, groups, state_size = B.shape
+    decay = torch.exp(dt * A).unsqueeze(-1).expand(x.shape).reshape(batch, groups, 1, -1)
+    inputs = (x * dt.unsqueeze(-1)).view(batch, groups, 1, -1)  # (batch, groups, 1, heads a group * head_dim)
+    entries = state.view(batch, groups, -1, state_size).mT  # (batch, groups, state, heads a group * head_dim)
+    entries.mul_(decay).addcmul_(B.unsqueeze(-1), inputs)
+    y = torch.bmm(C.reshape(batch * groups, 1, state_size), entries.flatten(0, 1)).view(x.shape)
+    return y if D is None else torch.addcmul(y, x, D.unsqueeze(-1))
+
+
+__all__ = ["chunk_decays", "decay_scan", "ssd_scan", "ssd_step", "step_in_float", "step_size"]

@@ -121,6 +121,17 @@ def test_with_8_bits_it_is_what_the_modules_do(model, ids, steps, monkeypatch):
     torch.testing.assert_close(output, expected, rtol=0.02, atol=0.02)  # of bf16, in which few rows are multiplied
 
 
+def test_what_it_returns_may_be_trained_on(model, ids, steps):
+    """It computes in inference mode, but neither its output nor the cache are tensors that autograd would refuse."""
+    with torch.no_grad():
+        output, cache = read_and_decode(model, ids)
+    assert len(steps) == 6
+    states = [tensor for layer in cache.layers for tensor in (layer.conv_states[0], layer.recurrent_states[0])]
+    assert not any(tensor.is_inference() for tensor in (output, *states))
+    decode(model, ids[:, :1], cache).sum().backward()
+    assert model.layers[0].mixer.in_proj.weight.grad.abs().max() > 0
+
+
 @torch.no_grad()
 def test_weights_may_change_between_tokens(model, ids, monkeypatch):
     """Nothing that was computed from them is kept."""
