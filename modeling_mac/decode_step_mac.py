@@ -177,7 +177,8 @@ def step_through(
         mixer.n_groups, mixer.norm.group_size, as_tensor(first.norm.variance_epsilon),
         as_tensor(mixer.norm.variance_epsilon), tuple(mixer.time_step_limit),
     )  # fmt: skip
-    run, token = compiled_step() if compiled else block_step, hidden_states[:, 0]
+    run = compiled_step() if compiled else block_step
+    token = hidden_states[:, 0].clone()  # no view, as between the blocks: the compiler would make one more graph
     # Without the bookkeeping of autograd each of some hundred small operations takes a fifth less.
     with nullcontext() if compiled else torch.inference_mode():
         rates = -torch.exp(torch.stack([block.mixer.A_log for block in blocks]))  # (blocks, heads)

@@ -6,8 +6,11 @@ from transformers import AutoModelForMultimodalLM
 
 from modeling_mac import Int8Config, MacForConditionalGeneration, int8_mac
 from modeling_mac.convert_cli_mac import main
-from modeling_mac.int8_mac import Int8Linear, has_fast_bf16, round_rows
+from modeling_mac.int8_mac import Int8Linear, has_one_of, make_ones, multiply_int8, round_rows
 from processing_mac import DEFAULT_MODEL
+
+
+WITH_INTEGERS = pytest.mark.skipif(not int8_mac.FAST_INTEGERS, reason="the processor has no such instructions")
 
 
 def size(folder) -> int:
@@ -23,17 +26,36 @@ def test_a_row_of_zeros_and_the_largest_value_are_exact():
 
 
 @pytest.mark.parametrize("fast_bf16", [False, True])
+@pytest.mark.parametrize("fast_integers", [False, pytest.param(True, marks=WITH_INTEGERS)])
 @pytest.mark.parametrize("rows", [1, 7, 12, 13, 32, 33, 200])
 @torch.no_grad()
-def test_few_rows_and_many_give_nearly_the_float_product(rows, fast_bf16, monkeypatch):
+def test_few_rows_and_many_give_nearly_the_float_product(rows, fast_bf16, fast_integers, monkeypatch):
     monkeypatch.setattr(int8_mac, "SMALL", 0)
     monkeypatch.setattr(int8_mac, "FAST_BF16", fast_bf16)
+    monkeypatch.setattr(int8_mac, "FAST_INTEGERS", fast_integers)
     layer = torch.nn.Linear(64, 48)
     ours = Int8Linear(layer)
     ours.take(layer.weight)
     input = torch.randn(2, rows, 64)[:, : (rows + 1) // 2]
     expected = layer(input)
     assert (ours(input) - expected).norm() < 0.02 * expected.norm()
+
+
+@WITH_INTEGERS
+@torch.no_grad()
+def test_integers_are_more_exact_than_bf16(monkeypatch):
+    """Also where one number of a row is far larger than the others, and in a row of zeros."""
+    rounded, scale = round_rows(torch.randn(48, 64))
+    rows = torch.cat([torch.randn(8, 64), torch.zeros(1, 64)])
+    rows[3, 5] = 50.0
+    exact = rows.double() @ (rounded.double() * scale.double().unsqueeze(1)).T
+    errors = []
+    for fast in (True, False):
+        monkeypatch.setattr(int8_mac, "FAST_INTEGERS", fast)
+        output = multiply_int8(rows, rounded, scale, make_ones(48))
+        assert output.dtype == torch.float32 and output.is_contiguous() and (output[8] == 0).all()
+        errors.append(((output - exact)[:8].norm(dim=1) / exact[:8].norm(dim=1)).max())
+    assert errors[0] < 3e-4 < errors[1]
 
 
 @torch.no_grad()
@@ -111,7 +133,7 @@ def test_mac_convert_rounds(eat_folder, mamba2_folder, tmp_path):
 
 def test_a_torch_that_does_not_know_the_processor_is_taken_for_slow_in_bf16(monkeypatch) -> None:
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True, raising=False)
-    assert has_fast_bf16()
+    assert has_one_of("avx512_bf16", "amx_tile")
     for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"):
         monkeypatch.delattr(torch.cpu, name, raising=False)
-    assert not has_fast_bf16()
+    assert not has_one_of("avx512_bf16", "amx_tile")
