@@ -23,9 +23,11 @@ from torch import nn
 # Tokens in a chunk. The work inside a chunk grows with the square of its length, the work from chunk to chunk with
 # their number. A CPU is fastest with chunks that stay in its caches, an accelerator with few launches of kernels.
 CPU_CHUNK, ACCELERATOR_CHUNK = 96, 256
-# The exponential of anything less is no normal float32 number (these end at exp(-87.3)), and CPUs compute with such
-# numbers, as with those that overflow, several times as slowly.
-LEAST_EXPONENT = -87.0
+# Decays are powers of two, which torch computes several times as fast on CPUs as those of e.
+LOG2_E = math.log2(math.e)
+# Two to anything less is no normal float32 number, and CPUs compute with such numbers, as with those that overflow,
+# several times as slowly.
+LEAST_EXPONENT = -126.0
 
 
 def ssd_scan(
@@ -124,11 +126,12 @@ def chunk_decays(
     """
     # The decay between two tokens is a difference of running sums. A large term rounds off the small ones that follow
     # it in such a sum; what was rounded off is summed up, too, and added to the differences.
+    log_decay = log_decay * LOG2_E
     running = log_decay.cumsum(-1)  # (batch, heads, token)
     rounded = (log_decay - running.diff(dim=-1, prepend=torch.zeros_like(running[..., :1]))).cumsum(-1)
-    between = (running.unsqueeze(-2) - running.unsqueeze(-1)).add_(rounded.unsqueeze(-2) - rounded.unsqueeze(-1))
-    between = between.clamp_(LEAST_EXPONENT, 0.0).exp_()
-    from_start = running.exp()
+    between = running.unsqueeze(-2) - running.unsqueeze(-1)
+    between = between.add_(rounded.unsqueeze(-2)).sub_(rounded.unsqueeze(-1)).clamp_(LEAST_EXPONENT, 0.0).exp2_()
+    from_start = running.exp2()
     if seq_idx is not None:
         sequence = seq_idx[:, None, chunk]
         between *= sequence.unsqueeze(-1) == sequence.unsqueeze(-2)
@@ -176,10 +179,10 @@ class ChunkedScan(torch.autograd.Function):
             mix = weights.unflatten(1, (groups, -1)).mul_(scores.unsqueeze(2)).flatten(1, 2)
             output = (mix.transpose(-1, -2) @ inputs.transpose(1, 2)).transpose(1, 2)  # (b, q, h, p)
             if D is not None:  # added here and not on the diagonal of `mix`, which could not be exported to ONNX
-                output = torch.addcmul(output, inputs, D.float().unsqueeze(-1))
+                output = output.addcmul_(inputs, D.float().unsqueeze(-1))
             if state is not None:
                 carried = ungroup_heads(C_chunk @ state, x.shape[3])
-                output = torch.addcmul(output, carried, from_start.transpose(1, 2).unsqueeze(-1))
+                output = output.addcmul_(carried, from_start.transpose(1, 2).unsqueeze(-1))
                 update.addcmul_(state, per_state_column(from_start[..., -1], groups, x.shape[3]))
             outputs.append(output)
             state = update
@@ -309,17 +312,31 @@ def ssd_step(
     Returns:
         y: (batch, heads, head_dim) in the dtype of `x`.
     """
-    batch, groups, state_size = B.shape
-    dt = step_size(dt, dt_bias, dt_limit).unsqueeze(-1)
-    decay = torch.exp(dt * A.float().unsqueeze(-1)).expand(x.shape).reshape(batch, groups, 1, -1)
-    inputs = (x.float() * dt).view(batch, groups, 1, -1)  # (batch, groups, 1, heads a group * head_dim)
-    entries = state.view(batch, groups, -1, state_size).mT  # (batch, groups, state, heads a group * head_dim)
-    entries.mul_(decay).addcmul_(B.float().unsqueeze(-1), inputs)
     with no_autocast(x):
-        y = torch.bmm(C.float().reshape(batch * groups, 1, state_size), entries.flatten(0, 1)).view(x.shape)
-    if D is not None:
-        y = torch.addcmul(y, x.float(), D.float().unsqueeze(-1))
+        y = step_in_float(
+            state, x.float(), step_size(dt, dt_bias, dt_limit), A.float(), B.float(), C.float(),
+            None if D is None else D.float(),
+        )  # fmt: skip
     return y.to(x.dtype)
 
 
-__all__ = ["chunk_decays", "decay_scan", "ssd_scan", "ssd_step"]
+def step_in_float(
+    state: torch.Tensor,
+    x: torch.Tensor,
+    dt: torch.Tensor,
+    A: torch.Tensor,
+    B: torch.Tensor,
+    C: torch.Tensor,
+    D: torch.Tensor | None,
+) -> torch.Tensor:
+    """`ssd_step` on float32 tensors, without autocast, given the final step sizes `dt`, (batch, heads)."""
+    batch, groups, state_size = B.shape
+    decay = torch.exp(dt * A).unsqueeze(-1).expand(x.shape).reshape(batch, groups, 1, -1)
+    inputs = (x * dt.unsqueeze(-1)).view(batch, groups, 1, -1)  # (batch, groups, 1, heads a group * head_dim)
+    entries = state.view(batch, groups, -1, state_size).mT  # (batch, groups, state, heads a group * head_dim)
+    entries.mul_(decay).addcmul_(B.unsqueeze(-1), inputs)
+    y = torch.bmm(C.reshape(batch * groups, 1, state_size), entries.flatten(0, 1)).view(x.shape)
+    return y if D is None else torch.addcmul(y, x, D.unsqueeze(-1))
+
+
+__all__ = ["chunk_decays", "decay_scan", "ssd_scan", "ssd_step", "step_in_float", "step_size"]

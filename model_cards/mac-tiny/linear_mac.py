@@ -1,8 +1,8 @@
 """
-Linear layers on few rows, as decoding has them, on a CPU.
+Linear layers without gradients on a CPU, by a faster product than that of `nn.Linear`.
 
-Such a product should take no longer than reading the weights from memory; the usual order of the factors does not
-reach that.
+That of few rows, as decoding has them, should take no longer than reading the weights from memory; the usual order of
+the factors does not reach that.
 """
 
 from typing import NamedTuple
@@ -11,20 +11,16 @@ import torch
 from torch import nn
 
 from .int8_mac import Int8Linear, multiply_int8
-
-
-ONEDNN = torch.backends.mkldnn.is_available()
-FEW_ROWS = 64  # rows; with more of them both orders of the product take the same time
+from .product_mac import product
 
 
 def project(layer: nn.Module, input: torch.Tensor) -> torch.Tensor:
     """
-    Return `layer(input)`, (..., in) -> (..., out), and compute it faster where there are few rows.
+    Return `layer(input)`, (..., in) -> (..., out), and compute it faster in float32 on a CPU.
 
-    On CPUs the usual product `x W^T` of a few rows is slow, because the kernels divide the work along the rows. Here
-    it is computed as `(W x^T)^T`, so that the work is divided along the weights. Training, half precision, compiled
-    graphs and layers that are more than a plain `nn.Linear` (LoRA, quantised, hooked) are called as they are. This is
-    a function and not a layer type of its own, since quantisers look for layers of exactly the type `nn.Linear`.
+    Training, half precision, compiled graphs and layers that are more than a plain `nn.Linear` (LoRA, quantised,
+    hooked) are called as they are. This is a function and not a layer type of its own, since quantisers look for
+    layers of exactly the type `nn.Linear`.
 
     Args:
         layer: Linear layer, or whatever has taken its place.
@@ -74,7 +70,7 @@ def factors_of(layer: nn.Module, rows: int) -> Factors | None:
         return Factors(layer.weight, layer.bias, layer.weight_scale, layer.ones) if layer.fits(rows) else None
     if not (
         type(layer) is nn.Linear
-        and 0 < rows <= FEW_ROWS
+        and rows > 0
         and layer.weight.dtype == torch.float32
         and layer.weight.device.type == "cpu"
         and type(layer.weight) in (nn.Parameter, torch.Tensor)
@@ -84,16 +80,12 @@ def factors_of(layer: nn.Module, rows: int) -> Factors | None:
 
 
 def multiply(rows: torch.Tensor, factors: Factors) -> torch.Tensor:
-    """Return the layer's output for a few contiguous rows, (rows, in) -> (rows, out), contiguous, in float32."""
+    """Return the layer's output for contiguous rows, (rows, in) -> (rows, out), contiguous, in float32."""
     weight, bias, scale, ones = factors
     if scale is not None and ones is not None:
         output = multiply_int8(rows, weight, scale, ones)
-    elif ONEDNN:
-        # A private operator of torch, which its compiler calls, too. It runs oneDNN's product in float32, for which
-        # `nn.functional.linear` takes another library.
-        output = torch.ops.mkldnn._linear_pointwise(weight, rows, None, "none", [], "").t().contiguous()
     else:
-        output = torch.mm(weight, rows.t()).t().contiguous()
+        output = product(rows, weight)
     return output if bias is None else output + bias
 
 
