@@ -6,7 +6,7 @@ encoder says can be moved, by as little as it takes, until it has any scores tha
 What varies within the 0.96 s of an embedding stays.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,16 +37,17 @@ class EvidenceOfOthers:
         model: Model whose connector's first units are the scores of the tags, as a stage of embeddings leaves them.
         targets: Targets of the recordings.
         told: Scores of the tags at the teacher's embeddings of each recording, (frames, tags).
-        certain: Tags whose scores stay as the encoder says them, since the teacher does not hear them.
+        certain: Tags that the teacher does not hear, with those that they are part of, along with which they move; so
+            what the encoder hears of them, beside what it hears of these, stays.
 
     Raises:
         ValueError: A certain tag is unknown, or the connector does not hold the scores.
     """
 
     def __init__(
-        self, model: MacModel, targets: TeacherTargets, told: Sequence[torch.Tensor], certain: Collection[str]
+        self, model: MacModel, targets: TeacherTargets, told: Sequence[torch.Tensor], certain: Mapping[str, str]
     ):
-        if unknown := set(certain) - set(targets.tags):
+        if unknown := {*certain, *certain.values()} - set(targets.tags):
             raise DataError(
                 f"`certain_tags`: no tag is named {min(unknown)}; expected some of {', '.join(targets.tags)}."
             )
@@ -57,7 +58,7 @@ class EvidenceOfOthers:
         self.rows, self.columns = model.config.audio_config.grid
         self.rows_per_frame = TEACHER_STEP * FRAMES_PER_SECOND / frames_per_row(model.config.audio_config)
         self.told = dict(zip(targets.files, told, strict=True))
-        self.moved = torch.tensor([tag not in certain for tag in targets.tags])
+        self.along = torch.tensor([targets.ids[certain.get(tag, tag)] for tag in targets.tags])
         width, layer = model.config.audio_config.hidden_size, connector.linear_1
         # The mean of tokens has the mean of their scores, wherever these stand side by side in the connector's input.
         self.weight = layer.weight[:tags].detach().float().cpu().unflatten(1, (-1, width)).sum(1)  # (tags, width)
@@ -82,7 +83,7 @@ class EvidenceOfOthers:
         heard = min(len(grid), round(len(told) * self.rows_per_frame))
         now = torch.stack([part.mean((0, 1)) for part in grid[:heard].tensor_split(len(told))])  # (frames, dim)
         missing = scale * told + offset - (now @ self.weight.mT + self.bias)
-        moves = (missing * self.moved) @ self.back.mT  # (frames, dim)
+        moves = missing[:, self.along] @ self.back.mT  # (frames, dim)
         # Between the middles of two embeddings the move goes over from one to the other: a step would give away
         # where a sound begins.
         moves = nn.functional.interpolate(moves.mT[None], size=heard, mode="linear")[0].mT  # (heard rows, dim)

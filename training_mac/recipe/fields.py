@@ -187,9 +187,12 @@ class Recipe:
             "from the tags of each as those of other parts tell them; 0: as the encoder tells them."
         },
     )
-    certain_tags: list[str] = field(
-        default_factory=list,
-        metadata={"help": "With `cross_fitted_tags`: tags to learn as the encoder tells them."},
+    certain_tags: dict[str, str] = field(
+        default_factory=dict,
+        metadata={
+            "help": "With `cross_fitted_tags`: tags that the teacher does not hear, and what each is part of; they "
+            "are learnt as the encoder tells them beside that."
+        },
     )
 
     # What trains, and how fast

@@ -62,14 +62,15 @@ def test_an_embedding_s_rows_get_the_scores_that_are_told() -> None:
     layer = model.model.connector.linear_1
     layer.weight[:3] = layer.weight[:3, :32].repeat(1, 8)  # as `hand_over` leaves it: the mean of the tokens counts
     told = torch.tensor([[5.0, 2.0, -3.0]])
-    change = EvidenceOfOthers(model.model, make_targets(), [told], ["man"])
+    change = EvidenceOfOthers(model.model, make_targets(), [told], {"man": "rain"})
     states = torch.randn(2, 33, 32)
     moved = change(states, "x/a.flac", np.random.default_rng(3))
     rng = np.random.default_rng(3)
     scale, offset = rng.uniform(*SCALES), rng.uniform(*OFFSETS)
     before, after = scores(model, states), scores(model, moved)
     torch.testing.assert_close(after[:6, 1:].mean(0), scale * told[0, 1:] + offset, rtol=1e-4, atol=1e-4)
-    torch.testing.assert_close(after[:6, 0], before[:6, 0], rtol=1e-4, atol=1e-4)  # certain
+    beside = [one[:6, 0] - one[:6, 1] for one in (before, after)]
+    torch.testing.assert_close(*beside, rtol=1e-4, atol=1e-4)  # the certain tag moves along with rain
     varied = [one[:6] - one[:6].mean(0) for one in (before, after)]
     torch.testing.assert_close(*varied, rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(after[6:], before[6:])  # the padding
@@ -80,7 +81,7 @@ def test_an_embedding_s_rows_get_the_scores_that_are_told() -> None:
 def test_the_scores_go_over_into_each_other() -> None:
     model, targets = make_model(), TeacherTargets(TAGS)
     targets.add("a.flac", torch.zeros(2, 4), [(0.0, 1.28, ["rain"])], ["take"])
-    change = EvidenceOfOthers(model.model, targets, [torch.tensor([[0.0, -8.0, 0.0], [0.0, 8.0, 0.0]])], [])
+    change = EvidenceOfOthers(model.model, targets, [torch.tensor([[0.0, -8.0, 0.0], [0.0, 8.0, 0.0]])], {})
     states = torch.zeros(2, 33, 32)  # nothing varies but what is moved
     moved = change(states, "a.flac", np.random.default_rng(0))[:, 1:].reshape(8, -1)
     steps = moved.diff(dim=0).norm(dim=1)
@@ -89,12 +90,12 @@ def test_the_scores_go_over_into_each_other() -> None:
 
 def test_scores_that_are_not_there_are_refused() -> None:
     with pytest.raises(ValueError, match="no tag is named cat; expected some of man, rain, siren"):
-        EvidenceOfOthers(make_model().model, make_targets(), [torch.zeros(2, 3)], ["cat"])
+        EvidenceOfOthers(make_model().model, make_targets(), [torch.zeros(2, 3)], {"man": "cat"})
     many = TeacherTargets([str(number) for number in range(9)])
     with pytest.raises(ValueError, match="the connector does not hold the scores of 9 tags"):
-        EvidenceOfOthers(make_model().model, many, [], [])
+        EvidenceOfOthers(make_model().model, many, [], {})
     with pytest.raises(ValueError, match="does not hold the scores"):
-        EvidenceOfOthers(make_model(connector_type="mean_pool").model, make_targets(), [torch.zeros(2, 3)], [])
+        EvidenceOfOthers(make_model(connector_type="mean_pool").model, make_targets(), [torch.zeros(2, 3)], {})
 
 
 @pytest.fixture
@@ -112,7 +113,7 @@ def teacher_file(manifest: Path, tmp_path: Path) -> str:
 def test_captions_are_learnt_from_what_others_tell(write_recipe, train, weights_after, teacher_file, tmp_path) -> None:
     heard = {"objective": "embeddings", "teacher_targets": [teacher_file], "kept_patches": 32}
     spoken = {"encoder": "frozen", "connector": "frozen", "cached_epochs": 1}
-    told = spoken | {"teacher_targets": [teacher_file], "cross_fitted_tags": 64, "certain_tags": ["man"]}
+    told = spoken | {"teacher_targets": [teacher_file], "cross_fitted_tags": 64, "certain_tags": {"man": "rain"}}
     plain = weights_after(train(write_recipe(stages=[heard, spoken])), 2)
     other = weights_after(train(write_recipe(stages=[heard, told], output_dir=str(tmp_path / "other"))), 2)
     name = "model.connector.linear_1.weight"
@@ -126,7 +127,7 @@ FROZEN = {"encoder": "frozen", "connector": "frozen", "cached_epochs": 1}
 @pytest.mark.parametrize(
     "fields, message",
     [
-        ({"certain_tags": ["man"]}, "`certain_tags` are those that"),
+        ({"certain_tags": {"man": "rain"}}, "`certain_tags` are those that"),
         (FROZEN | {"cross_fitted_tags": 2, "teacher_targets": ["t"]}, "expected 0, or 3 parts or more"),
         (
             {"encoder": "frozen", "connector": "frozen", "cross_fitted_tags": 8},
