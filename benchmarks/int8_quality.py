@@ -1,10 +1,11 @@
 """
-What weights of 8 bits do to what a model says: captions and naming of the shipped checkpoint, and a larger one's loss.
+What weights of 8 bits or in bf16 do to what a model says: captions and naming of the shipped checkpoint, and a larger
+one's loss.
 
     python benchmarks/int8_quality.py captions --esc50 FOLDER
     python benchmarks/int8_quality.py loss --captions FILE.csv --size 130m --steps 300
 
-`captions` compares float32 and 8 bits on the recordings of a fold that `FOLDER/manifest.csv` lists. `loss` trains the
+`captions` compares both with float32 on the recordings of a fold that `FOLDER/manifest.csv` lists. `loss` trains the
 language model of a size on the captions of a CSV (columns `caption`, `caption_1`, …), for random weights would say
 nothing, and compares the loss of every tenth caption, which was held out.
 """
@@ -12,15 +13,17 @@ nothing, and compares the loss of every tenth caption, which was held out.
 import argparse
 import csv
 import json
+import sys
 from pathlib import Path
 
 import torch
 from int8 import quantised
-from speed_models import SHAPES, build
+from speed_models import SHAPES, build, cast
 from transformers import AutoProcessor
 
 from evaluation_mac.metrics.naming import load_naming
 from modeling_mac import MacForConditionalGeneration
+from modeling_mac.int8_mac import FAST_BF16
 from processing_mac import SHIPPED_MODELS, load_captioner
 from processing_mac.captioning_mac import caption_files
 
@@ -36,15 +39,20 @@ def compare_captions(options: argparse.Namespace) -> dict[str, float]:
     folders = (options.esc50, *(path for path in options.esc50.iterdir() if path.is_dir()))
     files = [next(str(f / row["file"]) for f in folders if (f / row["file"]).exists()) for row in rows]
     said = {}
-    for name in ("float32", "int8"):
-        captioner = load_captioner(options.model, device="cpu", dtype=torch.float32, int8=name == "int8")
+    for name, way in {"float32": {}, "int8": {"int8": True}, "bf16": {"dtype": torch.bfloat16}}.items():
+        captioner = load_captioner(options.model, device="cpu", **{"dtype": torch.float32, **way})
         said[name] = [result["caption"] for _, result in caption_files(captioner, files, options.batch_size)]
     naming, kinds = load_naming("esc50"), [row["category"] for row in rows]
     return {
         "recordings": len(files),
-        "equal": sum(a == b for a, b in zip(*said.values(), strict=True)) / len(files),
+        **{f"equal, {name}": share_equal(said["float32"], said[name]) for name in ("int8", "bf16")},
         **{f"naming, {name}": naming.accuracy(captions, kinds) for name, captions in said.items()},
     }
+
+
+def share_equal(first: list[str], second: list[str]) -> float:
+    """Share of captions that are the same in both lists."""
+    return sum(a == b for a, b in zip(first, second, strict=True)) / len(first)
 
 
 def read_captions(path: Path) -> list[str]:
@@ -64,39 +72,53 @@ def as_batch(texts: list[str]) -> dict[str, torch.Tensor]:
     return {"input_ids": batch["input_ids"], "labels": labels}
 
 
+@torch.no_grad()
 def mean_loss(model: MacForConditionalGeneration, batch: dict[str, torch.Tensor]) -> float:
-    """Mean loss of a token, in nats; a caption at a time, so that 8 bits are multiplied as in decoding."""
-    total = number = 0.0
+    """Mean loss of a token, in nats; a token at a time on a cache, for so are words decoded."""
+    losses = []
     for ids, labels in zip(batch["input_ids"].split(1), batch["labels"].split(1), strict=True):
-        count = int((labels[:, 1:] != -100).sum())
-        with torch.no_grad():
-            total += count * model(input_ids=ids, labels=labels).loss.item()
-        number += count
-    return total / number
+        cache = None
+        for token, label in zip(ids[0, :-1], labels[0, 1:], strict=True):
+            if label == -100:
+                break
+            outputs = model(input_ids=token.view(1, 1), cache=cache, use_cache=True)
+            cache = outputs.cache
+            losses.append(torch.nn.functional.cross_entropy(outputs.logits[0, -1].float(), label).item())
+    return sum(losses) / len(losses)
 
 
-def compare_losses(options: argparse.Namespace) -> dict[str, float]:
-    """Train, and measure the loss of what was held out in both ways."""
-    texts = read_captions(options.captions)
-    texts = [texts[place] for place in torch.randperm(len(texts), generator=torch.Generator().manual_seed(0))]
-    held, learnt = as_batch(texts[::HELD_OUT][: options.held]), [t for i, t in enumerate(texts) if i % HELD_OUT]
-    model = build(options.size, "ours", "cpu", torch.float32).train()
+def train(model: MacForConditionalGeneration, texts: list[str], options: argparse.Namespace) -> None:
+    """Train the language model on captions, in bf16 autocast where that is fast."""
     model.model.audio_tower.requires_grad_(False)
+    model.train()
     optimiser = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], options.rate, weight_decay=0.1)
-    before = mean_loss(model.eval(), held)
     for step in range(options.steps):
-        start = step * options.batch_size % max(1, len(learnt) - options.batch_size)
+        start = step * options.batch_size % max(1, len(texts) - options.batch_size)
         for group in optimiser.param_groups:  # warm up over a tenth, then fall to zero
             group["lr"] = options.rate * min(10 * (step + 1) / options.steps, 1 - step / options.steps)
-        model.train()(**as_batch(learnt[start : start + options.batch_size])).loss.backward()
+        with torch.autocast("cpu", torch.bfloat16, enabled=FAST_BF16):
+            loss = model(**as_batch(texts[start : start + options.batch_size])).loss
+        loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimiser.step()
         optimiser.zero_grad()
-    losses = [mean_loss(one.eval(), held) for one in (model, quantised(model))]
-    return {
-        "size": options.size, "steps": options.steps, "held out": len(held["labels"]), "untrained": before,
-        "float32": losses[0], "int8": losses[1], "difference": losses[1] / losses[0] - 1,
-    }  # fmt: skip
+        if step % 20 == 0:
+            print(f"step {step} of {options.steps}: loss {loss.item():.2f}", file=sys.stderr, flush=True)
+
+
+def compare_losses(options: argparse.Namespace) -> dict[str, float]:
+    """Train, and measure the loss of what was held out in each way."""
+    texts = read_captions(options.captions)
+    texts = [texts[place] for place in torch.randperm(len(texts), generator=torch.Generator().manual_seed(0))]
+    held, learnt = as_batch(texts[::HELD_OUT][: options.held]), [t for i, t in enumerate(texts) if i % HELD_OUT]
+    model = build(options.size, "ours", "cpu", torch.float32)
+    train(model, learnt, options)
+    model.eval()
+    losses = {"float32": mean_loss(model, held), "int8": mean_loss(quantised(model), held)}
+    losses["bf16"] = mean_loss(cast(model, torch.bfloat16), held)
+    changes = {f"{name} over float32": loss / losses["float32"] - 1 for name, loss in losses.items()}
+    about = {"size": options.size, "steps": options.steps, "held out": len(held["labels"])}
+    return about | losses | {name: change for name, change in changes.items() if change}
 
 
 def main() -> None:
@@ -115,7 +137,7 @@ def main() -> None:
     loss.add_argument("--steps", type=int, default=300)
     loss.add_argument("--batch-size", type=int, default=16)
     loss.add_argument("--rate", type=float, default=6e-4, help="highest learning rate")
-    loss.add_argument("--held", type=int, default=200, help="captions to measure at most")
+    loss.add_argument("--held", type=int, default=100, help="captions to measure at most")
     loss.set_defaults(compare=compare_losses)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)

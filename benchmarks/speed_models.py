@@ -85,13 +85,18 @@ def build(size: str, variant: str, device: str, dtype: torch.dtype) -> MacForCon
         head.weight = language_model.embeddings.weight
         model.lm_head = head
     model.generation_config.update(eos_token_id=None, pad_token_id=0)  # captions of one length
-    for name, parameter in model.named_parameters():
-        if not name.endswith(("A_log", "dt_bias")):
-            parameter.data = parameter.data.to(dtype)
-    model = model.to(device).eval()
+    model = cast(model, dtype).to(device).eval()
     if variant == "compiled":
         inductor_config.freezing = True
         model.forward = torch.compile(model.forward)
+    return model
+
+
+def cast(model: MacForConditionalGeneration, dtype: torch.dtype) -> MacForConditionalGeneration:
+    """Change the dtype of a model's weights in place, but for those that loading keeps in float32, too."""
+    for name, parameter in model.named_parameters():
+        if not name.endswith(("A_log", "dt_bias")):
+            parameter.data = parameter.data.to(dtype)
     return model
 
 

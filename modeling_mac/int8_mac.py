@@ -182,6 +182,12 @@ class Int8Linear(Int8Weight):
         return output if bias is None else output + bias
 
 
+def wants_bf16(layer: nn.Module, input: torch.Tensor) -> bool:
+    """Tell whether a layer is one of 8 bits that multiplies many rows, (..., in), in bf16, whatever they come in."""
+    computes = input.device.type == "cpu" and not torch.is_grad_enabled()
+    return computes and FAST_BF16 and isinstance(layer, Int8Linear) and layer.weight.numel() >= SMALL
+
+
 class Int8Embedding(Int8Weight):
     """An embedding on a weight of 8 bits, (tokens) -> (tokens, width)."""
 

@@ -20,6 +20,8 @@ from transformers.utils.generic import merge_with_config_defaults
 from transformers.utils.output_capturing import capture_outputs
 
 from .configuration_mac import EatConfig
+from .int8_mac import wants_bf16
+from .linear_mac import project
 from .token_pruning_mac import gather_tokens, num_kept, patch_scores, patch_statistics, scatter_tokens, top_patches
 
 
@@ -122,6 +124,15 @@ def eager_attention_forward(
     return (weights @ value).transpose(1, 2), weights
 
 
+def into_branch(hidden_states: torch.Tensor, layer: nn.Module) -> torch.Tensor:
+    """
+    Return what enters a branch: in bf16 where its first layer, of 8 bits, multiplies in bf16.
+
+    All of the branch is then, which spares casts and half of the memory; the sum of the branches stays in float32.
+    """
+    return hidden_states.bfloat16() if wants_bf16(layer, hidden_states) else hidden_states
+
+
 class EatAttention(nn.Module):
     """Multi-head self-attention over all tokens of a window; like upstream it does not mask a short clip's padding."""
 
@@ -150,14 +161,16 @@ class EatAttention(nn.Module):
             gives them; and the scores of the patches, (windows, patches), if they were asked for.
         """
         windows, length, _ = hidden_states.shape
-        qkv = self.qkv(hidden_states).view(windows, length, 3, self.num_heads, self.head_dim)
+        qkv = project(self.qkv, into_branch(hidden_states, self.qkv)).view(
+            windows, length, 3, self.num_heads, self.head_dim
+        )
         query, key, value = qkv.permute(2, 0, 3, 1, 4)  # each (windows, heads, length, head_dim)
         attention: Callable = ALL_ATTENTION_FUNCTIONS.get_interface(
             self.config._attn_implementation, eager_attention_forward
         )
         output, weights = attention(self, query, key, value, None, scaling=self.scaling, dropout=0.0, **kwargs)
         scores = None if score is None else patch_scores(query, key, self.scaling, score)
-        return self.proj(output.reshape(windows, length, -1)), weights, scores
+        return project(self.proj, output.reshape(windows, length, -1)), weights, scores
 
 
 class EatMlp(nn.Module):
@@ -169,7 +182,7 @@ class EatMlp(nn.Module):
         self.fc2 = nn.Linear(config.intermediate_size, config.hidden_size)
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
-        return self.fc2(nn.functional.gelu(self.fc1(hidden_states)))
+        return project(self.fc2, nn.functional.gelu(project(self.fc1, into_branch(hidden_states, self.fc1))))
 
 
 class EatLayer(GradientCheckpointingLayer):

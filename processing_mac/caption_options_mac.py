@@ -80,6 +80,11 @@ def build_parser() -> argparse.ArgumentParser:
         type=positive,
         help="of the CPU, for one batch at a time (default: a batch on each core that other programs leave free)",
     )
+    machine.add_argument(
+        "--dtype",
+        choices=["float32", "bfloat16"],
+        help="of the weights (default: that of the model); bfloat16 is faster on a CPU with avx512_bf16 or amx",
+    )
     machine.add_argument("--int8", action="store_true", help="round the weights to 8 bits: less memory, faster words")
     machine.add_argument("--batch-size", type=positive, default=8, help="recordings at a time (default: 8)")
     web = parser.add_argument_group("recordings from the web")

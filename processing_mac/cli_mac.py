@@ -111,6 +111,7 @@ def open_captioner(parser: argparse.ArgumentParser, options: argparse.Namespace)
             prompt=options.prompt,
             return_segments=options.segments,
             num_beams=options.num_beams,
+            dtype=options.dtype,
             int8=options.int8,
         )
     except ValueError as error:
@@ -185,7 +186,8 @@ def caption_long(
 
     try:
         if output is not None:
-            settings = {name: getattr(options, name) for name in ("model", "revision", "int8", "prompt", "num_beams")}
+            names = ("model", "revision", "dtype", "int8", "prompt", "num_beams")
+            settings = {name: getattr(options, name) for name in names}
             unfinished = UnfinishedSegments(output.unfinished(file), file, settings, BLOCK_WINDOWS)
             return caption_long_file(captioner, file, unfinished.append, unfinished.segments)
         if options.format:

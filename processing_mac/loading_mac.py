@@ -12,12 +12,15 @@ from transformers.utils import logging
 from .pipeline_mac import AudioCaptioningPipeline
 
 
+logger = logging.get_logger(__name__)
+
+
 def load_captioner(
     model: str | PathLike,
     *,
     revision: str | None = None,
     device: str | torch.device | None = None,
-    dtype: torch.dtype | None = None,
+    dtype: torch.dtype | str | None = None,
     prompt: str | None = None,
     return_segments: bool = False,
     num_beams: int | None = None,
@@ -30,7 +33,7 @@ def load_captioner(
         model: Folder or Hub id of a MAC model.
         revision: Branch, tag or commit of a model on the Hub; "main" if None.
         device: Device to run on; if None, the first accelerator or, without one, the CPU.
-        dtype: Number type of the weights; if None, the one that the model's configuration names.
+        dtype: Number type of the weights, or its name; if None, the one that the model's configuration names.
         prompt: Prompt of every clip; if None or blank, the one that the model was trained with.
         return_segments: Whether every window gets a caption of its own, too.
         num_beams: Number of beams of the search; if None, that of the model's generation configuration.
@@ -45,7 +48,7 @@ def load_captioner(
     source: dict[str, Any] = {"revision": revision or "main", "trust_remote_code": False}
     try:
         loaded = AutoModelForMultimodalLM.from_pretrained(model, dtype=dtype or "auto", **source)
-        return AudioCaptioningPipeline(
+        captioner = AudioCaptioningPipeline(
             loaded.to_int8() if int8 else loaded,
             processor=AutoProcessor.from_pretrained(model, **source),
             device=device,
@@ -56,6 +59,19 @@ def load_captioner(
     except (OSError, ValueError, RuntimeError, AssertionError) as error:  # torch raises the last two without a device
         what = "" if Path(model).is_dir() else "is no folder, and as a Hub id "
         raise ValueError(f"{model} {what}cannot be loaded: {error}") from error
+    warn_of_slow_bf16(captioner)
+    return captioner
+
+
+def warn_of_slow_bf16(captioner: AudioCaptioningPipeline) -> None:
+    """Say that the weights are bf16, which half the memory but not the time of a processor that does not know it."""
+    if captioner.device.type != "cpu" or captioner.model.dtype != torch.bfloat16:
+        return
+    if not importlib.import_module("modeling_mac.int8_mac").has_fast_bf16():
+        logger.warning(
+            "The weights are bfloat16, for which this processor has no instructions (avx512_bf16, amx): captions take "
+            "several times as long as with --dtype float32, in Python dtype=torch.float32."
+        )
 
 
 __all__ = ["load_captioner"]

@@ -5,8 +5,9 @@ import pytest
 import torch
 from transformers import AutoModel, AutoModelForAudioClassification, pipeline
 
-from modeling_mac import EatConfig, EatForAudioClassification, EatModel
+from modeling_mac import EatConfig, EatForAudioClassification, EatModel, int8_mac
 from modeling_mac.conversion_mac import convert_eat_state_dict
+from modeling_mac.int8_mac import round_model
 from modeling_mac.modeling_eat import sin_cos_positions
 from processing_mac import MacFeatureExtractor
 
@@ -259,3 +260,21 @@ def test_a_clip_is_classified_by_all_of_its_windows():
     best = classify(noise, top_k=1)[0]
     features = MacFeatureExtractor()(noise, sampling_rate=16_000)["input_features"]
     assert best["score"] == pytest.approx(model(features).logits.mean(0).softmax(-1).max().item(), rel=1e-4)
+
+
+@pytest.mark.parametrize("fast_bf16", [True, False])
+def test_branches_of_8_bits_are_bf16_where_that_is_fast(pretrained, windows, monkeypatch, fast_bf16):
+    """Between their layers, too: casts to float32 and back took a tenth of the encoder's time."""
+    monkeypatch.setattr(int8_mac, "SMALL", 0)
+    monkeypatch.setattr(int8_mac, "FAST_BF16", fast_bf16)
+    with torch.no_grad():
+        expected = pretrained(windows).last_hidden_state
+    round_model(pretrained)
+    inside, gelu = [], torch.nn.functional.gelu
+    monkeypatch.setattr(torch.nn.functional, "gelu", lambda input: inside.append(input.dtype) or gelu(input))
+    with torch.no_grad():
+        tokens = pretrained(windows).last_hidden_state
+    assert set(inside) == {torch.bfloat16 if fast_bf16 else torch.float32}
+    assert tokens.dtype == torch.float32 and (tokens - expected).norm() < 0.03 * expected.norm()
+    pretrained(windows)  # with gradients nothing is
+    assert inside[-1] == torch.float32

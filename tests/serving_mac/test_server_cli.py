@@ -82,8 +82,8 @@ def test_a_signal_ends_it_after_what_was_begun(sounds):
         assert "Traceback" not in server.stderr.read()
 
 
-def test_int8_reaches_every_way_to_load():
+def test_int8_and_dtype_reach_every_way_to_load():
     """Of one process and of replicas, which load by the same options."""
-    options = build_parser().parse_args(["--int8"])
+    options = build_parser().parse_args(["--int8", "--dtype", "bfloat16"])
     captioner = load_captioner(DEFAULT_MODEL, **loading_options(options) | {"device": "cpu"})
-    assert captioner.model.lm_head.weight.dtype == torch.int8
+    assert captioner.model.lm_head.weight.dtype == torch.int8 and captioner.model.dtype == torch.bfloat16

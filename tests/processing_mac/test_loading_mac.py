@@ -1,0 +1,27 @@
+"""The number type that `load_captioner` and the commands give the weights, and what is said of a slow one."""
+
+import pytest
+import torch
+
+from modeling_mac import int8_mac
+from processing_mac import cli_mac, load_captioner
+
+
+@pytest.mark.parametrize("fast", [True, False])
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
+def test_bf16_is_said_to_be_slow_where_it_is(model_folder, monkeypatch, caplog, dtype, fast):
+    monkeypatch.setattr(int8_mac, "has_fast_bf16", lambda: fast)
+    assert load_captioner(model_folder, device="cpu", dtype=dtype).model.dtype == getattr(torch, dtype)
+    assert ("avx512_bf16" in caplog.text) == (dtype == "bfloat16" and not fast)
+
+
+@pytest.mark.parametrize("int8", [[], ["--int8"]])
+def test_mac_caption_takes_a_dtype(model_folder, sounds, monkeypatch, capsys, int8):
+    loaded = []
+    monkeypatch.setattr(
+        cli_mac, "load_captioner", lambda *args, **kw: loaded.append(load_captioner(*args, **kw)) or loaded[0]
+    )
+    file = "sounds/b.wav"
+    assert cli_mac.main([file, "--model", model_folder, "--device", "cpu", "--dtype", "bfloat16", *int8]) == 0
+    assert loaded[0].model.dtype == torch.bfloat16
+    assert capsys.readouterr().out == f"{file}\t{loaded[0](file)[0]['caption']}\n"
