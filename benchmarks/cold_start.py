@@ -62,7 +62,7 @@ def start(options: argparse.Namespace) -> dict[str, Callable[[], None]]:
 def clips(options: argparse.Namespace) -> dict[str, Callable[[], None]]:
     """The files of a folder in batches, by so many threads and by as many as `mac-caption` chooses."""
     files = find_audio([options.folder])[: options.files]
-    captioner = load_captioner(options.model, device="cpu", int8=options.int8)
+    captioner = load_captioner(options.model, device="cpu", dtype=options.dtype, int8=options.int8)
     most = torch.get_num_threads()
 
     def run(batch_size: int, threads: int | None) -> None:
@@ -82,7 +82,7 @@ def clips(options: argparse.Namespace) -> dict[str, Callable[[], None]]:
 def parts(options: argparse.Namespace) -> dict[str, Callable[[], None]]:
     """The same in batches of 8, and each part of it alone."""
     files = find_audio([options.folder])[: options.files]
-    captioner = load_captioner(options.model, device="cpu", int8=options.int8)
+    captioner = load_captioner(options.model, device="cpu", dtype=options.dtype, int8=options.int8)
     torch.set_num_threads(options.threads[0])
     load, extractor = captioner.feature_extractor.load, captioner.feature_extractor
     batches = [[load(file)[0] for file in files[start : start + 8]] for start in range(0, len(files), 8)]
@@ -130,6 +130,7 @@ def main(arguments: list[str] | None = None) -> None:
         task.add_argument("--files", type=int, default=64)
         task.add_argument("--threads", type=int, nargs="+", default=[1, 2], help="of `parts`, the first")
         task.add_argument("--model", default=DEFAULT_MODEL)
+        task.add_argument("--dtype", choices=["float32", "bfloat16"], help="of the weights")
         task.add_argument("--int8", action="store_true")
         task.set_defaults(make=make, warm=1, busy=0)
     tasks.choices["clips"].add_argument("--batch-sizes", type=int, nargs="+", default=[1, 8, 32])

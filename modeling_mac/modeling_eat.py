@@ -19,6 +19,7 @@ from transformers.utils import can_return_tuple
 from transformers.utils.generic import merge_with_config_defaults
 from transformers.utils.output_capturing import capture_outputs
 
+from .attention_mac import attend_by_window, eager_attention_forward, is_plain_faster
 from .configuration_mac import EatConfig
 from .int8_mac import wants_bf16
 from .linear_mac import project
@@ -100,30 +101,6 @@ class EatEmbeddings(nn.Module):
             )
 
 
-def eager_attention_forward(
-    module: nn.Module,
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    attention_mask: torch.Tensor | None,
-    scaling: float,
-    dropout: float = 0.0,
-    **kwargs,
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """
-    Compute attention by plain matrix products, the one implementation that returns its weights.
-
-    Args:
-        query, key, value: Tensors of the heads, (windows, heads, length, head_dim).
-        scaling: Factor of the products of queries and keys, before the softmax.
-
-    Returns:
-        The output, (windows, length, heads, head_dim), and the weights, (windows, heads, length, length).
-    """
-    weights = (query @ key.transpose(2, 3) * scaling).softmax(dim=-1, dtype=torch.float32).to(query.dtype)
-    return (weights @ value).transpose(1, 2), weights
-
-
 def into_branch(hidden_states: torch.Tensor, layer: nn.Module) -> torch.Tensor:
     """
     Return what enters a branch: in bf16 where its first layer, of 8 bits, multiplies in bf16.
@@ -165,9 +142,10 @@ class EatAttention(nn.Module):
             windows, length, 3, self.num_heads, self.head_dim
         )
         query, key, value = qkv.permute(2, 0, 3, 1, 4)  # each (windows, heads, length, head_dim)
-        attention: Callable = ALL_ATTENTION_FUNCTIONS.get_interface(
-            self.config._attn_implementation, eager_attention_forward
-        )
+        implementation = self.config._attn_implementation
+        attention: Callable = ALL_ATTENTION_FUNCTIONS.get_interface(implementation, eager_attention_forward)
+        if implementation == "sdpa" and is_plain_faster(query):
+            attention = attend_by_window
         output, weights = attention(self, query, key, value, None, scaling=self.scaling, dropout=0.0, **kwargs)
         scores = None if score is None else patch_scores(query, key, self.scaling, score)
         return project(self.proj, output.reshape(windows, length, -1)), weights, scores

@@ -5,7 +5,7 @@ import pytest
 import torch
 from transformers import AutoModel, AutoModelForAudioClassification, pipeline
 
-from modeling_mac import EatConfig, EatForAudioClassification, EatModel, int8_mac
+from modeling_mac import EatConfig, EatForAudioClassification, EatModel, attention_mac, int8_mac, modeling_eat
 from modeling_mac.conversion_mac import convert_eat_state_dict
 from modeling_mac.int8_mac import round_model
 from modeling_mac.modeling_eat import sin_cos_positions
@@ -278,3 +278,20 @@ def test_branches_of_8_bits_are_bf16_where_that_is_fast(pretrained, windows, mon
     assert tokens.dtype == torch.float32 and (tokens - expected).norm() < 0.03 * expected.norm()
     pretrained(windows)  # with gradients nothing is
     assert inside[-1] == torch.float32
+
+
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+@torch.no_grad()
+def test_bf16_attends_by_plain_products_where_they_are_fast(pretrained, windows, monkeypatch, attention):
+    """Whoever asks for eager gets its weights, and where bf16 is slow torch's own kernel is kept."""
+    model, plain = with_attention(pretrained.bfloat16(), attention), modeling_eat.attend_by_window
+    monkeypatch.setattr(attention_mac, "FAST_BF16", False)
+    expected = model(windows).last_hidden_state
+    asked = []
+    monkeypatch.setattr(modeling_eat, "attend_by_window", lambda *args, **kw: asked.append(1) or plain(*args, **kw))
+    torch.testing.assert_close(model(windows).last_hidden_state, expected, rtol=0, atol=0)
+    assert not asked
+    monkeypatch.setattr(attention_mac, "FAST_BF16", True)
+    tokens = model(windows).last_hidden_state
+    assert len(asked) == (2 if attention == "sdpa" else 0)
+    assert (tokens - expected).norm() < 0.02 * expected.norm()
