@@ -168,7 +168,7 @@ class Int8Linear(Int8Weight):
             output = product(flat.to(torch.bfloat16), self.weight.to(torch.bfloat16))
             output = output.to(input.dtype).mul_(self.weight_scale)
         if self.bias is not None:
-            output = output + self.bias
+            output = output + self.bias.to(output.dtype)
         return output.view(*input.shape[:-1], self.out_features)
 
     def multiply_in_float(self, input: torch.Tensor) -> torch.Tensor:
@@ -180,6 +180,12 @@ class Int8Linear(Int8Weight):
         # The scales come last, since the outputs are fewer than the weights.
         output = nn.functional.linear(input, self.weight.to(dtype)) * scale
         return output if bias is None else output + bias
+
+
+def wants_bf16(layer: nn.Module, input: torch.Tensor) -> bool:
+    """Tell whether a layer is one of 8 bits that multiplies many rows, (..., in), in bf16, whatever they come in."""
+    computes = input.device.type == "cpu" and not torch.is_grad_enabled()
+    return computes and FAST_BF16 and isinstance(layer, Int8Linear) and layer.weight.numel() >= SMALL
 
 
 class Int8Embedding(Int8Weight):

@@ -19,7 +19,10 @@ from transformers.utils import can_return_tuple
 from transformers.utils.generic import merge_with_config_defaults
 from transformers.utils.output_capturing import capture_outputs
 
+from .attention_mac import attend_by_window, eager_attention_forward, is_plain_faster
 from .configuration_mac import EatConfig
+from .int8_mac import wants_bf16
+from .linear_mac import project
 from .token_pruning_mac import gather_tokens, num_kept, patch_scores, patch_statistics, scatter_tokens, top_patches
 
 
@@ -98,28 +101,13 @@ class EatEmbeddings(nn.Module):
             )
 
 
-def eager_attention_forward(
-    module: nn.Module,
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    attention_mask: torch.Tensor | None,
-    scaling: float,
-    dropout: float = 0.0,
-    **kwargs,
-) -> tuple[torch.Tensor, torch.Tensor]:
+def into_branch(hidden_states: torch.Tensor, layer: nn.Module) -> torch.Tensor:
     """
-    Compute attention by plain matrix products, the one implementation that returns its weights.
+    Return what enters a branch: in bf16 where its first layer, of 8 bits, multiplies in bf16.
 
-    Args:
-        query, key, value: Tensors of the heads, (windows, heads, length, head_dim).
-        scaling: Factor of the products of queries and keys, before the softmax.
-
-    Returns:
-        The output, (windows, length, heads, head_dim), and the weights, (windows, heads, length, length).
+    All of the branch is then, which spares casts and half of the memory; the sum of the branches stays in float32.
     """
-    weights = (query @ key.transpose(2, 3) * scaling).softmax(dim=-1, dtype=torch.float32).to(query.dtype)
-    return (weights @ value).transpose(1, 2), weights
+    return hidden_states.bfloat16() if wants_bf16(layer, hidden_states) else hidden_states
 
 
 class EatAttention(nn.Module):
@@ -150,14 +138,17 @@ class EatAttention(nn.Module):
             gives them; and the scores of the patches, (windows, patches), if they were asked for.
         """
         windows, length, _ = hidden_states.shape
-        qkv = self.qkv(hidden_states).view(windows, length, 3, self.num_heads, self.head_dim)
-        query, key, value = qkv.permute(2, 0, 3, 1, 4)  # each (windows, heads, length, head_dim)
-        attention: Callable = ALL_ATTENTION_FUNCTIONS.get_interface(
-            self.config._attn_implementation, eager_attention_forward
+        qkv = project(self.qkv, into_branch(hidden_states, self.qkv)).view(
+            windows, length, 3, self.num_heads, self.head_dim
         )
+        query, key, value = qkv.permute(2, 0, 3, 1, 4)  # each (windows, heads, length, head_dim)
+        implementation = self.config._attn_implementation
+        attention: Callable = ALL_ATTENTION_FUNCTIONS.get_interface(implementation, eager_attention_forward)
+        if implementation == "sdpa" and is_plain_faster(query):
+            attention = attend_by_window
         output, weights = attention(self, query, key, value, None, scaling=self.scaling, dropout=0.0, **kwargs)
         scores = None if score is None else patch_scores(query, key, self.scaling, score)
-        return self.proj(output.reshape(windows, length, -1)), weights, scores
+        return project(self.proj, output.reshape(windows, length, -1)), weights, scores
 
 
 class EatMlp(nn.Module):
@@ -169,7 +160,7 @@ class EatMlp(nn.Module):
         self.fc2 = nn.Linear(config.intermediate_size, config.hidden_size)
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
-        return self.fc2(nn.functional.gelu(self.fc1(hidden_states)))
+        return project(self.fc2, nn.functional.gelu(project(self.fc1, into_branch(hidden_states, self.fc1))))
 
 
 class EatLayer(GradientCheckpointingLayer):
