@@ -1,12 +1,15 @@
 """Weights of 8 bits: close to float32, a quarter of its file, and loaded again by whoever opens the folder."""
 
+import copy
+
 import pytest
 import torch
 from transformers import AutoModelForMultimodalLM
 
-from modeling_mac import Int8Config, MacForConditionalGeneration, int8_mac
+from modeling_mac import Int8Config, MacForConditionalGeneration, int8_mac, packed_mac
 from modeling_mac.convert_cli_mac import main
 from modeling_mac.int8_mac import Int8Linear, has_one_of, make_ones, multiply_int8, round_rows
+from modeling_mac.packed_mac import can_pack, multiply_packed, pack
 from processing_mac import DEFAULT_MODEL
 
 
@@ -56,6 +59,98 @@ def test_integers_are_more_exact_than_bf16(monkeypatch):
         assert output.dtype == torch.float32 and output.is_contiguous() and (output[8] == 0).all()
         errors.append(((output - exact)[:8].norm(dim=1) / exact[:8].norm(dim=1)).max())
     assert errors[0] < 3e-4 < errors[1]
+
+
+@WITH_INTEGERS
+@torch.no_grad()
+def test_packed_rows_are_as_exact_alone_as_in_a_batch():
+    """Also where one number of a row is far larger than the others, in a row of zeros, and beside one of NaN."""
+    rounded, scale = round_rows(torch.randn(48, 64))
+    rows = torch.randn(9, 64) * torch.logspace(-30, 30, 9).unsqueeze(1)
+    rows[3, 5] *= 50
+    rows[4] = 0
+    exact = rows.double() @ (rounded.double() * scale.double().unsqueeze(1)).T
+    output = multiply_packed(rows, packed := pack(rounded), scale)
+    assert output.is_contiguous() and (output[4] == 0).all()
+    error = ((output - exact).norm(dim=1) / exact.norm(dim=1))[[0, 1, 2, 3, 5, 6, 7, 8]]
+    assert error.max() < 3e-4 and error.median() < 6e-5
+    for number, row in enumerate(rows):
+        assert torch.equal(multiply_packed(row.unsqueeze(0), packed, scale)[0], output[number])
+    rows[0, 0] = torch.nan
+    output = multiply_packed(rows, packed, scale)
+    assert output[0].isnan().all() and output[1:].isfinite().all()
+
+
+@pytest.fixture
+def packing_layer(monkeypatch) -> Int8Linear:
+    """A layer that packs its weight where it can, though it is small."""
+    monkeypatch.setattr(int8_mac, "SMALL", 0)
+    layer = Int8Linear(linear := torch.nn.Linear(64, 48))
+    layer.take(linear.weight)
+    return layer
+
+
+@WITH_INTEGERS
+@torch.no_grad()
+def test_one_row_is_packed_for_a_large_weight_alone(packing_layer, monkeypatch):
+    assert packing_layer.packed(1) is None and packing_layer.packed(2) is not None
+    monkeypatch.setattr(int8_mac, "LARGE", packing_layer.weight.numel())
+    assert packing_layer.packed(1) is packing_layer.packed(2)
+
+
+@WITH_INTEGERS
+@torch.no_grad()
+def test_a_packed_copy_follows_its_weight(packing_layer):
+    input = torch.randn(4, 64)
+    before = packing_layer(input)
+    assert packing_layer.packed_copy is not None
+    packing_layer.weight.neg_()
+    torch.testing.assert_close(packing_layer(input), 2 * packing_layer.bias - before)
+    packing_layer.weight.data = -packing_layer.weight.data
+    torch.testing.assert_close(packing_layer(input), before)
+
+
+@WITH_INTEGERS
+@torch.no_grad()
+def test_a_packed_copy_is_neither_copied_nor_saved(packing_layer, tmp_path):
+    input = torch.randn(4, 64)
+    expected = packing_layer(input)
+    assert set(packing_layer.state_dict()) == {"weight", "weight_scale", "bias"}
+    torch.save(packing_layer, tmp_path / "layer.pt")
+    for again in (copy.deepcopy(packing_layer), torch.load(tmp_path / "layer.pt", weights_only=False)):
+        assert again.packed_copy is None and torch.equal(again(input), expected)
+
+
+@WITH_INTEGERS
+def test_a_weight_whose_changes_nobody_counts_is_not_packed(packing_layer):
+    with torch.inference_mode():
+        packing_layer.weight = torch.nn.Parameter(packing_layer.weight.clone(), requires_grad=False)
+        input = torch.randn(4, 64)
+        expected = packing_layer.multiply_in_float(input)
+        assert packing_layer.packed(4) is None
+        assert (packing_layer(input) - expected).norm() < 0.02 * expected.norm()
+
+
+@pytest.mark.parametrize("missing", ["instructions", "operators", "the right result"])
+@torch.no_grad()
+def test_what_cannot_pack_goes_on_without(missing, packing_layer, monkeypatch):
+    def operators(*arguments):
+        raise AttributeError("'_OpNamespace' 'onednn' object has no attribute 'qlinear_pointwise'")
+
+    if missing == "instructions":
+        monkeypatch.setattr(int8_mac, "FAST_INTEGERS", False)
+    elif missing == "operators":
+        monkeypatch.setattr(packed_mac, "pack", operators)
+    else:
+        monkeypatch.setattr(packed_mac, "MIDDLE", 127)
+    can_pack.cache_clear()
+    input = torch.randn(4, 64)
+    expected = packing_layer.multiply_in_float(input)
+    try:
+        assert packing_layer.packed(4) is None
+        assert (packing_layer(input) - expected).norm() < 0.02 * expected.norm()
+    finally:
+        can_pack.cache_clear()
 
 
 @torch.no_grad()
