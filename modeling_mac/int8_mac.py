@@ -106,9 +106,10 @@ def multiply_int8(
 
 def multiply_integers(input: torch.Tensor, weight: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
     """
-    Multiply rows by a weight of 8 bits, exactly but for rounding the rows to 15 bits: high ones and low ones.
+    Multiply rows by a weight of 8 bits that cannot be packed, exactly but for rounding the rows to 15 bits.
 
-    A row becomes two of 8 bits, which the processor multiplies faster than one of bf16; and bf16 has 8 bits alone.
+    A row becomes two of 8 bits, high ones and low ones, which the processor multiplies faster than one of bf16; and
+    bf16 has 8 bits alone.
 
     Args:
         input: Rows, (rows, in).
@@ -170,13 +171,13 @@ class Int8Linear(Int8Weight):
         """
         The weight's copy for the product of so many rows in integers, made anew when the weight has changed.
 
-        None where bf16 is faster, in a compiled graph, to which oneDNN's layout means nothing, and for a weight that
+        None where bf16 is faster, in a graph, to which oneDNN's layout means nothing, and for a weight that
         was made in inference mode, whose changes nobody counts.
         """
         weight = self.weight
         if not FAST_INTEGERS or (rows == 1 and weight.numel() < LARGE):
             return None
-        if torch.compiler.is_compiling() or weight.is_inference() or not can_pack():
+        if torch.compiler.is_compiling() or torch.jit.is_tracing() or weight.is_inference() or not can_pack():
             return None
         state = (weight.data_ptr(), weight._version)
         if self.packed_copy is None or self.packed_copy[0] != state:

@@ -131,6 +131,20 @@ def test_a_weight_whose_changes_nobody_counts_is_not_packed(packing_layer):
         assert (packing_layer(input) - expected).norm() < 0.02 * expected.norm()
 
 
+@WITH_INTEGERS
+@pytest.mark.parametrize("way", ["traced", "compiled"])
+@torch.no_grad()
+def test_a_graph_has_no_packed_copy(way, packing_layer):
+    input = torch.randn(8, 64)
+    if way == "traced":
+        graph = torch.jit.trace(packing_layer, input, check_trace=False)
+    else:
+        graph = torch.compile(packing_layer, backend="eager")
+    output = graph(input)
+    assert packing_layer.packed_copy is None
+    assert (output - packing_layer.multiply_in_float(input)).norm() < 0.02 * output.norm()
+
+
 @pytest.mark.parametrize("missing", ["instructions", "operators", "the right result"])
 @torch.no_grad()
 def test_what_cannot_pack_goes_on_without(missing, packing_layer, monkeypatch):
