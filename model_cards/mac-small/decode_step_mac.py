@@ -130,7 +130,7 @@ def can_step(hidden_states: torch.Tensor, cache: Cache | None) -> bool:
     )
 
 
-def weights_of(block: Any, rows: int) -> BlockWeights | None:
+def weights_of(block: Any, rows: int, compiled: bool) -> BlockWeights | None:
     """Collect the weights of a block; None where its modules must be called, since they do more than these do."""
     mixer, norm = block.mixer, block.norm
     conv1d, gated_norm = mixer.conv1d, mixer.norm
@@ -141,7 +141,7 @@ def weights_of(block: Any, rows: int) -> BlockWeights | None:
         or any(map(is_hooked, (block, norm, mixer, conv1d, gated_norm)))
     ):
         return None
-    in_proj, out_proj = factors_of(mixer.in_proj, rows), factors_of(mixer.out_proj, rows)
+    in_proj, out_proj = (factors_of(layer, rows, compiled) for layer in (mixer.in_proj, mixer.out_proj))
     if in_proj is None or out_proj is None:
         return None
     return BlockWeights(
@@ -169,7 +169,8 @@ def step_through(
         hooked or quantised them.
     """
     first, *_ = blocks = list(blocks)
-    weights = [of_block for block in blocks if (of_block := weights_of(block, len(hidden_states))) is not None]
+    rows = len(hidden_states)
+    weights = [found for block in blocks if (found := weights_of(block, rows, compiled)) is not None]
     if len(weights) < len(blocks):
         return None
     mixer = first.mixer
@@ -201,7 +202,7 @@ def compile_decoding(model: nn.Module) -> None:
             torch's compiler would multiply by another library, which takes longer.
     """
     language_models: list[Any] = [module for module in model.modules() if hasattr(module, "decodes_compiled")]
-    first = [weights_of(language_model.layers[0], 1) for language_model in language_models]
+    first = [weights_of(language_model.layers[0], 1, compiled=True) for language_model in language_models]
     if not any(weights is not None and weights.in_proj.scale is not None for weights in first):
         raise ValueError(
             f"Only a Mamba-2 with large layers of 8 bits decodes in C++, and there is none in this "

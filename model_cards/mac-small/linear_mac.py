@@ -48,18 +48,25 @@ class Factors(NamedTuple):
         weight: (out, in)
         bias: (out,), or None.
         scale: Scales of a weight of 8 bits, (out,), and
-        ones: as many ones, as `multiply_int8` takes them.
+        ones: as many ones, as `multiply_int8` takes them, and
+        packed: a copy of the weight, which it takes where there is one.
     """
 
     weight: torch.Tensor
     bias: torch.Tensor | None
     scale: torch.Tensor | None = None
     ones: torch.Tensor | None = None
+    packed: torch.Tensor | None = None
 
 
-def factors_of(layer: nn.Module, rows: int) -> Factors | None:
+def factors_of(layer: nn.Module, rows: int, compiled: bool = False) -> Factors | None:
     """
     Take a layer apart for `multiply`, which is for inference in float32 on a CPU.
+
+    Args:
+        layer: Linear layer, or whatever has taken its place.
+        rows: Number of rows to multiply.
+        compiled: Whether torch's compiler takes the tensors, which cannot read packed ones.
 
     Returns:
         Its tensors, or None where the layer must be called: for so many rows, or since it is more than they are.
@@ -67,7 +74,10 @@ def factors_of(layer: nn.Module, rows: int) -> Factors | None:
     if is_hooked(layer) or torch.is_grad_enabled():
         return None
     if isinstance(layer, Int8Linear):
-        return Factors(layer.weight, layer.bias, layer.weight_scale, layer.ones) if layer.fits(rows) else None
+        if not layer.fits(rows):
+            return None
+        packed = None if compiled else layer.packed(rows)
+        return Factors(layer.weight, layer.bias, layer.weight_scale, layer.ones, packed)
     if not (
         type(layer) is nn.Linear
         and rows > 0
@@ -81,9 +91,9 @@ def factors_of(layer: nn.Module, rows: int) -> Factors | None:
 
 def multiply(rows: torch.Tensor, factors: Factors) -> torch.Tensor:
     """Return the layer's output for contiguous rows, (rows, in) -> (rows, out), contiguous, in float32."""
-    weight, bias, scale, ones = factors
+    weight, bias, scale, ones, packed = factors
     if scale is not None and ones is not None:
-        output = multiply_int8(rows, weight, scale, ones)
+        output = multiply_int8(rows, weight, scale, ones, packed)
     else:
         output = product(rows, weight)
     return output if bias is None else output + bias

@@ -4,9 +4,9 @@ Weights in 8 bits: a quarter of the file and of the memory that a decoded token 
 `from_pretrained(folder, quantization_config=Int8Config())` rounds the linear layers and the embeddings of a model;
 `save_pretrained` then writes the rounded weights, and `from_pretrained` loads them without a word. A row of a weight,
 which makes one output channel, has one scale. Few rows of activations, as decoding has them, are multiplied in bf16 by
-an operator of torch that reads the 8 bits as they are; more rows, as a batch has them, in integers where the processor
-has instructions for them. For many rows the weight is made float again, for one layer at a time: bf16 where the
-processor multiplies it faster, float32 elsewhere.
+an operator of torch that reads the 8 bits as they are; more than one, or one by a large weight, in integers where the
+processor has instructions for them, from a copy of the weight. For many rows the weight is made float again, for one
+layer at a time: bf16 where the processor multiplies it faster, float32 elsewhere.
 """
 
 from functools import lru_cache
@@ -19,6 +19,7 @@ from transformers.quantizers import HfQuantizer
 from transformers.quantizers.auto import AUTO_QUANTIZATION_CONFIG_MAPPING, AUTO_QUANTIZER_MAPPING
 from transformers.utils.quantization_config import QuantizationConfigMixin
 
+from .packed_mac import can_pack, multiply_packed, pack
 from .product_mac import product
 
 
@@ -42,6 +43,7 @@ FEW_ROWS = 64 if FAST_INTEGERS else 12 if FAST_BF16 else 32
 # bits gains nothing, while bf16 changes some captions (of mac-tiny 2 of a hundred).
 SMALL = 2**20
 VECTOR = 32  # numbers that it reads at a time, past the end of a row of another length, and only from aligned memory
+LARGE = 2**24  # weights from which on integers are the faster way for one row, too: in a head, but in no block
 LEAST_SCALE = 1e-30  # of a row of zeros
 LOW_STEPS = 254  # low steps in a high one: half a high step, the most that is left of a number, is 127 of them
 # Mamba-1 asks for the dtype of this layer, whose outputs stand in an exponent and stay in float32.
@@ -73,19 +75,28 @@ def make_ones(number: int) -> torch.Tensor:
     return torch.ones(number, dtype=torch.bfloat16, device="cpu")
 
 
-def multiply_int8(input: torch.Tensor, weight: torch.Tensor, scale: torch.Tensor, ones: torch.Tensor) -> torch.Tensor:
+def multiply_int8(
+    input: torch.Tensor,
+    weight: torch.Tensor,
+    scale: torch.Tensor,
+    ones: torch.Tensor,
+    packed: torch.Tensor | None = None,
+) -> torch.Tensor:
     """
-    Multiply few rows by a weight of 8 bits, in bf16 or, where they are more and it is faster, in integers.
+    Multiply few rows by a weight of 8 bits, in integers where that is faster, or in bf16.
 
     Args:
         input: Rows, (rows, in), contiguous.
         weight: Weight of 8 bits, (out, in).
         scale: Scales of its rows, (out,).
         ones: Ones in bf16, (out,).
+        packed: The weight as `Int8Linear.packed` returns it.
 
     Returns:
         (rows, out), in the dtype of `scale`, at least bf16.
     """
+    if packed is not None:
+        return multiply_packed(input.float(), packed, scale.float()).to(scale.dtype)
     if FAST_INTEGERS and len(input) > BLOCK_ROWS:
         return multiply_integers(input, weight, scale)
     # A private operator of torch, which torch's own int8 recipes call. It is fast with bf16 activations alone, and
@@ -95,9 +106,10 @@ def multiply_int8(input: torch.Tensor, weight: torch.Tensor, scale: torch.Tensor
 
 def multiply_integers(input: torch.Tensor, weight: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
     """
-    Multiply rows by a weight of 8 bits, exactly but for rounding the rows to 15 bits: high ones and low ones.
+    Multiply rows by a weight of 8 bits that cannot be packed, exactly but for rounding the rows to 15 bits.
 
-    A row becomes two of 8 bits, which the processor multiplies faster than one of bf16; and bf16 has 8 bits alone.
+    A row becomes two of 8 bits, high ones and low ones, which the processor multiplies faster than one of bf16; and
+    bf16 has 8 bits alone.
 
     Args:
         input: Rows, (rows, in).
@@ -142,6 +154,7 @@ class Int8Linear(Int8Weight):
         self.hold(layer.out_features, layer.in_features, layer.weight.dtype, layer.weight.device)
         self.bias = layer.bias
         self.ones = make_ones(layer.out_features)
+        self.packed_copy: tuple[tuple[int, int], torch.Tensor] | None = None
 
     def fits(self, rows: int) -> bool:
         """Tell whether so many rows are multiplied by the operator on 8 bits."""
@@ -154,6 +167,27 @@ class Int8Linear(Int8Weight):
             and weight.device.type == "cpu"
         )
 
+    def packed(self, rows: int) -> torch.Tensor | None:
+        """
+        The weight's copy for the product of so many rows in integers, made anew when the weight has changed.
+
+        None where bf16 is faster, in a graph, to which oneDNN's layout means nothing, and for a weight that
+        was made in inference mode, whose changes nobody counts.
+        """
+        weight = self.weight
+        if not FAST_INTEGERS or (rows == 1 and weight.numel() < LARGE):
+            return None
+        if torch.compiler.is_compiling() or torch.jit.is_tracing() or weight.is_inference() or not can_pack():
+            return None
+        state = (weight.data_ptr(), weight._version)
+        if self.packed_copy is None or self.packed_copy[0] != state:
+            self.packed_copy = (state, pack(weight.detach()))
+        return self.packed_copy[1]
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What is pickled and copied: not the packed copy, which only oneDNN can read."""
+        return vars(self) | {"packed_copy": None}
+
     def forward(self, input: torch.Tensor) -> torch.Tensor:
         if input.device.type != "cpu" or torch.is_grad_enabled():
             return self.multiply_in_float(input)
@@ -163,7 +197,7 @@ class Int8Linear(Int8Weight):
         # (rows, in), contiguous: the operator on 8 bits reads past rows that are not.
         flat = input.reshape(-1, self.in_features).contiguous()
         if self.fits(rows):
-            output = multiply_int8(flat, self.weight, self.weight_scale, self.ones).to(input.dtype)
+            output = multiply_int8(flat, self.weight, self.weight_scale, self.ones, self.packed(rows)).to(input.dtype)
         else:
             output = product(flat.to(torch.bfloat16), self.weight.to(torch.bfloat16))
             output = output.to(input.dtype).mul_(self.weight_scale)
