@@ -67,7 +67,7 @@ def warn_of_slow_bf16(captioner: AudioCaptioningPipeline) -> None:
     """Say that the weights are bf16, which half the memory but not the time of a processor that does not know it."""
     if captioner.device.type != "cpu" or captioner.model.dtype != torch.bfloat16:
         return
-    if not importlib.import_module("modeling_mac.int8_mac").has_fast_bf16():
+    if not importlib.import_module("modeling_mac.int8_mac").FAST_BF16:
         logger.warning(
             "The weights are bfloat16, for which this processor has no instructions (avx512_bf16, amx): captions take "
             "several times as long as with --dtype float32, in Python dtype=torch.float32."
