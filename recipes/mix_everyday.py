@@ -85,6 +85,8 @@ def main(arguments: list[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     try:
         recordings = read_table(options.data)
+        if recordings and "group" not in recordings[0]:
+            raise ValueError(f"{options.data} has no column `group`: prepare it anew by prepare_everyday.py.")
         options.output.mkdir(parents=True, exist_ok=True)
         mixer = Mixer(recordings, Grammar(), options.seconds, options.overlaps, options.strange)
         hear = load_teacher(options.teacher) if options.teacher else None

@@ -154,7 +154,8 @@ class Int8Linear(Int8Weight):
         self.hold(layer.out_features, layer.in_features, layer.weight.dtype, layer.weight.device)
         self.bias = layer.bias
         self.ones = make_ones(layer.out_features)
-        self.packed_copy: tuple[tuple[int, int], torch.Tensor] | None = None
+        # Of which weight, of which of its versions, and the copy. The weight is held, so that no other gets its address.
+        self.packed_copy: tuple[torch.Tensor, int, torch.Tensor] | None = None
 
     def fits(self, rows: int) -> bool:
         """Tell whether so many rows are multiplied by the operator on 8 bits."""
@@ -172,17 +173,18 @@ class Int8Linear(Int8Weight):
         The weight's copy for the product of so many rows in integers, made anew when the weight has changed.
 
         None where bf16 is faster, in a graph, to which oneDNN's layout means nothing, and for a weight that
-        was made in inference mode, whose changes nobody counts.
+        was made in inference mode, whose changes nobody counts. What is written through `weight.data` is not seen.
         """
         weight = self.weight
         if not FAST_INTEGERS or (rows == 1 and weight.numel() < LARGE):
             return None
         if torch.compiler.is_compiling() or torch.jit.is_tracing() or weight.is_inference() or not can_pack():
             return None
-        state = (weight.data_ptr(), weight._version)
-        if self.packed_copy is None or self.packed_copy[0] != state:
-            self.packed_copy = (state, pack(weight.detach()))
-        return self.packed_copy[1]
+        held, version, copy = self.packed_copy or (None, None, None)
+        if held is None or held.data_ptr() != weight.data_ptr() or version != weight._version:
+            copy = pack(weight.detach())
+            self.packed_copy = (weight.detach(), weight._version, copy)
+        return copy
 
     def __getstate__(self) -> dict[str, Any]:
         """What is pickled and copied: not the packed copy, which only oneDNN can read."""
@@ -217,8 +219,8 @@ class Int8Linear(Int8Weight):
 
 
 def wants_bf16(layer: nn.Module, input: torch.Tensor) -> bool:
-    """Tell whether a layer is one of 8 bits that multiplies many rows, (..., in), in bf16, whatever they come in."""
-    computes = input.device.type == "cpu" and not torch.is_grad_enabled()
+    """Tell whether a layer is one of 8 bits that multiplies many float32 rows, (..., in), in bf16."""
+    computes = input.device.type == "cpu" and input.dtype == torch.float32 and not torch.is_grad_enabled()
     return computes and FAST_BF16 and isinstance(layer, Int8Linear) and layer.weight.numel() >= SMALL
 
 

@@ -93,7 +93,7 @@ def multiply(rows: torch.Tensor, factors: Factors) -> torch.Tensor:
     """Return the layer's output for contiguous rows, (rows, in) -> (rows, out), contiguous, in float32."""
     weight, bias, scale, ones, packed = factors
     if scale is not None and ones is not None:
-        output = multiply_int8(rows, weight, scale, ones, packed)
+        output = multiply_int8(rows, weight, scale, ones, packed).to(rows.dtype)
     else:
         output = product(rows, weight)
     return output if bias is None else output + bias

@@ -112,6 +112,24 @@ def test_a_packed_copy_follows_its_weight(packing_layer):
 
 @WITH_INTEGERS
 @torch.no_grad()
+def test_a_weight_at_the_address_of_another_is_packed_anew(packing_layer):
+    """The allocator gives the place of a freed weight to the next, whose versions begin at 0 as well."""
+    rows = torch.randn(4, packing_layer.in_features)
+    with torch.no_grad():
+        for _ in range(10):
+            packing_layer(rows)
+            shape = packing_layer.weight.shape
+            packing_layer.weight = None
+            packing_layer.weight = torch.nn.Parameter(
+                torch.randint(-127, 128, shape, dtype=torch.int8), requires_grad=False
+            )
+            expected = torch.nn.functional.linear(
+                rows, packing_layer.weight.float() * packing_layer.weight_scale[:, None]
+            )
+            output = packing_layer(rows) - (0 if packing_layer.bias is None else packing_layer.bias)
+            torch.testing.assert_close(output, expected, rtol=1e-2, atol=1e-2 * expected.abs().max().item())
+
+
 def test_a_packed_copy_is_neither_copied_nor_saved(packing_layer, tmp_path):
     input = torch.randn(4, 64)
     expected = packing_layer(input)

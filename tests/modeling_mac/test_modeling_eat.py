@@ -278,6 +278,8 @@ def test_branches_of_8_bits_are_bf16_where_that_is_fast(pretrained, windows, mon
     assert tokens.dtype == torch.float32 and (tokens - expected).norm() < 0.03 * expected.norm()
     pretrained(windows)  # with gradients nothing is
     assert inside[-1] == torch.float32
+    with torch.no_grad():
+        assert pretrained.half()(windows).last_hidden_state.dtype == torch.float16  # nor what came in float16
 
 
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])

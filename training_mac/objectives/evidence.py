@@ -81,6 +81,10 @@ class EvidenceOfOthers:
         scale, offset = rng.uniform(*SCALES), rng.uniform(*OFFSETS)
         grid = states[:, 1:].unflatten(1, (self.rows, self.columns)).flatten(0, 1)  # (all rows, columns, dim)
         heard = min(len(grid), round(len(told) * self.rows_per_frame))
+        if heard < (len(told) - 1) * self.rows_per_frame:
+            raise DataError(
+                f"{audio} is longer than `max_windows`: `cross_fitted_tags` needs the whole of what the teacher heard."
+            )
         now = torch.stack([part.mean((0, 1)) for part in grid[:heard].tensor_split(len(told))])  # (frames, dim)
         missing = scale * told + offset - (now @ self.weight.mT + self.bias)
         moves = missing[:, self.along] @ self.back.mT  # (frames, dim)

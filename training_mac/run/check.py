@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 from accelerate.utils import parse_flag_from_env
@@ -195,20 +196,24 @@ def check_targets(stage: Stage) -> None:
         raise ValueError(f"`teacher_targets` are for `objective: embeddings`, not for {objective!r}.")
     if stage.recipe.continue_tags and objective != "embeddings":
         raise ValueError(f"`continue_tags` is for `objective: embeddings`, not for {objective!r}.")
-    if objective != "embeddings":
-        return
-    if not targets:
+    if not targets and objective == "embeddings":
         raise ValueError("`teacher_targets` is missing: `objective: embeddings` imitates what they hold.")
+    if not targets:
+        return
     off = (*TWO, "tempo", "pitch", "time_shift", "repeat_probability")
     changed = [name for name in off if getattr(stage.data, name)]
     changed += ["min_excerpt"] if stage.data.min_excerpt < 1 else []
     if changed:
         raise ValueError(
-            f"{', '.join(f'`{name}`' for name in changed)}: the teacher heard each recording as it is, so `objective: "
-            "embeddings` may change its level and its spectrum only."
+            f"{', '.join(f'`{name}`' for name in changed)}: the teacher heard each recording as it is, so what reads "
+            "`teacher_targets` may change its level and its spectrum only."
         )
-    if stage.data.max_windows != 1:
+    if objective == "embeddings" and stage.data.max_windows != 1:
         raise ValueError("`objective: embeddings` learns from windows: say `max_windows: 1`.")
+    if missing := [path for path in targets if not Path(path).is_file()]:
+        raise ValueError(
+            f"{missing[0]}: no such file; expected the targets of a teacher (see recipes/mix_everyday.py)."
+        )
 
 
 def check_teachers(stage: Stage, stages: Sequence[Stage]) -> None:

@@ -88,6 +88,14 @@ def test_the_scores_go_over_into_each_other() -> None:
     assert steps.max() < 0.5 * (moved[7] - moved[0]).norm()  # no row tells where a sound begins
 
 
+def test_a_recording_that_was_cut_is_refused() -> None:
+    targets = TeacherTargets(TAGS)
+    targets.add("a.flac", torch.zeros(9, 4), [(0.0, 8.0, ["rain"])], ["take"])
+    change = EvidenceOfOthers(make_model().model, targets, [torch.zeros(9, 3)], {})
+    with pytest.raises(ValueError, match=r"a\.flac is longer than `max_windows`"):
+        change(torch.zeros(2, 33, 32), "a.flac", np.random.default_rng(0))
+
+
 def test_scores_that_are_not_there_are_refused() -> None:
     with pytest.raises(ValueError, match="no tag is named cat; expected some of man, rain, siren"):
         EvidenceOfOthers(make_model().model, make_targets(), [torch.zeros(2, 3)], {"man": "cat"})
@@ -135,6 +143,11 @@ FROZEN = {"encoder": "frozen", "connector": "frozen", "cached_epochs": 1}
         ),
         ({"encoder": "frozen", "cached_epochs": 1, "cross_fitted_tags": 8}, "needs `connector: frozen`"),
         (FROZEN | {"cross_fitted_tags": 8}, "`teacher_targets` is missing: `cross_fitted_tags`"),
+        (
+            FROZEN | {"cross_fitted_tags": 8, "teacher_targets": ["t"], "min_excerpt": 0.5},
+            "`min_excerpt`: the teacher",
+        ),
+        (FROZEN | {"cross_fitted_tags": 8, "teacher_targets": ["none"]}, "none: no such file; expected the targets"),
     ],
 )
 def test_fields_that_do_not_go_together_are_refused(write_recipe, train, fields, message) -> None:
