@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import soundfile
 from transformers import pipeline
 
 from processing_mac import DEFAULT_MODEL
@@ -29,4 +30,8 @@ def test_onnxruntime_alone_gives_the_same_captions(tmp_path):
     lines = subprocess.run(program, check=True, capture_output=True, text=True).stdout.splitlines()
     assert len(lines) == len(SOUNDS) == 8
     captioner = pipeline("audio-captioning", model=DEFAULT_MODEL)
-    assert lines == [f"{path}: {captioner(str(path))[0]['caption']}" for path in SOUNDS]
+    # Of the samples that soundfile reads there: of Opus it makes others than PyAV, enough for other words.
+    for path, line in zip(SOUNDS, lines, strict=True):
+        samples, rate = soundfile.read(path, dtype="float32", always_2d=True)
+        [said] = captioner({"array": samples.mean(axis=1), "sampling_rate": rate})
+        assert line == f"{path}: {said['caption']}"

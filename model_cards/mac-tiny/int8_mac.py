@@ -154,7 +154,7 @@ class Int8Linear(Int8Weight):
         self.hold(layer.out_features, layer.in_features, layer.weight.dtype, layer.weight.device)
         self.bias = layer.bias
         self.ones = make_ones(layer.out_features)
-        # Of which weight, of which of its versions, and the copy. The weight is held, so that no other gets its address.
+        # Of which weight, of which of its versions, and the copy; the weight is held, lest another get its address.
         self.packed_copy: tuple[torch.Tensor, int, torch.Tensor] | None = None
 
     def fits(self, rows: int) -> bool:
