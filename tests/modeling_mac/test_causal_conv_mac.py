@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from modeling_mac.causal_conv_mac import causal_conv
+from modeling_mac.causal_conv_mac import causal_conv, causal_conv_silu
 
 
 def make_inputs(kernel: int, length: int = 9, bias: bool = True) -> list[torch.Tensor | None]:
@@ -25,6 +25,21 @@ def test_outputs_and_gradients_are_those_of_a_convolution(kernel, length, bias):
     inputs = make_inputs(kernel, length, bias)
     torch.testing.assert_close(causal_conv(*inputs), reference(*inputs))
     assert torch.autograd.gradcheck(causal_conv, tuple(inputs))
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("before", [0, 1, 3])
+@pytest.mark.parametrize("length", [1, 2, 9])
+@torch.no_grad()
+def test_without_gradients_nothing_is_padded(length, before, bias):
+    """Of three tokens before the first one, so many are there."""
+    padded, weight, bias = make_inputs(4, length, bias)
+    padded[:, : 3 - before] = 0
+    tokens = padded[:, 3 - before :]
+    kept = tokens.clone()
+    output = causal_conv_silu(tokens, length, weight, bias)
+    torch.testing.assert_close(output, nn.functional.silu(reference(padded, weight, bias)))
+    assert torch.equal(tokens, kept)
 
 
 def test_packed_sequences_do_not_see_each_other():

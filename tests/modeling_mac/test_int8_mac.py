@@ -100,6 +100,20 @@ def test_one_row_is_packed_for_a_large_weight_alone(packing_layer, monkeypatch):
 
 @WITH_INTEGERS
 @torch.no_grad()
+def test_a_prompt_is_packed_and_a_long_one_is_not(packing_layer):
+    """Up to `PACKED_ROWS`, and then as exact as few rows are."""
+    input = torch.randn(int8_mac.PACKED_ROWS + 1, 64)
+    exact = packing_layer.multiply_in_float(input)
+    assert packing_layer.packed_copy is None and not packing_layer.fits(len(input))
+    packing_layer(input)
+    assert packing_layer.packed_copy is None
+    output = packing_layer(input[1:])
+    assert packing_layer.packed_copy is not None
+    assert (output - exact[1:]).norm() < 3e-4 * exact.norm()
+
+
+@WITH_INTEGERS
+@torch.no_grad()
 def test_a_packed_copy_follows_its_weight(packing_layer):
     input = torch.randn(4, 64)
     before = packing_layer(input)
@@ -203,7 +217,7 @@ def test_many_rows_are_bf16_only_where_that_is_fast(monkeypatch):
     monkeypatch.setattr(int8_mac, "SMALL", 0)
     ours = Int8Linear(layer := torch.nn.Linear(64, 48))
     ours.take(layer.weight)
-    input = torch.randn(100, 64)
+    input = torch.randn(int8_mac.PACKED_ROWS + 1, 64)
     exact = ours.multiply_in_float(input)
     for fast in (False, True):
         monkeypatch.setattr(int8_mac, "FAST_BF16", fast)

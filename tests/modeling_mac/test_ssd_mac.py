@@ -81,6 +81,18 @@ def test_4000_tokens():
     assert_close(with_gradients(ssd_scan, inputs, torch.float32), with_gradients(recurrence, inputs, torch.float64))
 
 
+@pytest.mark.parametrize("groups", [1, 2])
+def test_without_gradients_the_same_bits_come_out(groups):
+    """They come of the same operations, without autograd's bookkeeping, and no input is changed."""
+    inputs = {name: tensor.float() for name, tensor in make_inputs(200, groups=groups, heads=4, batch=2).items()}
+    kept = {name: tensor.clone() for name, tensor in inputs.items()}
+    expected = with_gradients(ssd_scan, inputs, torch.float32)
+    with torch.no_grad():
+        y, final_state = ssd_scan(**inputs)
+    assert torch.equal(y, expected["y"]) and torch.equal(final_state, expected["final_state"])
+    assert all(torch.equal(tensor, kept[name]) for name, tensor in inputs.items())
+
+
 @pytest.mark.parametrize("chunk", [1, 16, 256])
 def test_any_length_of_the_chunks(chunk, monkeypatch):
     monkeypatch.setattr(ssd_mac, "CPU_CHUNK", chunk)
