@@ -1,5 +1,5 @@
 """
-Products of some rows with a weight of 8 bits, in integers, from a copy of the weight that oneDNN has laid out for them.
+Products of some rows with a weight of 8 bits, in integers, from a copy of the weight that oneDNN lays out for them.
 
 A number of a row is rounded to 16 bits, and its high and its low byte are rows of their own, which the processor
 multiplies by the 8 bits exactly. Both bytes come of one addition: beside a large number a float keeps an integer in

@@ -6,7 +6,10 @@ from torch import nn
 
 from modeling_mac import product_mac
 from modeling_mac.linear_mac import project
-from modeling_mac.product_mac import FEW_ROWS
+from modeling_mac.product_mac import FEW_ROWS, FEWEST_ROWS, product
+
+
+WITH_MKL = pytest.mark.skipif(not torch.backends.mkl.is_available(), reason="this build of torch lacks MKL")
 
 
 @pytest.fixture
@@ -29,13 +32,15 @@ def products(monkeypatch) -> list[int]:
     return rows
 
 
+@pytest.mark.parametrize("mkl", [pytest.param(True, marks=WITH_MKL), False])
 @pytest.mark.parametrize("onednn", [True, False])
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize(
     "shape", [(1, 1, 24), (24,), (4, 24), (2, 8, 24), (FEW_ROWS, 1, 24), (FEW_ROWS + 1, 24), (0, 24), (3, 0, 24)]
 )
 @torch.no_grad()
-def test_few_rows_and_many_give_the_same(layer, monkeypatch, onednn, bias, shape):
+def test_few_rows_and_many_give_the_same(layer, monkeypatch, mkl, onednn, bias, shape):
+    monkeypatch.setattr(product_mac, "MKL", mkl)
     monkeypatch.setattr(product_mac, "ONEDNN", onednn)
     if not bias:
         layer.bias = None
@@ -43,6 +48,18 @@ def test_few_rows_and_many_give_the_same(layer, monkeypatch, onednn, bias, shape
     output = project(layer, inputs)
     torch.testing.assert_close(output, nn.functional.linear(inputs, layer.weight, layer.bias))
     assert output.is_contiguous(), "a search over strided logits takes longer than the product"
+
+
+@WITH_MKL
+@pytest.mark.parametrize("rows", [1, FEWEST_ROWS])
+@pytest.mark.parametrize("outputs", [1, 3, 40, 128])
+@torch.no_grad()
+def test_any_number_of_outputs_may_be_cut_into_parts(outputs, rows):
+    inputs, weight = torch.randn(rows, 24), torch.randn(outputs, 24)
+    for strided in (weight, weight.t().contiguous().t()):
+        output = product(inputs, strided)
+        torch.testing.assert_close(output, inputs @ weight.t())
+        assert output.is_contiguous()
 
 
 @pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="this build of torch lacks oneDNN")
