@@ -52,8 +52,9 @@ def main(arguments: list[str] | None = None) -> int:
         files = find_files(options.inputs)
         if not files and not (options.output / SETTINGS).exists():
             raise ValueError(no_audio(options.inputs))
+        # A model that does not exist must not leave a folder behind.
+        captioner = load_captioner(options.model, revision=options.revision, device=options.device)
         with IndexWriter(options.output) as writer:
-            captioner = load_captioner(options.model, revision=options.revision, device=options.device)
             reader = StateReader(captioner, options.prompt)
             options.encoder = options.encoder or kept_encoder(options.output)
             encoder = load_encoder(options.encoder) if options.encoder else None

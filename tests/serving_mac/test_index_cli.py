@@ -163,6 +163,16 @@ def test_files_of_others_are_left_alone(capsys, make_index) -> None:
     assert [file.name for file in Path("index").glob("*.part")] == [download.name] and download.exists()
 
 
+def test_a_model_that_does_not_exist_leaves_no_folder(captioner, capsys, monkeypatch) -> None:
+    def missing(*arguments, **options):
+        raise ValueError("no model is named so")
+
+    monkeypatch.setattr(index_cli, "load_captioner", missing)
+    with pytest.raises(SystemExit):
+        index_cli.main([".", "--output", "new", "--model", "nosuch"])
+    assert "no model is named so" in capsys.readouterr().err and not Path("new").exists()
+
+
 def test_what_is_no_index_or_of_another_model_is_refused(captioner, capsys, make_index) -> None:
     make_index()
 
