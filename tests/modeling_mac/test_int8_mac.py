@@ -177,6 +177,13 @@ def test_a_graph_has_no_packed_copy(way, packing_layer):
     assert (output - packing_layer.multiply_in_float(input)).norm() < 0.02 * output.norm()
 
 
+@torch.no_grad()
+def test_a_graph_rounds_nothing_of_one_row(packing_layer):
+    input = torch.randn(1, 64)
+    output = torch.compile(packing_layer, backend="eager")(input)
+    torch.testing.assert_close(output, packing_layer.multiply_in_float(input), rtol=1e-5, atol=1e-5)
+
+
 @pytest.mark.parametrize("missing", ["instructions", "operators", "the right result"])
 @torch.no_grad()
 def test_what_cannot_pack_goes_on_without(missing, packing_layer, monkeypatch):
