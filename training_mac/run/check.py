@@ -135,6 +135,8 @@ def check_fields(stage: Stage) -> None:
     check_distillation(stage)
     if recipe.objective in WHOLE_MODEL and all(getattr(recipe, part) == "frozen" for part in MODULES):
         raise ValueError("`encoder`, `connector` and `language_model` are all 'frozen': nothing would train.")
+    if recipe.encoder == "frozen" and recipe.objective in ("tags", "embeddings", "masked_patches"):
+        raise ValueError(f"`encoder: frozen`: nothing else learns by `objective: {recipe.objective}`.")
     if training.dataloader_persistent_workers:
         raise ValueError("`dataloader_persistent_workers` would draw the first epoch's examples in all epochs.")
     if recipe.early_stopping_patience is not None and not (

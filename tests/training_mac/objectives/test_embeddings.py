@@ -186,6 +186,7 @@ def test_a_second_stage_goes_on_with_the_tags_of_the_first(write_recipe, train, 
             {"objective": "tags", "continue_tags": True},
             "`continue_tags` is for `objective: embeddings`, not for 'tags'",
         ),
+        ({"objective": "tags", "encoder": "frozen"}, "`encoder: frozen`: nothing else learns by `objective: tags`"),
         (
             {"objective": "embeddings", "teacher_targets": ["t.safetensors"], "tempo": 0.1},
             "`tempo`: the teacher heard",
