@@ -8,6 +8,7 @@ and need no transposition.
 from typing import Any
 
 import torch
+from torch import nn
 
 
 def causal_conv(
@@ -27,6 +28,32 @@ def causal_conv(
         Convolved tokens, (batch, length, channels), in the dtype of `padded`.
     """
     return CausalConv.apply(padded, weight, bias, seq_idx)
+
+
+def causal_conv_silu(
+    tokens: torch.Tensor, length: int, weight: torch.Tensor, bias: torch.Tensor | None
+) -> torch.Tensor:
+    """
+    Convolve the last tokens, and apply SiLU, without gradients and in few passes over memory.
+
+    Args:
+        tokens: Tokens before which there is nothing, (batch, at least length, channels), in float32.
+        length: Number of tokens to convolve.
+        weight, bias: As in `causal_conv`.
+
+    Returns:
+        (batch, length, channels)
+    """
+    before = tokens.shape[1] - length
+    taps = weight.t().contiguous()  # (kernel, channels)
+    here = tokens[:, before:]
+    output = here * taps[-1] if bias is None else torch.addcmul(bias, here, taps[-1])
+    for back in range(1, len(taps)):
+        first = max(back - before, 0)  # token before which this tap sees nothing
+        if first < length:
+            past = tokens[:, before + first - back : before + length - back]
+            output[:, first:].addcmul_(past, taps[-1 - back])
+    return nn.functional.silu(output, inplace=True)
 
 
 def conv_step(
@@ -94,4 +121,4 @@ def same_sequence(tokens: torch.Tensor, seq_idx: torch.Tensor | None, tap: int) 
     return tokens * (seq_idx[:, tap : tap + length] == seq_idx[:, -length:]).unsqueeze(-1)
 
 
-__all__ = ["causal_conv", "conv_step"]
+__all__ = ["causal_conv", "causal_conv_silu", "conv_step"]

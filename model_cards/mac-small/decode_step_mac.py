@@ -112,8 +112,13 @@ def block_step(
 
 @lru_cache
 def compiled_step() -> Callable[..., torch.Tensor]:
-    """`block_step` in C++, which is compiled at its first call for one row, and at its first or second for more."""
-    return torch.compile(block_step, fullgraph=True, options={"cpp_wrapper": True})
+    """
+    `block_step` in C++, which is compiled at its first call for one row, and at its first or second for more.
+
+    Nothing is computed anew where it is read more than once: in a product each output would norm the input again.
+    """
+    options: dict[str, Any] = {"cpp_wrapper": True, "realize_reads_threshold": 1, "realize_opcount_threshold": 1}
+    return torch.compile(block_step, fullgraph=True, options=options)
 
 
 def can_step(hidden_states: torch.Tensor, cache: Cache | None) -> bool:

@@ -19,7 +19,7 @@ from transformers.models.mamba2.configuration_mamba2 import Mamba2Config
 from transformers.models.mamba2.modeling_mamba2 import Mamba2Mixer, Mamba2Model, Mamba2Output
 
 from .cache_mac import StateCache
-from .causal_conv_mac import causal_conv, conv_step
+from .causal_conv_mac import causal_conv, causal_conv_silu, conv_step
 from .cuda_kernels_mac import CONV_STRIDE, as_conv_kernel_takes, kernels_for
 from .decode_step_mac import can_step, step_through
 from .linear_mac import project_by_modality
@@ -129,6 +129,9 @@ class StateSpaceMixer:
             tokens = as_conv_kernel_takes(conv_input)
             output = kernels.conv(tokens.mT, weight, bias, activation=self.activation, seq_idx=seq_idx)
             return output[..., -length:].mT
+        plain = conv_input.dtype == weight.dtype == torch.float32 and self.activation in ("silu", "swish")
+        if plain and seq_idx is None and not (torch.is_grad_enabled() or torch.compiler.is_compiling()):
+            return causal_conv_silu(conv_input[:, 1 - kernel - length :], length, weight, bias)
         missing = max(length + kernel - 1 - conv_input.shape[1], 0)
         # (batch, kernel - 1 + length, channels)
         padded = nn.functional.pad(conv_input[:, 1 - kernel - length :], (0, 0, missing, 0))

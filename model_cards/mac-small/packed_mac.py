@@ -1,5 +1,5 @@
 """
-Products of few rows with a weight of 8 bits, in integers, from a copy of the weight that oneDNN has laid out for them.
+Products of some rows with a weight of 8 bits, in integers, from a copy of the weight that oneDNN lays out for them.
 
 A number of a row is rounded to 16 bits, and its high and its low byte are rows of their own, which the processor
 multiplies by the 8 bits exactly. Both bytes come of one addition: beside a large number a float keeps an integer in
@@ -39,8 +39,10 @@ def multiply_packed(rows: torch.Tensor, packed: torch.Tensor, scale: torch.Tenso
     number, columns = rows.shape
     greatest = rows.abs().amax(1, keepdim=True)  # a third of the time of `vector_norm`
     # A row of zeros becomes NaN here, whose last bytes are numbers like any other, and is multiplied by nought below.
-    integers = torch.addcdiv(IN_LAST_BITS, rows, greatest, value=GREATEST).view(torch.uint8)  # (rows, 4 in), low first
-    bytes_of_rows = integers.as_strided((2, number, columns), (1, 4 * columns, 4)).reshape(2 * number, columns)
+    integers = torch.addcdiv(IN_LAST_BITS, rows, greatest, value=GREATEST).view(torch.int32)
+    bytes_of_rows = rows.new_empty(2 * number, columns, dtype=torch.uint8)
+    bytes_of_rows[:number] = integers  # of an integer the lowest byte is left
+    bytes_of_rows[number:] = integers.bitwise_right_shift_(8)
     # Private operators of torch, which its compiler calls for quantised models. The activations' scale and middle,
     # then the weight's; no bias; scale, middle and dtype of the output; and nothing done to it.
     sums = torch.ops.onednn.qlinear_pointwise.default(

@@ -64,7 +64,7 @@ def ssd_scan(
         y: (batch, length, heads, head_dim) in the dtype of `x`; final state: (batch, heads, head_dim, state) float32.
     """
     with no_autocast(x):
-        return ChunkedScan.apply(x, step_size(dt, dt_bias, dt_limit), A, B, C, D, initial_state, seq_idx)
+        return scan(x, step_size(dt, dt_bias, dt_limit), A, B, C, D, initial_state, seq_idx)
 
 
 def decay_scan(
@@ -85,7 +85,15 @@ def decay_scan(
     """
     rates = log_decay.new_full(log_decay.shape[-1:], -1.0)
     with no_autocast(x):
-        return ChunkedScan.apply(x, -log_decay.float(), rates, B, C, D, initial_state, None, False)
+        return scan(x, -log_decay.float(), rates, B, C, D, initial_state, None, False)
+
+
+def scan(*arguments: Any) -> tuple[torch.Tensor, torch.Tensor]:
+    """`ChunkedScan` of these arguments; without its bookkeeping where no gradient can be asked for."""
+    if torch.is_grad_enabled() or torch.compiler.is_compiling() or torch.jit.is_tracing():
+        return ChunkedScan.apply(*arguments)
+    y, final_state, _ = scan_chunks(*arguments)
+    return y, final_state
 
 
 def no_autocast(tensor: torch.Tensor) -> AbstractContextManager:
@@ -139,13 +147,63 @@ def chunk_decays(
     return between, from_start
 
 
-class ChunkedScan(torch.autograd.Function):
+def scan_chunks(
+    x: torch.Tensor,
+    dt: torch.Tensor,
+    A: torch.Tensor,
+    B: torch.Tensor,
+    C: torch.Tensor,
+    D: torch.Tensor | None,
+    initial_state: torch.Tensor | None,
+    seq_idx: torch.Tensor | None,
+    weighted_by_step: bool = True,
+) -> tuple[torch.Tensor, torch.Tensor, list[torch.Tensor | None]]:
     """
-    The scan, given the final step sizes.
+    Run the scan, given the final step sizes.
 
     The comments write shapes with b for the batch, q for the tokens of a chunk, h for the heads, g for the groups, r
     for the heads in a group, p for head_dim and n for the state.
+
+    Args:
+        dt: Final step sizes, (batch, length, heads).
+        weighted_by_step: Whether a token's step size, beside its decay, weighs its input.
+        Others: Arguments of `ssd_scan`.
+
+    Returns:
+        What `ssd_scan` returns, and the states before the chunks, (b, g, n, r p).
     """
+    groups = B.shape[2]
+    # (b, g, n, r p): the heads of a group lie together, so that one product serves them all
+    state = None if initial_state is None else initial_state.float().unflatten(1, (groups, -1)).flatten(2, 3).mT
+    states: list[torch.Tensor | None] = []
+    outputs = []
+    for chunk in chunks_of(x):
+        states.append(state)
+        inputs, step = x[:, chunk].float(), dt[:, chunk].mT  # (b, q, h, p), (b, h, q)
+        B_chunk, C_chunk = B[:, chunk].float().transpose(1, 2), C[:, chunk].float().transpose(1, 2)  # (b, g, q, n)
+        between, from_start = chunk_decays(step * A.float()[:, None], seq_idx, chunk)
+        # (b, h, q, later q)
+        mix = between.mul_(step.unsqueeze(-1)) if weighted_by_step else between
+
+        weighted = inputs * mix[..., -1].mT.unsqueeze(-1)  # what remains at the chunk's end
+        update = B_chunk.mT @ group_heads(weighted, groups)  # (b, g, n, r p)
+        scores = (B_chunk @ C_chunk.mT).triu_()  # (b, g, q, later q)
+        mix.unflatten(1, (groups, -1)).mul_(scores.unsqueeze(2))
+        output = (mix.mT @ inputs.transpose(1, 2)).transpose(1, 2)  # (b, q, h, p)
+        if D is not None:  # added here and not on the diagonal of `mix`, which could not be exported to ONNX
+            output = output.addcmul_(inputs, D.float().unsqueeze(-1))
+        if state is not None:
+            carried = ungroup_heads(C_chunk @ state, x.shape[3])
+            output = output.addcmul_(carried, from_start.mT.unsqueeze(-1))
+            update.addcmul_(state, per_state_column(from_start[..., -1], groups, x.shape[3]))
+        outputs.append(output)
+        state = update
+    final_state = update.mT.unflatten(2, (-1, x.shape[3])).flatten(1, 2)
+    return torch.cat(outputs, dim=1).to(x.dtype), final_state, states
+
+
+class ChunkedScan(torch.autograd.Function):
+    """`scan_chunks` with a backward pass; its comments write shapes in the same way."""
 
     @staticmethod
     def forward(
@@ -160,37 +218,11 @@ class ChunkedScan(torch.autograd.Function):
         seq_idx: torch.Tensor | None,
         weighted_by_step: bool = True,
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        groups = B.shape[2]
-        # (b, g, n, r p): the heads of a group lie together, so that one product serves them all
-        state = None if initial_state is None else initial_state.float().unflatten(1, (groups, -1)).flatten(2, 3).mT
-        states: list[torch.Tensor | None] = []
-        outputs = []
-        for chunk in chunks_of(x):
-            states.append(state)
-            inputs, step = x[:, chunk].float(), dt[:, chunk].transpose(1, 2)  # (b, q, h, p), (b, h, q)
-            B_chunk, C_chunk = B[:, chunk].float().transpose(1, 2), C[:, chunk].float().transpose(1, 2)  # (b, g, q, n)
-            between, from_start = chunk_decays(step * A.float()[:, None], seq_idx, chunk)
-            # (b, h, q, later q)
-            weights = between.mul_(step.unsqueeze(-1)) if weighted_by_step else between
-
-            weighted = inputs * weights[..., -1].transpose(1, 2).unsqueeze(-1)  # what remains at the chunk's end
-            update = B_chunk.mT @ group_heads(weighted, groups)  # (b, g, n, r p)
-            scores = (B_chunk @ C_chunk.mT).triu_()  # (b, g, q, later q)
-            mix = weights.unflatten(1, (groups, -1)).mul_(scores.unsqueeze(2)).flatten(1, 2)
-            output = (mix.transpose(-1, -2) @ inputs.transpose(1, 2)).transpose(1, 2)  # (b, q, h, p)
-            if D is not None:  # added here and not on the diagonal of `mix`, which could not be exported to ONNX
-                output = output.addcmul_(inputs, D.float().unsqueeze(-1))
-            if state is not None:
-                carried = ungroup_heads(C_chunk @ state, x.shape[3])
-                output = output.addcmul_(carried, from_start.transpose(1, 2).unsqueeze(-1))
-                update.addcmul_(state, per_state_column(from_start[..., -1], groups, x.shape[3]))
-            outputs.append(output)
-            state = update
+        y, final_state, states = scan_chunks(x, dt, A, B, C, D, initial_state, seq_idx, weighted_by_step)
         ctx.save_for_backward(x, dt, A, B, C, D, seq_idx, *(states if any(ctx.needs_input_grad) else []))
         ctx.has_initial_state = initial_state is not None
-        ctx.weighted_by_step = weighted_by_step  # whether a token's step size, beside its decay, weighs its input
-        final_state = update.mT.unflatten(2, (-1, x.shape[3])).flatten(1, 2)
-        return torch.cat(outputs, dim=1).to(x.dtype), final_state
+        ctx.weighted_by_step = weighted_by_step
+        return y, final_state
 
     @staticmethod
     def backward(ctx: Any, dy: torch.Tensor, d_final_state: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
@@ -264,7 +296,7 @@ class ChunkedScan(torch.autograd.Function):
 
 def group_heads(tensor: torch.Tensor, groups: int) -> torch.Tensor:
     """Reshape (batch, tokens, heads, head_dim) to (batch, groups, tokens, heads per group * head_dim)."""
-    return tensor.unflatten(2, (groups, -1)).flatten(3, 4).transpose(1, 2)
+    return tensor.reshape(*tensor.shape[:2], groups, -1).transpose(1, 2)
 
 
 def ungroup_heads(tensor: torch.Tensor, head_dim: int) -> torch.Tensor:

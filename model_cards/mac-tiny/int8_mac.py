@@ -39,6 +39,7 @@ FAST_INTEGERS = torch.backends.mkldnn.is_available() and has_one_of("vnni")
 BLOCK_ROWS = 4  # rows that the operator on 8 bits and bf16 takes at a time; for the next ones it starts again
 # Rows up to which multiplying by the 8 bits as they are is the faster way on a CPU.
 FEW_ROWS = 64 if FAST_INTEGERS else 12 if FAST_BF16 else 32
+PACKED_ROWS = 128  # and up to which integers are, from a copy of the weight that is laid out for them
 # Weights below which a layer is always multiplied in float: they stay in the processor's caches, so that reading fewer
 # bits gains nothing, while bf16 changes some captions (of mac-tiny 2 of a hundred).
 SMALL = 2**20
@@ -95,6 +96,9 @@ def multiply_int8(
     Returns:
         (rows, out), in the dtype of `scale`, at least bf16.
     """
+    if torch.compiler.is_compiling() and len(input) == 1:
+        # The compiler makes a loop of this, which reads the weight in half of the operator's time and rounds nothing.
+        return (weight.to(torch.float32) * input.float()).sum(1).unsqueeze(0) * scale
     if packed is not None:
         return multiply_packed(input.float(), packed, scale.float()).to(scale.dtype)
     if FAST_INTEGERS and len(input) > BLOCK_ROWS:
@@ -161,24 +165,33 @@ class Int8Linear(Int8Weight):
         """Tell whether so many rows are multiplied by the operator on 8 bits."""
         weight = self.weight
         return (
-            0 < rows <= FEW_ROWS
+            0 < rows <= PACKED_ROWS
+            and (rows <= FEW_ROWS or self.packs())
             and weight.numel() >= SMALL
             and self.in_features % VECTOR == 0
             and weight.data_ptr() % VECTOR == 0
             and weight.device.type == "cpu"
         )
 
+    def packs(self) -> bool:
+        """
+        Tell whether a copy of the weight can be kept for products in integers.
+
+        Not in a graph, to which oneDNN's layout means nothing, nor of a weight that was made in inference mode, whose
+        changes nobody counts.
+        """
+        if not FAST_INTEGERS or torch.compiler.is_compiling() or torch.jit.is_tracing():
+            return False
+        return not self.weight.is_inference() and can_pack()
+
     def packed(self, rows: int) -> torch.Tensor | None:
         """
         The weight's copy for the product of so many rows in integers, made anew when the weight has changed.
 
-        None where bf16 is faster, in a graph, to which oneDNN's layout means nothing, and for a weight that
-        was made in inference mode, whose changes nobody counts. What is written through `weight.data` is not seen.
+        None where bf16 is faster, and where no copy can be kept. What is written through `weight.data` is not seen.
         """
         weight = self.weight
-        if not FAST_INTEGERS or (rows == 1 and weight.numel() < LARGE):
-            return None
-        if torch.compiler.is_compiling() or torch.jit.is_tracing() or weight.is_inference() or not can_pack():
+        if (rows == 1 and weight.numel() < LARGE) or not self.packs():
             return None
         held, version, copy = self.packed_copy or (None, None, None)
         if held is None or held.data_ptr() != weight.data_ptr() or version != weight._version:

@@ -5,11 +5,16 @@ The work of a product is divided among threads along the rows of its first facto
 the second. So with few rows of activations the weight comes first: `(W x^T)^T` in place of `x W^T`.
 """
 
+import math
+
 import torch
 
 
 ONEDNN = torch.backends.mkldnn.is_available()
+MKL = torch.backends.mkl.is_available()
 FEW_ROWS = 128  # rows; with more of them the transposition costs what the order gains
+FEWEST_ROWS = 4  # rows of float32 up to which MKL reads the weight faster than oneDNN
+PARTS = 64  # of a weight at most, for as many threads
 
 
 def product(rows: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
@@ -23,6 +28,8 @@ def product(rows: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
     Returns:
         (rows, out), contiguous, of memory that is the caller's.
     """
+    if MKL and len(rows) <= FEWEST_ROWS and weight.dtype == torch.float32:
+        return product_of_fewest(rows, weight)
     few = len(rows) <= FEW_ROWS
     if not ONEDNN:
         return torch.mm(weight, rows.t()).t().contiguous() if few else torch.mm(rows, weight.t())
@@ -31,6 +38,17 @@ def product(rows: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
     if few:
         return torch.ops.mkldnn._linear_pointwise(weight, rows, None, "none", [], "").t().contiguous()
     return torch.ops.mkldnn._linear_pointwise(rows, weight, None, "none", [], "")
+
+
+def product_of_fewest(rows: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    """`product` of up to `FEWEST_ROWS` rows, by MKL."""
+    parts = math.gcd(len(weight), PARTS)
+    if len(rows) > 1 or parts == 1:
+        return torch.mm(weight, rows.t()).t().contiguous()
+    # A matrix times one row would be a product of its own kind, which is slower and takes one thread. Several matrices
+    # are multiplied as by any number of rows, and by all threads.
+    pieces = torch.bmm(weight.view(parts, -1, weight.shape[1]), rows.t().expand(parts, -1, -1))
+    return pieces.view(1, -1)
 
 
 __all__ = ["product"]
