@@ -147,6 +147,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--seed", type=int, default=0, help="of every choice (default: 0)")
     parser.add_argument("--output", type=Path, required=True, help="folder of the new MAC")
     options = parser.parse_args(arguments)
+    if options.minutes <= 0:
+        parser.error(f"--minutes {options.minutes}: expected more than 0")
     torch.manual_seed(options.seed)
     try:
         model = MacForConditionalGeneration.from_pretrained(options.model).float()

@@ -52,12 +52,13 @@ def main(arguments: list[str] | None = None) -> int:
         files = find_files(options.inputs)
         if not files and not (options.output / SETTINGS).exists():
             raise ValueError(no_audio(options.inputs))
-        # A model that does not exist must not leave a folder behind.
+        # A model or an encoder that does not exist must not leave a folder behind.
         captioner = load_captioner(options.model, revision=options.revision, device=options.device)
+        encoder = load_encoder(options.encoder) if options.encoder else None
         with IndexWriter(options.output) as writer:
             reader = StateReader(captioner, options.prompt)
-            options.encoder = options.encoder or kept_encoder(options.output)
-            encoder = load_encoder(options.encoder) if options.encoder else None
+            if encoder is None and (kept := kept_encoder(options.output)):
+                options.encoder, encoder = kept, load_encoder(kept)
             writer.open(make_settings(options, reader.weights))
             for note in writer.notes:
                 tell(note)

@@ -12,7 +12,7 @@ from transformers import DynamicCache, GPTNeoXConfig, GPTNeoXModel, Mamba2Config
 
 from modeling_mac import compile_decoding, decode_step_mac, int8_mac, modeling_mamba2_mac
 from modeling_mac.cache_mac import StateCache
-from modeling_mac.decode_step_mac import block_step, has_compiler
+from modeling_mac.decode_step_mac import COMPILED_ROWS, block_step, has_compiler
 from modeling_mac.int8_mac import Int8Linear
 from modeling_mac.modeling_mamba2_mac import Mamba2MacModel
 
@@ -225,10 +225,20 @@ def test_all_blocks_and_batches_share_three_graphs(rounded, ids, monkeypatch):
     monkeypatch.setattr(decode_step_mac, "has_compiler", lambda: True)
     expected, _ = read_and_decode(rounded, ids[:1])
     compile_decoding(rounded)
-    for batch in (1, 3, 2, 1, 5, 9):
+    for batch in (1, 3, 2, 1, 5, 8):
         output, _ = read_and_decode(rounded, ids[:1].repeat(batch, 1))
         torch.testing.assert_close(output, expected.repeat(batch, 1, 1), rtol=0.02, atol=0.02)
     assert 1 <= counter.frame_count <= 3
+
+
+@torch.no_grad()
+def test_many_rows_are_not_compiled(rounded, ids, monkeypatch):
+    monkeypatch.setattr(decode_step_mac, "compiled_step", lambda: pytest.fail("it was compiled"))
+    monkeypatch.setattr(decode_step_mac, "has_compiler", lambda: True)
+    expected, _ = read_and_decode(rounded, ids[:1])
+    compile_decoding(rounded)
+    output, _ = read_and_decode(rounded, ids[:1].repeat(COMPILED_ROWS + 1, 1))
+    torch.testing.assert_close(output, expected.repeat(COMPILED_ROWS + 1, 1, 1), rtol=0.02, atol=0.02)
 
 
 @pytest.mark.skipif(not has_compiler(), reason="there is no C++ compiler")

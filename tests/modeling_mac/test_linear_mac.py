@@ -64,6 +64,15 @@ def test_any_number_of_outputs_may_be_cut_into_parts(outputs, rows):
 
 @pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="this build of torch lacks oneDNN")
 @torch.no_grad()
+def test_autocast_does_not_tell_few_rows_from_many():
+    inputs, weight = torch.randn(FEWEST_ROWS + 1, 24), torch.randn(40, 24)
+    with torch.autocast("cpu", torch.bfloat16):
+        few, many = product(inputs[:1], weight), product(inputs, weight)
+    torch.testing.assert_close(few, many[:1])  # in dtype, too
+
+
+@pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="this build of torch lacks oneDNN")
+@torch.no_grad()
 def test_inputs_may_have_gaps(layer, monkeypatch):
     """oneDNN multiplies strided rows by its reference code: the last token of 8 prompts took seconds."""
     product, contiguous = torch.ops.mkldnn._linear_pointwise, []

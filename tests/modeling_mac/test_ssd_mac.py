@@ -100,6 +100,14 @@ def test_any_length_of_the_chunks(chunk, monkeypatch):
     assert_close(with_gradients(ssd_scan, inputs, torch.float32), with_gradients(recurrence, inputs, torch.float64))
 
 
+@pytest.mark.parametrize("grad", [False, True])
+def test_a_batch_may_be_empty(grad):
+    x, dt, B = torch.randn(0, 5, 4, 8), torch.randn(0, 5, 4), torch.randn(0, 5, 2, 16)
+    with torch.set_grad_enabled(grad):
+        y, state = ssd_scan(x, dt, -torch.rand(4), B, B)
+    assert y.shape == x.shape and state.shape == (0, 4, 8, 16)
+
+
 def test_a_state_is_stepped_where_it_lies_or_refused():
     """`ssd_scan` returns it with the heads of an entry together; a layout that would need a copy must not pass."""
     inputs = {name: tensor.float() for name, tensor in make_inputs(5, heads=4).items()}

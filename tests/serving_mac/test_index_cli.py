@@ -171,6 +171,10 @@ def test_a_model_that_does_not_exist_leaves_no_folder(captioner, capsys, monkeyp
     with pytest.raises(SystemExit):
         index_cli.main([".", "--output", "new", "--model", "nosuch"])
     assert "no model is named so" in capsys.readouterr().err and not Path("new").exists()
+    monkeypatch.setattr(index_cli, "load_captioner", lambda *arguments, **options: captioner)
+    with pytest.raises(SystemExit):
+        index_cli.main([".", "--output", "new", "--encoder", "nosuch"])
+    assert "name the encoder of the captions" in capsys.readouterr().err and not Path("new").exists()
 
 
 def test_what_is_no_index_or_of_another_model_is_refused(captioner, capsys, make_index) -> None:
