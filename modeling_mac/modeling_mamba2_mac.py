@@ -130,7 +130,7 @@ class StateSpaceMixer:
             output = kernels.conv(tokens.mT, weight, bias, activation=self.activation, seq_idx=seq_idx)
             return output[..., -length:].mT
         plain = conv_input.dtype == weight.dtype == torch.float32 and self.activation in ("silu", "swish")
-        plain = plain and seq_idx is None and not is_hooked(self.act)
+        plain = plain and seq_idx is None and isinstance(self.act, nn.Module) and not is_hooked(self.act)
         if plain and not (torch.is_grad_enabled() or torch.compiler.is_compiling()):
             return causal_conv_silu(conv_input[:, 1 - kernel - length :], length, weight, bias)
         missing = max(length + kernel - 1 - conv_input.shape[1], 0)

@@ -23,6 +23,8 @@ from .ssd_mac import step_in_float, step_size
 
 logger = logging.getLogger(__name__)
 
+COMPILED_ROWS = 8  # rows up to which the compiled step is the faster one; it cannot read packed weights
+
 
 class BlockWeights(NamedTuple):
     """
@@ -167,7 +169,7 @@ def step_through(
         blocks: Blocks of a Mamba-2.
         hidden_states: Input of the first, (batch, 1, width).
         cache: Their cache.
-        compiled: Whether to run in C++.
+        compiled: Whether to run in C++, which up to `COMPILED_ROWS` rows do.
 
     Returns:
         Output of the last, (batch, 1, width), or None where modules must be called, since a library has wrapped,
@@ -175,6 +177,7 @@ def step_through(
     """
     first, *_ = blocks = list(blocks)
     rows = len(hidden_states)
+    compiled = compiled and rows <= COMPILED_ROWS
     weights = [found for block in blocks if (found := weights_of(block, rows, compiled)) is not None]
     if len(weights) < len(blocks):
         return None
@@ -199,8 +202,8 @@ def compile_decoding(model: nn.Module) -> None:
     Let a Mamba-2 with weights of 8 bits decode in C++, on a CPU.
 
     The first decoded token compiles for some seconds, and so do the first ones with several rows, of a batch or of
-    beams. Where an adapter or a hook is added later, decoding goes on as before. Without a C++ compiler everything
-    stays as it was, and a warning says so.
+    beams; more than eight are not compiled, since that would be slower. Where an adapter or a hook is added later,
+    decoding goes on as before. Without a C++ compiler everything stays as it was, and a warning says so.
 
     Raises:
         ValueError: The model has no Mamba-2 whose blocks are multiplied in 8 bits. In float32 nothing would be gained:

@@ -13,7 +13,7 @@ import torch
 ONEDNN = torch.backends.mkldnn.is_available()
 MKL = torch.backends.mkl.is_available()
 FEW_ROWS = 128  # rows; with more of them the transposition costs what the order gains
-FEWEST_ROWS = 4  # rows of float32 up to which MKL reads the weight faster than oneDNN
+FEWEST_ROWS = 3  # rows of float32 up to which MKL reads the weight faster than oneDNN
 PARTS = 64  # of a weight at most, for as many threads
 
 
@@ -28,7 +28,9 @@ def product(rows: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
     Returns:
         (rows, out), contiguous, of memory that is the caller's.
     """
-    if MKL and len(rows) <= FEWEST_ROWS and weight.dtype == torch.float32:
+    # Autocast would turn MKL's products, which are torch's own, to bf16, and leave those of oneDNN as they are.
+    mkl = MKL and weight.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
+    if mkl and len(rows) <= FEWEST_ROWS:
         return product_of_fewest(rows, weight)
     few = len(rows) <= FEW_ROWS
     if not ONEDNN:

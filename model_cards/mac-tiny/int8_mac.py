@@ -97,7 +97,8 @@ def multiply_int8(
         (rows, out), in the dtype of `scale`, at least bf16.
     """
     if torch.compiler.is_compiling() and len(input) == 1:
-        # The compiler makes a loop of this, which reads the weight in half of the operator's time and rounds nothing.
+        # torch's own compiler makes a loop of this, which reads the weight in half of the operator's time and rounds
+        # nothing.
         return (weight.to(torch.float32) * input.float()).sum(1).unsqueeze(0) * scale
     if packed is not None:
         return multiply_packed(input.float(), packed, scale.float()).to(scale.dtype)
@@ -232,7 +233,7 @@ class Int8Linear(Int8Weight):
 
 
 def wants_bf16(layer: nn.Module, input: torch.Tensor) -> bool:
-    """Tell whether a layer is one of 8 bits that multiplies many float32 rows, (..., in), in bf16."""
+    """Tell whether a layer is one of 8 bits that multiplies float32 rows, (..., in), in bf16 where they are many."""
     computes = input.device.type == "cpu" and input.dtype == torch.float32 and not torch.is_grad_enabled()
     return computes and FAST_BF16 and isinstance(layer, Int8Linear) and layer.weight.numel() >= SMALL
 

@@ -22,7 +22,7 @@ from .cache_mac import StateCache
 from .causal_conv_mac import causal_conv, causal_conv_silu, conv_step
 from .cuda_kernels_mac import CONV_STRIDE, as_conv_kernel_takes, kernels_for
 from .decode_step_mac import can_step, step_through
-from .linear_mac import project_by_modality
+from .linear_mac import is_hooked, project_by_modality
 from .norm_mac import GatedRMSNorm, RMSNorm
 from .ssd_mac import ssd_scan, ssd_step, step_size
 
@@ -130,7 +130,8 @@ class StateSpaceMixer:
             output = kernels.conv(tokens.mT, weight, bias, activation=self.activation, seq_idx=seq_idx)
             return output[..., -length:].mT
         plain = conv_input.dtype == weight.dtype == torch.float32 and self.activation in ("silu", "swish")
-        if plain and seq_idx is None and not (torch.is_grad_enabled() or torch.compiler.is_compiling()):
+        plain = plain and seq_idx is None and isinstance(self.act, nn.Module) and not is_hooked(self.act)
+        if plain and not (torch.is_grad_enabled() or torch.compiler.is_compiling()):
             return causal_conv_silu(conv_input[:, 1 - kernel - length :], length, weight, bias)
         missing = max(length + kernel - 1 - conv_input.shape[1], 0)
         # (batch, kernel - 1 + length, channels)

@@ -296,7 +296,8 @@ class ChunkedScan(torch.autograd.Function):
 
 def group_heads(tensor: torch.Tensor, groups: int) -> torch.Tensor:
     """Reshape (batch, tokens, heads, head_dim) to (batch, groups, tokens, heads per group * head_dim)."""
-    return tensor.reshape(*tensor.shape[:2], groups, -1).transpose(1, 2)
+    batch, length, heads, head_dim = tensor.shape
+    return tensor.reshape(batch, length, groups, heads // groups * head_dim).transpose(1, 2)
 
 
 def ungroup_heads(tensor: torch.Tensor, head_dim: int) -> torch.Tensor:
