@@ -14,6 +14,7 @@ ONEDNN = torch.backends.mkldnn.is_available()
 MKL = torch.backends.mkl.is_available()
 FEW_ROWS = 128  # rows; with more of them the transposition costs what the order gains
 FEWEST_ROWS = 3  # rows of float32 up to which MKL reads the weight faster than oneDNN
+LARGE = 2**20  # numbers of a weight from which this holds: a smaller one stays in the processor's caches
 PARTS = 64  # of a weight at most, for as many threads
 
 
@@ -30,7 +31,7 @@ def product(rows: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
     """
     # Autocast would turn MKL's products, which are torch's own, to bf16, and leave those of oneDNN as they are.
     mkl = MKL and weight.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
-    if mkl and len(rows) <= FEWEST_ROWS:
+    if mkl and len(rows) <= FEWEST_ROWS and weight.numel() >= LARGE:
         return product_of_fewest(rows, weight)
     few = len(rows) <= FEW_ROWS
     if not ONEDNN:

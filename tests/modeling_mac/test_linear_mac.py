@@ -42,6 +42,7 @@ def products(monkeypatch) -> list[int]:
 def test_few_rows_and_many_give_the_same(layer, monkeypatch, mkl, onednn, bias, shape):
     monkeypatch.setattr(product_mac, "MKL", mkl)
     monkeypatch.setattr(product_mac, "ONEDNN", onednn)
+    monkeypatch.setattr(product_mac, "LARGE", 0)
     if not bias:
         layer.bias = None
     inputs = torch.randn(shape)
@@ -54,7 +55,8 @@ def test_few_rows_and_many_give_the_same(layer, monkeypatch, mkl, onednn, bias, 
 @pytest.mark.parametrize("rows", [1, FEWEST_ROWS])
 @pytest.mark.parametrize("outputs", [1, 3, 40, 128])
 @torch.no_grad()
-def test_any_number_of_outputs_may_be_cut_into_parts(outputs, rows):
+def test_any_number_of_outputs_may_be_cut_into_parts(outputs, rows, monkeypatch):
+    monkeypatch.setattr(product_mac, "LARGE", 0)
     inputs, weight = torch.randn(rows, 24), torch.randn(outputs, 24)
     for strided in (weight, weight.t().contiguous().t()):
         output = product(inputs, strided)
@@ -64,7 +66,8 @@ def test_any_number_of_outputs_may_be_cut_into_parts(outputs, rows):
 
 @pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="this build of torch lacks oneDNN")
 @torch.no_grad()
-def test_autocast_does_not_tell_few_rows_from_many():
+def test_autocast_does_not_tell_few_rows_from_many(monkeypatch):
+    monkeypatch.setattr(product_mac, "LARGE", 0)
     inputs, weight = torch.randn(FEWEST_ROWS + 1, 24), torch.randn(40, 24)
     with torch.autocast("cpu", torch.bfloat16):
         few, many = product(inputs[:1], weight), product(inputs, weight)
