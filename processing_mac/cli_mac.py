@@ -113,6 +113,7 @@ def open_captioner(parser: argparse.ArgumentParser, options: argparse.Namespace)
             num_beams=options.num_beams,
             dtype=options.dtype,
             int8=options.int8,
+            compile=options.compile,
         )
     except ValueError as error:
         parser.error(f"--model {error}")

@@ -25,6 +25,7 @@ def load_captioner(
     return_segments: bool = False,
     num_beams: int | None = None,
     int8: bool = False,
+    compile: bool = False,
 ) -> AudioCaptioningPipeline:
     """
     Load the pipeline of a saved model; no code of its folder runs.
@@ -38,9 +39,11 @@ def load_captioner(
         return_segments: Whether every window gets a caption of its own, too.
         num_beams: Number of beams of the search; if None, that of the model's generation configuration.
         int8: Whether the weights are rounded to 8 bits; those of a folder that holds such weights always are.
+        compile: Whether it decodes in C++, which the first captions compile for some seconds each: only a Mamba-2 with
+            large layers of 8 bits can (`compile_decoding`).
 
     Raises:
-        ValueError: The model cannot be loaded, or there is no such device.
+        ValueError: The model cannot be loaded or, on request, compiled, or there is no such device.
     """
     # Registers the models. By name, since in a saved folder neither of the two packages may need the other.
     importlib.import_module("modeling_mac")
@@ -60,6 +63,11 @@ def load_captioner(
         what = "" if Path(model).is_dir() else "is no folder, and as a Hub id "
         raise ValueError(f"{model} {what}cannot be loaded: {error}") from error
     warn_of_slow_bf16(captioner)
+    if compile:
+        try:
+            importlib.import_module("modeling_mac").compile_decoding(captioner.model)
+        except ValueError as error:
+            raise ValueError(f"{model} cannot be compiled: {error}") from error
     return captioner
 
 

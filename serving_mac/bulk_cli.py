@@ -82,7 +82,7 @@ def open_output(options: argparse.Namespace) -> CaptionFile | ShardFolder | None
 
 def worker_options(options: argparse.Namespace) -> BulkOptions:
     """Take what a worker needs out of the command's options."""
-    names = ("revision", "device", "prompt", "num_beams", "dtype", "int8")
+    names = ("revision", "device", "prompt", "num_beams", "dtype", "int8", "compile")
     captioner = {name: getattr(options, name) for name in names} | {"return_segments": options.segments}
     limits = {"silent_seconds": options.url_timeout, "megabytes": options.url_megabytes}
     return BulkOptions(

@@ -21,6 +21,7 @@ from processing_mac import DEFAULT_MODEL, load_captioner
 from processing_mac.caption_options_mac import positive
 from processing_mac.unread_options_mac import refuse_given
 
+from .server_loading import load_for_service
 from .server_options import ServerOptions
 
 
@@ -44,7 +45,7 @@ def main(arguments: list[str] | None = None) -> int:
         limits = read_options(options)
         if options.ray is not None:
             return serve_replicas(options, limits)
-        captioner = load_captioner(options.model, **loading_options(options))
+        captioner = load_for_service(options.model, loading_options(options), options.max_batch)
         listener = listen(options.host, options.port)
     except ValueError as error:
         parser.error(str(error))
@@ -115,6 +116,11 @@ def build_parser() -> argparse.ArgumentParser:
         help="of the weights (default: that of the model); bfloat16 is faster on a CPU with avx512_bf16 or amx",
     )
     parser.add_argument("--int8", action="store_true", help="round the weights to 8 bits: less memory, faster words")
+    parser.add_argument(
+        "--compile",
+        action="store_true",
+        help="decode a large model of 8 bits in C++: the start takes some seconds more, each caption less",
+    )
     parser.add_argument("--name", help="what clients send as `model` (default: the last part of --model)")
     parser.add_argument("--language", default="en", help="language of the captions (default: en)")
     parser.add_argument("--host", default="127.0.0.1", help="0.0.0.0 lets other machines in (default: 127.0.0.1)")
@@ -169,7 +175,7 @@ def read_options(options: argparse.Namespace) -> ServerOptions:
 
 def loading_options(options: argparse.Namespace) -> dict[str, Any]:
     """Take the arguments of `load_captioner` beside the model out of the command's options."""
-    return {name: getattr(options, name) for name in ("revision", "device", "dtype", "int8")}
+    return {name: getattr(options, name) for name in ("revision", "device", "dtype", "int8", "compile")}
 
 
 def read_token(file: Path | None) -> str | None:

@@ -20,10 +20,9 @@ from fastapi import FastAPI
 from ray import serve
 from ray.serve.config import HTTPOptions
 
-from processing_mac import load_captioner
-
 from .server_app import CaptionService, make_app
 from .server_captions import Answer, Job
+from .server_loading import load_for_service
 from .server_options import ServerOptions
 
 
@@ -46,7 +45,7 @@ class Replica:
     """
 
     def __init__(self, model: str, loading: dict[str, Any], options: ServerOptions):
-        self.service = CaptionService(load_captioner(model, **loading), options)
+        self.service = CaptionService(load_for_service(model, loading, options.max_batch), options)
         self.service.submit = self.submit
         self.batch.set_max_batch_size(options.max_batch)
         self.batch.set_batch_wait_timeout_s(options.batch_wait_ms / 1000)

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from modeling_mac import int8_mac
+from modeling_mac import decode_step_mac, int8_mac
 from processing_mac import cli_mac, load_captioner
 
 
@@ -25,3 +25,18 @@ def test_mac_caption_takes_a_dtype(model_folder, sounds, monkeypatch, capsys, in
     assert cli_mac.main([file, "--model", model_folder, "--device", "cpu", "--dtype", "bfloat16", *int8]) == 0
     assert loaded[0].model.dtype == torch.bfloat16
     assert capsys.readouterr().out == f"{file}\t{loaded[0](file)[0]['caption']}\n"
+
+
+def test_mac_caption_compiles_what_is_large_and_of_8_bits(model_folder, sounds, monkeypatch, capsys):
+    """Compiled or not, it says the same; anything else is refused."""
+    command = ["sounds/b.wav", "--model", model_folder, "--device", "cpu"]
+    with pytest.raises(SystemExit, match="2"):
+        cli_mac.main([*command, "--int8", "--compile"])
+    assert f"--model {model_folder} cannot be compiled: Only a Mamba-2 with large layers" in capsys.readouterr().err
+    monkeypatch.setattr(int8_mac, "SMALL", 0)
+    assert cli_mac.main([*command, "--int8"]) == 0
+    expected, tokens = capsys.readouterr().out, []
+    monkeypatch.setattr(decode_step_mac, "has_compiler", lambda: True)
+    monkeypatch.setattr(decode_step_mac, "compiled_step", lambda: tokens.append(1) or decode_step_mac.block_step)
+    assert cli_mac.main([*command, "--int8", "--compile"]) == 0
+    assert tokens and capsys.readouterr().out == expected

@@ -12,8 +12,9 @@ import pytest
 import torch
 from openai import OpenAI
 
-from processing_mac import DEFAULT_MODEL, load_captioner
+from processing_mac import DEFAULT_MODEL, AudioCaptioningPipeline, load_captioner
 from serving_mac.server_cli import build_parser, listen, loading_options, main
+from serving_mac.server_loading import load_for_service
 
 
 @pytest.mark.parametrize(
@@ -87,3 +88,21 @@ def test_int8_and_dtype_reach_every_way_to_load():
     options = build_parser().parse_args(["--int8", "--dtype", "bfloat16"])
     captioner = load_captioner(DEFAULT_MODEL, **loading_options(options) | {"device": "cpu"})
     assert captioner.model.lm_head.weight.dtype == torch.int8 and captioner.model.dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize(("max_batch", "batches"), [(1, [1]), (4, [1, 2, 4]), (16, [1, 2, 8])])
+def test_what_is_compiled_is_compiled_before_anyone_asks(monkeypatch, max_batch, batches):
+    """A step of one row, of several, and of so many that they are split; without `--compile` nothing is heard."""
+    heard = []
+    monkeypatch.setattr(
+        AudioCaptioningPipeline,
+        "generate",
+        lambda self, windows, counts, *rest: heard.append(counts) or ["" for _ in counts],
+    )
+    monkeypatch.setattr("modeling_mac.compile_decoding", lambda model: heard.append("compiled"))
+    loading = loading_options(build_parser().parse_args(["--device", "cpu", "--int8"]))
+    load_for_service(DEFAULT_MODEL, loading, max_batch)
+    assert heard == []
+    load_for_service(DEFAULT_MODEL, loading | {"compile": True}, max_batch)
+    assert heard[0] == "compiled"
+    assert [len(counts) for counts in heard[1:]] == batches
