@@ -30,6 +30,7 @@ from processing_mac.captioning_mac import caption_files
 
 HELD_OUT = 10  # every so manyth caption is
 LENGTH = 32  # tokens of a caption; the rest is cut
+AT_ONCE = (1, 20)  # captions that are read at once: few rows and many
 
 
 def compare_captions(options: argparse.Namespace) -> dict[str, float]:
@@ -87,6 +88,17 @@ def mean_loss(model: MacForConditionalGeneration, batch: dict[str, torch.Tensor]
     return sum(losses) / len(losses)
 
 
+@torch.no_grad()
+def mean_loss_at_once(model: MacForConditionalGeneration, batch: dict[str, torch.Tensor], captions: int) -> float:
+    """The same where all tokens of so many captions are read at once, as a prompt is: by other products."""
+    total = words = 0.0
+    for ids, labels in zip(batch["input_ids"].split(captions), batch["labels"].split(captions), strict=True):
+        logits = model(input_ids=ids).logits[:, :-1].flatten(0, 1).float()
+        total += torch.nn.functional.cross_entropy(logits, labels[:, 1:].flatten(), reduction="sum").item()
+        words += (labels[:, 1:] != -100).sum().item()
+    return total / words
+
+
 def train(model: MacForConditionalGeneration, texts: list[str], options: argparse.Namespace) -> None:
     """Train the language model on captions, in bf16 autocast where that is fast."""
     model.model.audio_tower.requires_grad_(False)
@@ -114,8 +126,10 @@ def compare_losses(options: argparse.Namespace) -> dict[str, float]:
     model = build(options.size, "ours", "cpu", torch.float32)
     train(model, learnt, options)
     model.eval()
-    losses = {"float32": mean_loss(model, held), "int8": mean_loss(quantised(model), held)}
-    losses["bf16"] = mean_loss(cast(model, torch.bfloat16), held)
+    losses = {"float32": mean_loss(model, held)}
+    for name, other in {"int8": quantised(model), "bf16": cast(model, torch.bfloat16)}.items():
+        losses |= {name: mean_loss(other, held)}
+        losses |= {f"{name}, {n} read at once": mean_loss_at_once(other, held, n) for n in AT_ONCE}
     changes = {f"{name} over float32": loss / losses["float32"] - 1 for name, loss in losses.items()}
     about = {"size": options.size, "steps": options.steps, "held out": len(held["labels"])}
     return about | losses | {name: change for name, change in changes.items() if change}
