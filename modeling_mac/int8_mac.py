@@ -223,7 +223,7 @@ class Int8Linear(Int8Weight):
             output = product(flat.to(torch.bfloat16), self.weight.to(torch.bfloat16))
             output = output.to(input.dtype).mul_(self.weight_scale)
         if self.bias is not None:
-            output = output + self.bias.to(output.dtype)
+            output.add_(self.bias.to(output.dtype))
         return output.view(*input.shape[:-1], self.out_features)
 
     def multiply_in_float(self, input: torch.Tensor) -> torch.Tensor:

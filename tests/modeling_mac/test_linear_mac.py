@@ -35,19 +35,20 @@ def products(monkeypatch) -> list[int]:
 @pytest.mark.parametrize("mkl", [pytest.param(True, marks=WITH_MKL), False])
 @pytest.mark.parametrize("onednn", [True, False])
 @pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("gelu", [True, False])
 @pytest.mark.parametrize(
     "shape", [(1, 1, 24), (24,), (4, 24), (2, 8, 24), (FEW_ROWS, 1, 24), (FEW_ROWS + 1, 24), (0, 24), (3, 0, 24)]
 )
 @torch.no_grad()
-def test_few_rows_and_many_give_the_same(layer, monkeypatch, mkl, onednn, bias, shape):
+def test_few_rows_and_many_give_the_same(layer, monkeypatch, mkl, onednn, gelu, bias, shape):
     monkeypatch.setattr(product_mac, "MKL", mkl)
     monkeypatch.setattr(product_mac, "ONEDNN", onednn)
     monkeypatch.setattr(product_mac, "LARGE", 0)
     if not bias:
         layer.bias = None
     inputs = torch.randn(shape)
-    output = project(layer, inputs)
-    torch.testing.assert_close(output, nn.functional.linear(inputs, layer.weight, layer.bias))
+    output, expected = project(layer, inputs, gelu), nn.functional.linear(inputs, layer.weight, layer.bias)
+    torch.testing.assert_close(output, nn.functional.gelu(expected) if gelu else expected)
     assert output.is_contiguous(), "a search over strided logits takes longer than the product"
 
 
