@@ -5,10 +5,12 @@ What a person who types `mac-caption` waits for: the start to the first caption,
     python benchmarks/cold_start.py start examples/clock_tick.wav --against OTHER   # beside another checkout
     python benchmarks/cold_start.py clips FOLDER --batch-sizes 1 8 32 --threads 1 2
     python benchmarks/cold_start.py clips FOLDER --busy 1                           # beside a program on one core
+    python benchmarks/cold_start.py clips FOLDER --against OTHER                    # beside another checkout
     python benchmarks/cold_start.py parts FOLDER --threads 1                        # where the time of clips goes
 
 All ways take turns; medians, of the wall and of the processor. `chosen` is what `mac-caption` does without
-`--threads`.
+`--threads`. Beside another checkout all is captioned by `mac-caption` in a process that has imported what it needs;
+the model is loaded anew each time, in a quarter of a second.
 """
 
 import argparse
@@ -24,6 +26,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import psutil
 import torch
 
 from processing_mac import DEFAULT_MODEL, load_captioner
@@ -33,6 +36,14 @@ from processing_mac.free_cores_mac import FreeCores
 
 
 HERE = Path(__file__).parents[1]
+CAPTION_EACH_LINE = """
+import contextlib, io, sys
+from processing_mac.cli_mac import main
+for line in sys.stdin:
+    with contextlib.redirect_stdout(io.StringIO()):
+        main(line.split())
+    print("done", flush=True)
+"""
 TORCH, PACKAGES = "import torch", "import processing_mac, modeling_mac"
 
 
@@ -59,8 +70,42 @@ def start(options: argparse.Namespace) -> dict[str, Callable[[], None]]:
     return ways
 
 
+def caption_by(checkout: Path, words: list[str]) -> Callable[[], None]:
+    """`mac-caption` of a checkout with these words, none with a blank, in a process that waits for the next time."""
+    environment = {**os.environ, "PYTHONPATH": str(checkout.resolve()), "HF_HUB_OFFLINE": "1"}
+    child = subprocess.Popen(
+        [sys.executable, "-c", CAPTION_EACH_LINE],
+        env=environment,
+        text=True,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+    )
+
+    def run() -> None:
+        assert child.stdin is not None and child.stdout is not None
+        print(*words, file=child.stdin, flush=True)
+        if child.stdout.readline() != "done\n":
+            raise SystemExit(f"{checkout}: mac-caption {' '.join(words)} failed")
+
+    return run
+
+
+def beside_another(options: argparse.Namespace, files: list[str]) -> dict[str, Callable[[], None]]:
+    """The files by `mac-caption` of this checkout and of another, which must have the model, too."""
+    ways = {}
+    for size in options.batch_sizes:
+        words = [*files, "--device", "cpu", "--batch-size", str(size), "--model"]
+        for name, checkout in (("", HERE), (f" of {options.against}", options.against)):
+            model = str(checkout.resolve() / Path(options.model).resolve().relative_to(HERE))
+            ways[f"{len(files)} clips, batches of {size}{name}"] = caption_by(checkout, [*words, model])
+    return ways
+
+
 def clips(options: argparse.Namespace) -> dict[str, Callable[[], None]]:
     """The files of a folder in batches, by so many threads and by as many as `mac-caption` chooses."""
+    if options.against:
+        return beside_another(options, find_audio([str(Path(options.folder).resolve())])[: options.files])
     files = find_audio([options.folder])[: options.files]
     captioner = load_captioner(options.model, device="cpu", dtype=options.dtype, int8=options.int8)
     most = torch.get_num_threads()
@@ -112,9 +157,10 @@ def busy(number: int) -> Iterator[None]:
 
 
 def processor_seconds() -> float:
-    """What this process and its ended children have used."""
+    """What this process and its children have used, those that have ended, too."""
     usages = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-    return sum(usage.ru_utime + usage.ru_stime for usage in usages)
+    living = [child.cpu_times() for child in psutil.Process().children()]
+    return sum(usage.ru_utime + usage.ru_stime for usage in usages) + sum(one.user + one.system for one in living)
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -134,6 +180,7 @@ def main(arguments: list[str] | None = None) -> None:
         task.add_argument("--int8", action="store_true")
         task.set_defaults(make=make, warm=1, busy=0)
     tasks.choices["clips"].add_argument("--batch-sizes", type=int, nargs="+", default=[1, 8, 32])
+    tasks.choices["clips"].add_argument("--against", type=Path, metavar="FOLDER", help="another checkout")
     tasks.choices["clips"].add_argument("--busy", type=int, default=0, help="programs beside it that never rest")
     for task in tasks.choices.values():
         task.add_argument("--repeats", type=int, default=5)

@@ -4,10 +4,10 @@ Weights in 8 bits: a quarter of the file and of the memory that a decoded token 
 `from_pretrained(folder, quantization_config=Int8Config())` rounds the linear layers and the embeddings of a model;
 `save_pretrained` then writes the rounded weights, and `from_pretrained` loads them without a word. A row of a weight,
 which makes one output channel, has one scale. Where the processor has instructions for products of integers, it
-multiplies so more than one row of activations, or one by a large weight, from a copy of the weight. Elsewhere few
-rows, as decoding has them, are multiplied in bf16 by an operator of torch that reads the 8 bits as they are, and for
-many the weight is made float again, for one layer at a time: bf16 where the processor multiplies it faster, float32
-otherwise.
+multiplies so more than one row of activations, or one by a large weight, from a copy of the weight; many rows are
+mostly rounded to 8 bits for it. Elsewhere few rows, as decoding has them, are multiplied in bf16 by an operator of
+torch that reads the 8 bits as they are, and for many the weight is made float again, for one layer at a time: bf16
+where the processor multiplies it faster, float32 otherwise.
 """
 
 from functools import lru_cache
@@ -102,7 +102,7 @@ def multiply_int8(
         # nothing.
         return (weight.to(torch.float32) * input.float()).sum(1).unsqueeze(0) * scale
     if packed is not None:
-        return multiply_packed(input.float(), packed, scale.float()).to(scale.dtype)
+        return multiply_packed(input, packed, scale.float()).to(scale.dtype)
     if FAST_INTEGERS and len(input) > BLOCK_ROWS:
         return multiply_integers(input, weight, scale)
     # A private operator of torch, which torch's own int8 recipes call. It is fast with bf16 activations alone, and
@@ -164,7 +164,7 @@ class Int8Linear(Int8Weight):
         self.packed_copy: tuple[torch.Tensor, int, torch.Tensor] | None = None
 
     def fits(self, rows: int) -> bool:
-        """Tell whether so many rows are multiplied by the operator on 8 bits."""
+        """Tell whether so many rows are few, and the operator on 8 bits could multiply them."""
         weight = self.weight
         return (
             0 < rows <= FEW_ROWS
@@ -215,10 +215,11 @@ class Int8Linear(Int8Weight):
             return self.multiply_in_float(input)
         # (rows, in), contiguous: the operator on 8 bits reads past rows that are not.
         flat = input.reshape(-1, self.in_features).contiguous()
-        if few:
-            output = multiply_int8(flat, self.weight, self.weight_scale, self.ones, packed).to(input.dtype)
-        elif packed is not None:
-            output = multiply_packed_many(flat, packed, self.weight_scale.float())
+        if packed is not None:
+            multiply = multiply_packed if rows <= FEW_ROWS else multiply_packed_many
+            output = multiply(flat, packed, self.weight_scale.float())
+        elif few:
+            output = multiply_int8(flat, self.weight, self.weight_scale, self.ones).to(input.dtype)
         else:
             output = product(flat.to(torch.bfloat16), self.weight.to(torch.bfloat16))
             output = output.to(input.dtype).mul_(self.weight_scale)

@@ -36,13 +36,14 @@ def multiply_packed(rows: torch.Tensor, packed: torch.Tensor, scale: torch.Tenso
     Multiply rows by a weight of 8 bits, exactly but for rounding the rows to 16 bits.
 
     Args:
-        rows: (rows, in), float32, contiguous.
+        rows: (rows, in), contiguous.
         packed: The weight, (out, in), by `pack`.
         scale: Scales of its rows, (out,), float32.
 
     Returns:
-        (rows, out), float32.
+        (rows, out), in the dtype of `rows`.
     """
+    dtype, rows = rows.dtype, rows.float()
     number, columns = rows.shape
     greatest = rows.abs().amax(1, keepdim=True)  # a third of the time of `vector_norm`
     # A row of zeros becomes NaN here, whose last bytes are numbers like any other, and is multiplied by nought below.
@@ -51,7 +52,7 @@ def multiply_packed(rows: torch.Tensor, packed: torch.Tensor, scale: torch.Tenso
     bytes_of_rows[:number] = integers  # of an integer the lowest byte is left
     bytes_of_rows[number:] = integers.bitwise_right_shift_(8)
     sums = multiply_bytes(bytes_of_rows, 1 / GREATEST, packed, scale, torch.float32)
-    return torch.add(sums[:number], sums[number:], alpha=256).mul_(greatest)
+    return torch.add(sums[:number], sums[number:], alpha=256).mul_(greatest).to(dtype)
 
 
 def multiply_packed_many(rows: torch.Tensor, packed: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
@@ -70,17 +71,19 @@ def multiply_packed_many(rows: torch.Tensor, packed: torch.Tensor, scale: torch.
     """
     if len(rows) > AT_ONCE:
         return torch.cat([multiply_packed_many(piece, packed, scale) for piece in rows.split(AT_ONCE)])
+    if rows.dtype not in (torch.float32, torch.bfloat16):  # oneDNN writes no other
+        return multiply_packed_many(rows.float(), packed, scale).to(rows.dtype)
     greatest = rows.abs().amax(1, keepdim=True).float()
     size = torch.linalg.vector_norm(rows, dim=1, keepdim=True, dtype=torch.float32)
     stands_out = (greatest > OUTSTANDING * rows.shape[1] ** -0.5 * size).squeeze(1)
     if not stands_out.any():
         return multiply_rounded(rows, greatest, packed, scale)
     if stands_out.all():
-        return multiply_packed(rows.float(), packed, scale).to(rows.dtype)
+        return multiply_packed(rows, packed, scale)
     others = ~stands_out
     output = rows.new_empty(len(rows), len(scale))
     output[others] = multiply_rounded(rows[others], greatest[others], packed, scale)
-    output[stands_out] = multiply_packed(rows[stands_out].float(), packed, scale).to(rows.dtype)
+    output[stands_out] = multiply_packed(rows[stands_out], packed, scale)
     return output
 
 
@@ -90,8 +93,7 @@ def multiply_rounded(
     """`multiply_packed_many` without exceptions, of rows whose `greatest` numbers, (rows, 1), are known."""
     # A row of zeros becomes NaN here, too.
     bytes_of_rows = torch.addcdiv(IN_BYTE, rows.float(), greatest, value=GREATEST_BYTE).to(torch.uint8)
-    dtype = torch.bfloat16 if rows.dtype == torch.bfloat16 else torch.float32  # oneDNN writes no other
-    return multiply_bytes(bytes_of_rows, 1 / GREATEST_BYTE, packed, scale, dtype).mul_(greatest).to(rows.dtype)
+    return multiply_bytes(bytes_of_rows, 1 / GREATEST_BYTE, packed, scale, rows.dtype).mul_(greatest)
 
 
 def multiply_bytes(

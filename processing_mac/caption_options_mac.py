@@ -89,7 +89,8 @@ def build_parser() -> argparse.ArgumentParser:
     machine.add_argument(
         "--compile",
         action="store_true",
-        help="decode a large model of 8 bits in C++: the first captions take some seconds more, all others less",
+        help="decode a large model of 8 bits (--int8) in C++, on the CPU: some seconds for the first captions, then "
+        "less for each",
     )
     machine.add_argument("--batch-size", type=positive, default=8, help="recordings at a time (default: 8)")
     web = parser.add_argument_group("recordings from the web")

@@ -65,6 +65,8 @@ def caption_batches(
         results = captioner(clips, batch_size=len(clips))
         return [(clip.place, (clip.file, result)) for clip, [result] in zip(batch, results, strict=True)]
 
+    if captioner.is_compiled:
+        free_cores = None
     batches = read_in_batches(load, files, batch_size, rate)
     if free_cores and len(files) > batch_size:
         done = at_a_time(free_cores.count, caption, batches)

@@ -137,7 +137,7 @@ def caption_all(
     """
     failed = unsaid = 0
     show = show_as(options.format, len(files))
-    if options.threads or captioner.device.type != "cpu":
+    if options.threads or captioner.device.type != "cpu" or captioner.is_compiled:
         free_cores = None
     todo = [file for file in files if output is None or file not in output.done]
     extractor, windows = captioner.feature_extractor, captioner.processor.trained_windows
@@ -187,7 +187,7 @@ def caption_long(
 
     try:
         if output is not None:
-            names = ("model", "revision", "dtype", "int8", "prompt", "num_beams")
+            names = ("model", "revision", "dtype", "int8", "compile", "prompt", "num_beams")
             settings = {name: getattr(options, name) for name in names}
             unfinished = UnfinishedSegments(output.unfinished(file), file, settings, BLOCK_WINDOWS)
             return caption_long_file(captioner, file, unfinished.append, unfinished.segments)

@@ -33,7 +33,7 @@ def load_captioner(
     Args:
         model: Folder or Hub id of a MAC model.
         revision: Branch, tag or commit of a model on the Hub; "main" if None.
-        device: Device to run on; if None, the first accelerator or, without one, the CPU.
+        device: Device to run on; if None, the first accelerator or, without one or with `compile`, the CPU.
         dtype: Number type of the weights, or its name; if None, the one that the model's configuration names.
         prompt: Prompt of every clip; if None or blank, the one that the model was trained with.
         return_segments: Whether every window gets a caption of its own, too.
@@ -54,7 +54,7 @@ def load_captioner(
         captioner = AudioCaptioningPipeline(
             loaded.to_int8() if int8 else loaded,
             processor=AutoProcessor.from_pretrained(model, **source),
-            device=device,
+            device=device or ("cpu" if compile else None),
             prompt=(prompt or "").strip() or None,
             return_segments=return_segments,
             generate_kwargs={"num_beams": num_beams} if num_beams else None,

@@ -61,7 +61,7 @@ class CaptionService:
 
     def caption_batch(self, jobs: Sequence[Job]) -> list[Answer]:
         """Caption a batch, on a CPU with as many threads as other programs leave cores free; in the model's thread."""
-        if self.captioner.device.type == "cpu":
+        if self.captioner.device.type == "cpu" and not self.captioner.is_compiled:
             self.free_cores.take()
         return caption_jobs(self.captioner, jobs, self.options.num_beams)
 

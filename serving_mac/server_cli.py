@@ -45,7 +45,7 @@ def main(arguments: list[str] | None = None) -> int:
         limits = read_options(options)
         if options.ray is not None:
             return serve_replicas(options, limits)
-        captioner = load_for_service(options.model, loading_options(options), options.max_batch)
+        captioner = load_for_service(options.model, loading_options(options))
         listener = listen(options.host, options.port)
     except ValueError as error:
         parser.error(str(error))
@@ -91,7 +91,8 @@ def serve_replicas(options: argparse.Namespace, limits: ServerOptions) -> int:
     with listen(options.host, options.port) as probe:  # Ray's own words for a taken port are few
         place = probe.getsockname()[:2]
     loading = loading_options(options)
-    load_captioner(options.model, **loading | {"device": "cpu"})  # what cannot be loaded is told here, not by replicas
+    # What cannot be loaded is told here, not by replicas; the CPU is all that this machine must have.
+    load_captioner(options.model, **loading if options.compile else loading | {"device": "cpu"})
     from .server_ray import serve_on_ray
 
     serve_on_ray(options.ray or None, place, options.model, loading, limits, options.replicas)
@@ -119,7 +120,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--compile",
         action="store_true",
-        help="decode a large model of 8 bits in C++: the start takes some seconds more, each caption less",
+        help="decode a large model of 8 bits (--int8) in C++, on the CPU: some seconds at the start, then less for "
+        "each caption",
     )
     parser.add_argument("--name", help="what clients send as `model` (default: the last part of --model)")
     parser.add_argument("--language", default="en", help="language of the captions (default: en)")

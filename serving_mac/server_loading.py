@@ -7,25 +7,26 @@ import numpy as np
 from processing_mac import AudioCaptioningPipeline, load_captioner
 
 
-COMPILED_BATCHES = (1, 2, 8)  # each compiles a step of its own: of one row, of several, and of those that are split
+# Each compiles a step of its own: of one row, of several, and of those that are split. A batch has more rows than
+# recordings where there are beams or a recording is captioned in parts.
+COMPILED_BATCHES = (1, 2, 8)
 
 
-def load_for_service(model: str, loading: dict[str, Any], max_batch: int) -> AudioCaptioningPipeline:
+def load_for_service(model: str, loading: dict[str, Any]) -> AudioCaptioningPipeline:
     """
     Load a captioner that is as fast at the first request as at any other.
 
     Args:
         model: Folder or Hub id.
         loading: Further arguments of `load_captioner`.
-        max_batch: Recordings in a batch, at most.
 
     Raises:
         ValueError: It cannot be loaded or compiled.
     """
     captioner = load_captioner(model, **loading)
-    if loading.get("compile"):
+    if captioner.is_compiled:
         rate = captioner.feature_extractor.sampling_rate
         second = {"raw": np.zeros(rate, np.float32), "sampling_rate": rate}
-        for size in sorted({min(size, max_batch) for size in COMPILED_BATCHES}):
-            captioner([second] * size, batch_size=size)
+        for size in COMPILED_BATCHES:
+            captioner([second] * size, batch_size=size, num_beams=1)
     return captioner

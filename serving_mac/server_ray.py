@@ -45,7 +45,7 @@ class Replica:
     """
 
     def __init__(self, model: str, loading: dict[str, Any], options: ServerOptions):
-        self.service = CaptionService(load_for_service(model, loading, options.max_batch), options)
+        self.service = CaptionService(load_for_service(model, loading), options)
         self.service.submit = self.submit
         self.batch.set_max_batch_size(options.max_batch)
         self.batch.set_batch_wait_timeout_s(options.batch_wait_ms / 1000)

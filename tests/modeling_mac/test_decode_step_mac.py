@@ -212,8 +212,14 @@ def test_without_a_compiler_it_says_so(rounded, monkeypatch, caplog):
 
 def test_what_would_gain_nothing_is_refused(model):
     config = GPTNeoXConfig(hidden_size=8, num_hidden_layers=1, num_attention_heads=1, intermediate_size=8)
-    for other in (model, as_int8(model), GPTNeoXModel(config)):
-        with pytest.raises(ValueError, match=f"none in this {type(other).__name__}"):
+    for other, reason in (
+        (model, "no layers of 8 bits: round them"),
+        (as_int8(model), r"too small or too odd to gain by it: \("),
+        (as_int8(model).bfloat16(), "is torch.bfloat16 in this one: load it in float32"),
+        (as_int8(model).to("meta"), "this one is on meta: put it on the CPU"),
+        (GPTNeoXModel(config), "there is none in this model"),
+    ):
+        with pytest.raises(ValueError, match=reason):
             compile_decoding(other)
 
 
@@ -229,6 +235,23 @@ def test_all_blocks_and_batches_share_three_graphs(rounded, ids, monkeypatch):
         output, _ = read_and_decode(rounded, ids[:1].repeat(batch, 1))
         torch.testing.assert_close(output, expected.repeat(batch, 1, 1), rtol=0.02, atol=0.02)
     assert 1 <= counter.frame_count <= 3
+
+
+@torch.no_grad()
+def test_beyond_the_limit_of_graphs_it_goes_on_uncompiled(rounded, ids, monkeypatch):
+    """As it comes to where the number of threads changes again and again."""
+    monkeypatch.setattr(decode_step_mac, "has_compiler", lambda: True)
+    real, counter = torch.compile, CompileCounter()
+    monkeypatch.setattr(torch, "compile", lambda function, options, **kw: real(function, backend=counter, **kw))
+    step = decode_step_mac.compiled_step.__wrapped__()
+    monkeypatch.setattr(decode_step_mac, "compiled_step", lambda: step)
+    expected, _ = read_and_decode(rounded, ids[:1])
+    compile_decoding(rounded)
+    with torch._dynamo.config.patch(recompile_limit=1):
+        for batch in (1, 5):
+            output, _ = read_and_decode(rounded, ids[:1].repeat(batch, 1))
+            torch.testing.assert_close(output, expected.repeat(batch, 1, 1), rtol=0.02, atol=0.02)
+    assert counter.frame_count == 1
 
 
 @torch.no_grad()

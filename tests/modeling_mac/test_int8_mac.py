@@ -128,6 +128,21 @@ def test_many_rows_are_rounded_to_bytes_and_few_are_not(packing_layer):
 
 
 @WITH_INTEGERS
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16])
+@torch.no_grad()
+def test_rows_of_any_width_and_dtype_are_multiplied(monkeypatch, dtype):
+    """Few are exact also where the operator on 8 bits could not read them."""
+    monkeypatch.setattr(int8_mac, "SMALL", 0)
+    layer = Int8Linear(linear := torch.nn.Linear(50, 48))
+    layer.take(linear.weight)
+    rows = torch.randn(int8_mac.FEW_ROWS + 1, 50).to(dtype)
+    exact = layer.multiply_in_float(rows.float())
+    for number, least, most in ((int8_mac.FEW_ROWS, 0, 3e-3), (len(rows), 3e-3, 0.02)):
+        output, expected = layer(rows[:number]), exact[:number]
+        assert output.dtype == dtype and least < (output.float() - expected).norm() / expected.norm() < most
+
+
+@WITH_INTEGERS
 @torch.no_grad()
 def test_a_packed_copy_follows_its_weight(packing_layer):
     input = torch.randn(4, 64)

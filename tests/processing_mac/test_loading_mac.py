@@ -33,10 +33,14 @@ def test_mac_caption_compiles_what_is_large_and_of_8_bits(model_folder, sounds, 
     with pytest.raises(SystemExit, match="2"):
         cli_mac.main([*command, "--int8", "--compile"])
     assert f"--model {model_folder} cannot be compiled: Only a Mamba-2 with large layers" in capsys.readouterr().err
+    with pytest.raises(SystemExit, match="2"):
+        cli_mac.main([*command, "--compile"])
+    assert "round them by `to_int8()`, `--int8`" in capsys.readouterr().err
     monkeypatch.setattr(int8_mac, "SMALL", 0)
     assert cli_mac.main([*command, "--int8"]) == 0
     expected, tokens = capsys.readouterr().out, []
     monkeypatch.setattr(decode_step_mac, "has_compiler", lambda: True)
     monkeypatch.setattr(decode_step_mac, "compiled_step", lambda: tokens.append(1) or decode_step_mac.block_step)
+    monkeypatch.setattr(cli_mac.FreeCores, "count", lambda self: pytest.fail("it asked for a number of threads"))
     assert cli_mac.main([*command, "--int8", "--compile"]) == 0
     assert tokens and capsys.readouterr().out == expected

@@ -13,8 +13,11 @@ import torch
 from openai import OpenAI
 
 from processing_mac import DEFAULT_MODEL, AudioCaptioningPipeline, load_captioner
+from processing_mac.free_cores_mac import FreeCores
+from serving_mac.server_app import CaptionService
 from serving_mac.server_cli import build_parser, listen, loading_options, main
 from serving_mac.server_loading import load_for_service
+from serving_mac.server_options import ServerOptions
 
 
 @pytest.mark.parametrize(
@@ -90,19 +93,26 @@ def test_int8_and_dtype_reach_every_way_to_load():
     assert captioner.model.lm_head.weight.dtype == torch.int8 and captioner.model.dtype == torch.bfloat16
 
 
-@pytest.mark.parametrize(("max_batch", "batches"), [(1, [1]), (4, [1, 2, 4]), (16, [1, 2, 8])])
-def test_what_is_compiled_is_compiled_before_anyone_asks(monkeypatch, max_batch, batches):
+def test_what_is_compiled_is_compiled_before_anyone_asks(monkeypatch):
     """A step of one row, of several, and of so many that they are split; without `--compile` nothing is heard."""
     heard = []
     monkeypatch.setattr(
         AudioCaptioningPipeline,
         "generate",
-        lambda self, windows, counts, *rest: heard.append(counts) or ["" for _ in counts],
+        lambda self, windows, counts, *rest: heard.append(counts) or [""] * len(counts),
     )
-    monkeypatch.setattr("modeling_mac.compile_decoding", lambda model: heard.append("compiled"))
-    loading = loading_options(build_parser().parse_args(["--device", "cpu", "--int8"]))
-    load_for_service(DEFAULT_MODEL, loading, max_batch)
+
+    def compile_decoding(model):
+        model.model.language_model.decodes_compiled = True
+
+    monkeypatch.setattr("modeling_mac.compile_decoding", compile_decoding)
+    loading = loading_options(build_parser().parse_args(["--int8"]))
+    load_for_service(DEFAULT_MODEL, loading | {"device": "cpu"})
     assert heard == []
-    load_for_service(DEFAULT_MODEL, loading | {"compile": True}, max_batch)
-    assert heard[0] == "compiled"
-    assert [len(counts) for counts in heard[1:]] == batches
+    captioner = load_for_service(DEFAULT_MODEL, loading | {"compile": True})
+    assert captioner.device.type == "cpu" and [len(counts) for counts in heard] == [1, 2, 8]
+    taken = []
+    monkeypatch.setattr(FreeCores, "take", lambda self: taken.append(1))
+    monkeypatch.setattr("serving_mac.server_app.caption_jobs", lambda *arguments: [])
+    CaptionService(captioner, ServerOptions(name="mac")).caption_batch([])
+    assert taken == [], "another number of threads would compile anew"
