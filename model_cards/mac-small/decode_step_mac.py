@@ -17,6 +17,7 @@ from torch.nn import functional
 from transformers.cache_utils import Cache
 
 from .causal_conv_mac import conv_step
+from .int8_mac import Int8Linear
 from .linear_mac import Factors, factors_of, is_hooked, multiply
 from .ssd_mac import step_in_float, step_size
 
@@ -117,10 +118,11 @@ def compiled_step() -> Callable[..., torch.Tensor]:
     """
     `block_step` in C++, which is compiled at its first call for one row, and at its first or second for more.
 
-    Nothing is computed anew where it is read more than once: in a product each output would norm the input again.
+    Nothing is computed anew where it is read more than once: in a product each output would norm the input again. Each
+    number of threads has its own graphs; beyond Dynamo's limit of eight `block_step` runs as it is.
     """
     options: dict[str, Any] = {"cpp_wrapper": True, "realize_reads_threshold": 1, "realize_opcount_threshold": 1}
-    return torch.compile(block_step, fullgraph=True, options=options)
+    return torch.compile(block_step, options=options)
 
 
 def can_step(hidden_states: torch.Tensor, cache: Cache | None) -> bool:
@@ -210,12 +212,8 @@ def compile_decoding(model: nn.Module) -> None:
             torch's compiler would multiply by another library, which takes longer.
     """
     language_models: list[Any] = [module for module in model.modules() if hasattr(module, "decodes_compiled")]
-    first = [weights_of(language_model.layers[0], 1, compiled=True) for language_model in language_models]
-    if not any(weights is not None and weights.in_proj.scale is not None for weights in first):
-        raise ValueError(
-            f"Only a Mamba-2 with large layers of 8 bits decodes in C++, and there is none in this "
-            f"{type(model).__name__}: round it by `to_int8()` first, or compile its forward with `torch.compile`."
-        )
+    if reasons := [reason for one in language_models or [None] if (reason := why_not_compiled(one))]:
+        raise ValueError(f"Only a Mamba-2 with large layers of 8 bits decodes in C++, and {reasons[0]}.")
     if not has_compiler():
         logger.warning(
             "There is no C++ compiler, so decoding is not compiled: install g++ or clang++, or name one in the "
@@ -224,6 +222,25 @@ def compile_decoding(model: nn.Module) -> None:
         return
     for language_model in language_models:
         language_model.decodes_compiled = True
+
+
+def why_not_compiled(language_model: Any) -> str | None:
+    """Say why a language model, or what is none, cannot be compiled; None if it can."""
+    if language_model is None:
+        return "there is none in this model"
+    block = language_model.layers[0]
+    layer = block.mixer.in_proj
+    if not isinstance(layer, Int8Linear):
+        return "the layers of this one are no layers of 8 bits: round them by `to_int8()`, `--int8`"
+    if layer.weight.device.type != "cpu":
+        return f"this one is on {layer.weight.device}: put it on the CPU"
+    if block.norm.weight.dtype != torch.float32:
+        return f"what is not of 8 bits is {block.norm.weight.dtype} in this one: load it in float32"
+    if not layer.fits(1):
+        return f"the layers of this one are too small or too odd to gain by it: {tuple(layer.weight.shape)}"
+    if weights_of(block, 1, compiled=True) is None:
+        return "the blocks of this one do more than that: an adapter, a hook or another activation"
+    return None
 
 
 def has_compiler() -> bool:

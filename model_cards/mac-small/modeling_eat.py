@@ -160,7 +160,7 @@ class EatMlp(nn.Module):
         self.fc2 = nn.Linear(config.intermediate_size, config.hidden_size)
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
-        return project(self.fc2, nn.functional.gelu(project(self.fc1, into_branch(hidden_states, self.fc1))))
+        return project(self.fc2, project(self.fc1, into_branch(hidden_states, self.fc1), gelu=True))
 
 
 class EatLayer(GradientCheckpointingLayer):

@@ -41,6 +41,11 @@ class AudioCaptioningPipeline(Pipeline):
     _load_video_processor = False
     _pipeline_calls_generate = True
 
+    @property
+    def is_compiled(self) -> bool:
+        """Whether it decodes in C++: by the number of threads of its first token, since any other compiles anew."""
+        return any(getattr(module, "decodes_compiled", False) for module in self.model.modules())
+
     def __call__(self, inputs: Any, *args: Any, **kwargs: Any) -> Any:
         """Caption one clip or many, in any form that the class names; an empty list gives an empty list."""
         if isinstance(inputs, (list, tuple)) and not inputs:

@@ -3,10 +3,11 @@ Weights in 8 bits: a quarter of the file and of the memory that a decoded token 
 
 `from_pretrained(folder, quantization_config=Int8Config())` rounds the linear layers and the embeddings of a model;
 `save_pretrained` then writes the rounded weights, and `from_pretrained` loads them without a word. A row of a weight,
-which makes one output channel, has one scale. Few rows of activations, as decoding has them, are multiplied in bf16 by
-an operator of torch that reads the 8 bits as they are; more than one, or one by a large weight, in integers where the
-processor has instructions for them, from a copy of the weight. For many rows the weight is made float again, for one
-layer at a time: bf16 where the processor multiplies it faster, float32 elsewhere.
+which makes one output channel, has one scale. Where the processor has instructions for products of integers, it
+multiplies so more than one row of activations, or one by a large weight, from a copy of the weight; many rows are
+mostly rounded to 8 bits for it. Elsewhere few rows, as decoding has them, are multiplied in bf16 by an operator of
+torch that reads the 8 bits as they are, and for many the weight is made float again, for one layer at a time: bf16
+where the processor multiplies it faster, float32 otherwise.
 """
 
 from functools import lru_cache
@@ -19,7 +20,7 @@ from transformers.quantizers import HfQuantizer
 from transformers.quantizers.auto import AUTO_QUANTIZATION_CONFIG_MAPPING, AUTO_QUANTIZER_MAPPING
 from transformers.utils.quantization_config import QuantizationConfigMixin
 
-from .packed_mac import can_pack, multiply_packed, pack
+from .packed_mac import can_pack, multiply_packed, multiply_packed_many, pack
 from .product_mac import product
 
 
@@ -37,12 +38,12 @@ FAST_BF16 = has_one_of("avx512_bf16", "amx_tile")  # bf16 at twice the speed of 
 # Integers of 8 bits at four times its speed. Without these instructions oneDNN's sums of such products may overflow.
 FAST_INTEGERS = torch.backends.mkldnn.is_available() and has_one_of("vnni")
 BLOCK_ROWS = 4  # rows that the operator on 8 bits and bf16 takes at a time; for the next ones it starts again
-# Rows up to which multiplying by the 8 bits as they are is the faster way on a CPU.
+# Rows up to which multiplying by the 8 bits as they are is the faster way on a CPU; in integers up to these without
+# loss, since half of the bits would not be faster where reading the weight takes the time.
 FEW_ROWS = 64 if FAST_INTEGERS else 12 if FAST_BF16 else 32
-PACKED_ROWS = 128  # and up to which integers are, from a copy of the weight that is laid out for them
 # Weights below which a layer is always multiplied in float: they stay in the processor's caches, so that reading fewer
 # bits gains nothing, while bf16 changes some captions (of mac-tiny 2 of a hundred).
-SMALL = 2**20
+SMALL = 2**19
 VECTOR = 32  # numbers that it reads at a time, past the end of a row of another length, and only from aligned memory
 LARGE = 2**24  # weights from which on integers are the faster way for one row, too: in a head, but in no block
 LEAST_SCALE = 1e-30  # of a row of zeros
@@ -101,7 +102,7 @@ def multiply_int8(
         # nothing.
         return (weight.to(torch.float32) * input.float()).sum(1).unsqueeze(0) * scale
     if packed is not None:
-        return multiply_packed(input.float(), packed, scale.float()).to(scale.dtype)
+        return multiply_packed(input, packed, scale.float()).to(scale.dtype)
     if FAST_INTEGERS and len(input) > BLOCK_ROWS:
         return multiply_integers(input, weight, scale)
     # A private operator of torch, which torch's own int8 recipes call. It is fast with bf16 activations alone, and
@@ -163,11 +164,10 @@ class Int8Linear(Int8Weight):
         self.packed_copy: tuple[torch.Tensor, int, torch.Tensor] | None = None
 
     def fits(self, rows: int) -> bool:
-        """Tell whether so many rows are multiplied by the operator on 8 bits."""
+        """Tell whether so many rows are few, and the operator on 8 bits could multiply them."""
         weight = self.weight
         return (
-            0 < rows <= PACKED_ROWS
-            and (rows <= FEW_ROWS or self.packs())
+            0 < rows <= FEW_ROWS
             and weight.numel() >= SMALL
             and self.in_features % VECTOR == 0
             and weight.data_ptr() % VECTOR == 0
@@ -208,17 +208,23 @@ class Int8Linear(Int8Weight):
         if input.device.type != "cpu" or torch.is_grad_enabled():
             return self.multiply_in_float(input)
         rows = input.numel() // self.in_features
-        if not (self.fits(rows) or (FAST_BF16 and rows > 0 and self.weight.numel() >= SMALL)):
+        if rows == 0 or self.weight.numel() < SMALL:
+            return self.multiply_in_float(input)
+        few, packed = self.fits(rows), self.packed(rows)
+        if not few and packed is None and not FAST_BF16:
             return self.multiply_in_float(input)
         # (rows, in), contiguous: the operator on 8 bits reads past rows that are not.
         flat = input.reshape(-1, self.in_features).contiguous()
-        if self.fits(rows):
-            output = multiply_int8(flat, self.weight, self.weight_scale, self.ones, self.packed(rows)).to(input.dtype)
+        if packed is not None:
+            multiply = multiply_packed if rows <= FEW_ROWS else multiply_packed_many
+            output = multiply(flat, packed, self.weight_scale.float())
+        elif few:
+            output = multiply_int8(flat, self.weight, self.weight_scale, self.ones).to(input.dtype)
         else:
             output = product(flat.to(torch.bfloat16), self.weight.to(torch.bfloat16))
             output = output.to(input.dtype).mul_(self.weight_scale)
         if self.bias is not None:
-            output = output + self.bias.to(output.dtype)
+            output.add_(self.bias.to(output.dtype))
         return output.view(*input.shape[:-1], self.out_features)
 
     def multiply_in_float(self, input: torch.Tensor) -> torch.Tensor:

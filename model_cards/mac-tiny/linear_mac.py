@@ -14,9 +14,9 @@ from .int8_mac import Int8Linear, multiply_int8
 from .product_mac import product
 
 
-def project(layer: nn.Module, input: torch.Tensor) -> torch.Tensor:
+def project(layer: nn.Module, input: torch.Tensor, gelu: bool = False) -> torch.Tensor:
     """
-    Return `layer(input)`, (..., in) -> (..., out), and compute it faster in float32 on a CPU.
+    Return `layer(input)`, (..., in) -> (..., out), or its exact GELU, and compute it faster in float32 on a CPU.
 
     Training, half precision, compiled graphs and layers that are more than a plain `nn.Linear` (LoRA, quantised,
     hooked) are called as they are. This is a function and not a layer type of its own, since quantisers look for
@@ -25,19 +25,19 @@ def project(layer: nn.Module, input: torch.Tensor) -> torch.Tensor:
     Args:
         layer: Linear layer, or whatever has taken its place.
         input: Rows to multiply, (..., in).
+        gelu: Whether to take the GELU of the output.
     """
     # First of all, since the number of rows must not become a constant of an exported graph.
-    if torch.compiler.is_compiling() or torch.jit.is_tracing():
-        return layer(input)
-    if input.dtype != torch.float32 or input.device.type != "cpu":
-        return layer(input)
-    factors = factors_of(layer, input.shape[:-1].numel())
+    in_graph = torch.compiler.is_compiling() or torch.jit.is_tracing()
+    plain = not in_graph and input.dtype == torch.float32 and input.device.type == "cpu"
+    factors = factors_of(layer, input.shape[:-1].numel()) if plain else None
     if factors is None:
-        return layer(input)
+        output = layer(input)
+        return nn.functional.gelu(output) if gelu else output
     # (rows, in), contiguous: oneDNN multiplies rows with gaps between them by its slow reference code, and the
     # operator on 8 bits reads past them.
     rows = input.reshape(-1, input.shape[-1]).contiguous()
-    return multiply(rows, factors).view(*input.shape[:-1], -1)
+    return multiply(rows, factors, gelu).view(*input.shape[:-1], -1)
 
 
 class Factors(NamedTuple):
@@ -89,14 +89,14 @@ def factors_of(layer: nn.Module, rows: int, compiled: bool = False) -> Factors |
     return Factors(layer.weight, layer.bias)
 
 
-def multiply(rows: torch.Tensor, factors: Factors) -> torch.Tensor:
-    """Return the layer's output for contiguous rows, (rows, in) -> (rows, out), contiguous, in float32."""
+def multiply(rows: torch.Tensor, factors: Factors, gelu: bool = False) -> torch.Tensor:
+    """Return the layer's output or its GELU for contiguous rows, (rows, in) -> (rows, out), contiguous, in float32."""
     weight, bias, scale, ones, packed = factors
-    if scale is not None and ones is not None:
-        output = multiply_int8(rows, weight, scale, ones, packed).to(rows.dtype)
-    else:
-        output = product(rows, weight)
-    return output if bias is None else output + bias
+    if scale is None or ones is None:
+        return product(rows, weight, bias, gelu)
+    output = multiply_int8(rows, weight, scale, ones, packed).to(rows.dtype)
+    output = output if bias is None else output + bias
+    return nn.functional.gelu(output) if gelu else output
 
 
 def project_by_modality(
