@@ -36,9 +36,7 @@ def caption_in_bulk(parser: argparse.ArgumentParser, options: argparse.Namespace
         todo = [file for file in files if output is None or file not in output.done]
         if todo:  # a model that cannot be loaded is told here, and not by every worker
             device = options.device if options.compile else "cpu"  # all that this machine must have
-            load_captioner(
-                options.model, revision=options.revision, device=device, int8=options.int8, compile=options.compile
-            )
+            load_captioner(options.model, **worker_options(options).captioner | {"device": device})
         ray = start_ray(options.ray or None) if todo else None
     except (OSError, ValueError) as error:
         parser.error(str(error))
