@@ -63,7 +63,7 @@ def decode(models: Models) -> dict[str, Run]:
     ours = models["ours"]
     if ours.device.type == "cuda":
         cache = ours(input_ids=ids_of(ours, 1, AUDIO + PROMPT), use_cache=True).cache
-        runs["graph"] = speed_models.GraphStep(ours, ids_of(ours, 1, 1), cache).graph.replay
+        runs["graph"] = speed_models.GraphStep(ours, ids_of(ours, 1, 1), cache).replay
     return runs | {"floor": speed_models.floor(ours, 1, 1), "bytes": speed_models.moved_bytes(ours)}
 
 

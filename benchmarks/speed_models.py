@@ -122,6 +122,10 @@ class GraphStep:
         logits = self.model(input_ids=self.token, cache=self.cache, use_cache=True).logits
         self.token.copy_(logits[:, -1].argmax(-1, keepdim=True))
 
+    def replay(self) -> None:
+        """Run the captured step; the graph alone would not keep the token and the cache in memory."""
+        self.graph.replay()
+
     def write(self, ids: torch.Tensor, number: int) -> None:
         """Read the prompts, (batch, length), into the captured cache and write so many greedy tokens."""
         read = self.model(input_ids=ids, use_cache=True, logits_to_keep=1)
@@ -130,7 +134,7 @@ class GraphStep:
             layer.recurrent_states[0].copy_(new.recurrent_states[0])
         self.token.copy_(read.logits[:, -1].argmax(-1, keepdim=True))
         for _ in range(number - 1):
-            self.graph.replay()
+            self.replay()
 
 
 def moved_bytes(model: MacForConditionalGeneration) -> Callable[[], object]:
