@@ -60,10 +60,13 @@ class EvidenceOfOthers:
         self.told = dict(zip(targets.files, told, strict=True))
         self.along = torch.tensor([targets.ids[certain.get(tag, tag)] for tag in targets.tags])
         width, layer = model.config.audio_config.hidden_size, connector.linear_1
-        # The mean of tokens has the mean of their scores, wherever these stand side by side in the connector's input.
-        self.weight = layer.weight[:tags].detach().float().cpu().unflatten(1, (-1, width)).sum(1)  # (tags, width)
+        weight = layer.weight[:tags].detach().float().cpu().unflatten(1, (-1, width))  # (tags, side by side, width)
+        if weight.shape[1] != self.columns:
+            # The mean of tokens has the mean of their scores, wherever these stand side by side in what is read.
+            weight = weight.sum(1, keepdim=True).expand(-1, self.columns, -1) / self.columns
+        self.weight = weight.flatten(1)  # (tags, columns * width)
         self.bias = layer.bias[:tags].detach().float().cpu() - EmbeddingPupil.doubt
-        self.back = torch.linalg.pinv(self.weight)  # (width, tags)
+        self.back = torch.linalg.pinv(self.weight)  # (columns * width, tags)
 
     def __call__(self, states: torch.Tensor, audio: str, rng: np.random.Generator) -> torch.Tensor:
         """
@@ -79,19 +82,19 @@ class EvidenceOfOthers:
         """
         told = self.told[Path(audio).name]
         scale, offset = rng.uniform(*SCALES), rng.uniform(*OFFSETS)
-        grid = states[:, 1:].unflatten(1, (self.rows, self.columns)).flatten(0, 1)  # (all rows, columns, dim)
+        grid = states[:, 1:].reshape(-1, self.columns * states.shape[2])  # (all rows, columns * dim)
         heard = min(len(grid), round(len(told) * self.rows_per_frame))
         if heard < (len(told) - 1) * self.rows_per_frame:
             raise DataError(
                 f"{audio} is longer than `max_windows`: `cross_fitted_tags` needs the whole of what the teacher heard."
             )
-        now = torch.stack([part.mean((0, 1)) for part in grid[:heard].tensor_split(len(told))])  # (frames, dim)
+        now = torch.stack([part.mean(0) for part in grid[:heard].tensor_split(len(told))])  # (frames, columns * dim)
         missing = scale * told + offset - (now @ self.weight.mT + self.bias)
-        moves = missing[:, self.along] @ self.back.mT  # (frames, dim)
+        moves = missing[:, self.along] @ self.back.mT  # (frames, columns * dim)
         # Between the middles of two embeddings the move goes over from one to the other: a step would give away
         # where a sound begins.
-        moves = nn.functional.interpolate(moves.mT[None], size=heard, mode="linear")[0].mT  # (heard rows, dim)
-        grid = torch.cat([grid[:heard] + moves.unsqueeze(1), grid[heard:]])
+        moves = nn.functional.interpolate(moves.mT[None], size=heard, mode="linear")[0].mT  # (heard rows, ...)
+        grid = torch.cat([grid[:heard] + moves, grid[heard:]])
         return torch.cat([states[:, :1], grid.view(len(states), -1, states.shape[2])], dim=1)
 
 

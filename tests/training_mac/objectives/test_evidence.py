@@ -56,11 +56,13 @@ def scores(model: MacForConditionalGeneration, states: torch.Tensor) -> torch.Te
     return units[:, : len(TAGS)] - EmbeddingPupil.doubt
 
 
+@pytest.mark.parametrize("shared", [True, False])
 @torch.no_grad()
-def test_an_embedding_s_rows_get_the_scores_that_are_told() -> None:
+def test_an_embedding_s_rows_get_the_scores_that_are_told(shared: bool) -> None:
     model = make_model()
     layer = model.model.connector.linear_1
-    layer.weight[:3] = layer.weight[:3, :32].repeat(1, 8)  # as `hand_over` leaves it: the mean of the tokens counts
+    if shared:  # as `hand_over` leaves it: the mean of the tokens counts; else each column has weights of its own
+        layer.weight[:3] = layer.weight[:3, :32].repeat(1, 8)
     told = torch.tensor([[5.0, 2.0, -3.0]])
     change = EvidenceOfOthers(model.model, make_targets(), [told], {"man": "rain"})
     states = torch.randn(2, 33, 32)
