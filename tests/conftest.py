@@ -28,6 +28,7 @@ PUBLISHED = {  # What some tests are held against and the repository does not ca
     "audiocaps_{train,val,test}.csv and clotho_{train,val,test}.csv,",
     "metrics": "CoNeTTE's captions of Clotho's evaluation set with the scores that its authors published "
     "(github.com/Labbeti/conette-audio-captioning), clotho_eval_scored.csv and clotho_eval_corpus.json,",
+    "teacher": "YAMNet as TFLite (kaggle.com/models/google/yamnet, classification-tflite), yamnet.tflite,",
     "tokenizer": "tokenizer.json of huggingface.co/EleutherAI/gpt-neox-20b, renamed to 20B_tokenizer.json,",
 }
 

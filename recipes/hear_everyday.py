@@ -1,0 +1,325 @@
+"""
+An encoder that learns to hear everyday sounds anew, from scenes that are mixed while it learns, on one GPU.
+
+    python recipes/hear_everyday.py --model model_cards/mac-small --data runs/everyday/train.csv \
+        --teacher yamnet.tflite --minutes 9 --compile --output runs/heard
+
+Each step plans, renders and hears other scenes of `--data`, a manifest of `prepare_everyday.py`: one to three
+recordings at other speeds, through other filters, in other rooms, at other levels. The encoder must tell the principal
+components of what YAMNet hears in each of its rows of patches (`everyday_pupil.py`) and, in the last quarter, the tags
+of each stretch. A recording with an empty `source` is heard, too, but nobody asks for its tags.
+
+`--output` is then a `base_model` for a recipe such as `everyday_heard.yaml`: the language model, the tokenizer and the
+second layer of the connector of `--model` behind the new encoder, whose scores of the tags are the first units of the
+connector. While the training goes on `state.pt` is there, from which the same command goes on if it is stopped.
+"""
+
+import argparse
+import copy
+import math
+import os
+import pickle
+import sys
+import time
+from dataclasses import dataclass
+from itertools import islice, pairwise
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch._dynamo
+from torch import nn
+
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from everyday_bank import RATE, load_bank
+from everyday_grammar import Grammar
+from everyday_new_encoder import check_model, new_tower, put_together
+from everyday_planning import PATCH, Planner
+from everyday_pupil import Components, Pupil, at_rows, mean_heard, start_small
+from everyday_rendering import BatchedFeatures, Renderer
+from everyday_scenes import Batch, Scenes
+from yamnet_torch import WIDTH, choose_layout, load_yamnet
+
+from modeling_mac import MacForConditionalGeneration
+from processing_mac import MacProcessor
+from processing_mac.whole_files_mac import write_file_whole, write_files_into
+from training_mac.objectives.whitening import whiten_patches
+from training_mac.run.saving import save_whole_model
+
+
+COMPONENTS = 256  # that are told of the teacher's embeddings
+GROUPS = (0, 4, 16, 32, 64, 128, 256)  # borders of the groups of components in the lines of progress
+STATISTICS = 24  # batches of scenes that the components are fitted on
+WARMUP = 600  # steps until the rate is reached
+FLAT, LAST = 0.5, 0.02  # share of the time with a flat rate, and share of the rate that is left at the end
+BETAS, CLIPPED = (0.9, 0.98), 1.0  # of AdamW, and the greatest norm of the gradients
+# A head reads eight tokens at a time, so that a step of Adam moves what it tells by far more than a layer.
+HEAD_RATE = 0.15
+DECAY, HEAD_DECAY = 0.05, 0.1  # of the encoder's matrices, and of the heads
+STEADY = 0.9985  # share of the average of the weights that stays at each step
+TAGS_FROM, TAG_WEIGHT = 0.75, 0.15  # share of the time from which the encoder learns the tags, and their weight
+SAVED, SAID = 120.0, 10.0  # seconds from one state to the next, and from one line of progress to the next
+FITTING, TRAINING = range(2)  # what scenes are for, so that each purpose has others
+
+
+@dataclass
+class Run:
+    """
+    What a training consists of, and how far it is.
+
+    Args:
+        pupil: What is trained.
+        average: Moving average of its weights.
+        optimizer: Optimizer of the pupil.
+        settings: What must not change when the run goes on.
+        step: Number of steps done.
+        seconds: How long they took.
+    """
+
+    pupil: Pupil
+    average: Pupil
+    optimizer: torch.optim.Optimizer
+    settings: dict[str, Any]
+    step: int = 0
+    seconds: float = 0.0
+
+    def save(self, path: Path) -> None:
+        """Write all of it as one file that is whole or not there."""
+        parts = {name: getattr(self, name).state_dict() for name in ("pupil", "average", "optimizer")}
+        with write_file_whole(path) as temporary:
+            torch.save({**parts, "settings": self.settings, "step": self.step, "seconds": self.seconds}, temporary)
+
+    def load(self, path: Path) -> None:
+        """
+        Go on from what `save` wrote.
+
+        Raises:
+            ValueError: The file is no state of a run with these settings.
+        """
+        device = next(self.pupil.parameters()).device
+        try:
+            state = torch.load(path, map_location=device, weights_only=True)
+            settings = state["settings"]
+        except (pickle.UnpicklingError, RuntimeError, EOFError, LookupError, TypeError, AttributeError) as error:
+            raise ValueError(f"{path}: cannot be read as a state of this command; remove it to begin anew.") from error
+        if other := [name for name in self.settings if settings.get(name) != self.settings[name]]:
+            here, there = self.settings[other[0]], settings.get(other[0])
+            raise ValueError(f"{path} is of a run with --{other[0]} {there}, not {here}; remove it to begin anew.")
+        for name in ("pupil", "average", "optimizer"):
+            getattr(self, name).load_state_dict(state[name])
+        self.step, self.seconds = state["step"], state["seconds"]
+
+
+class Progress:
+    """Collects what is told of the components from one line of progress to the next."""
+
+    def __init__(self) -> None:
+        self.errors, self.variances = torch.zeros(()), torch.zeros(())
+        self.missed, self.steps, self.start = torch.zeros(()), 0, time.monotonic()
+
+    def add(self, errors: torch.Tensor, variances: torch.Tensor, missed: torch.Tensor) -> None:
+        """Add a step's errors and variances of the components, (components,), and its loss of the tags."""
+        self.errors, self.variances = self.errors.to(errors) + errors, self.variances.to(errors) + variances
+        self.missed, self.steps = self.missed.to(missed) + missed, self.steps + 1
+
+    def line(self, run: Run, batch: int, loss: float) -> str:
+        """Make a line."""
+        speed = self.steps * batch / max(time.monotonic() - self.start, 1e-6)
+        told = 1 - self.errors / self.variances
+        borders = [border for border in GROUPS if border < len(told)] + [len(told)]
+        groups = [f"{a}-{b}: {told[a:b].mean():.3f}" for a, b in pairwise(borders)]
+        tags = float(self.missed) / self.steps
+        return (
+            f"step {run.step}  {run.seconds / 60:.1f} min  {speed:.0f} windows/s  loss {loss:.3f}  tags {tags:.3f}  "
+            f"told of components {', '.join(groups)}"
+        )
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", required=True, help="folder of a MAC with an EAT encoder")
+    parser.add_argument("--data", type=Path, nargs="+", required=True, help="manifests of the recordings")
+    parser.add_argument("--teacher", type=Path, required=True, help="yamnet.tflite")
+    parser.add_argument("--minutes", type=float, default=9, help="of the training (default: 9)")
+    parser.add_argument("--steps", type=int, help="of the training, in place of --minutes")
+    parser.add_argument("--batch", type=int, default=128, help="scenes in a step (default: 128)")
+    parser.add_argument("--depth", type=int, default=8, help="layers of the encoder (default: 8)")
+    parser.add_argument("--width", type=int, default=256, help="size of its tokens (default: 256)")
+    parser.add_argument("--heads", type=int, default=4, help="heads of its attention (default: 4)")
+    parser.add_argument("--rate", type=float, default=8e-4, help="learning rate (default: 8e-4)")
+    parser.add_argument("--workers", type=int, default=min(12, (os.cpu_count() or 1) - 1),
+                        help="processes that read and plan (default: up to 12)")  # fmt: skip
+    parser.add_argument("--seed", type=int, default=0, help="of every choice (default: 0)")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu",
+                        help="that trains (default: a GPU if there is one)")  # fmt: skip
+    parser.add_argument("--compile", action="store_true", help="compile the encoder's layers")
+    parser.add_argument("--output", type=Path, required=True, help="folder of the new MAC")
+    options = parser.parse_args(arguments)
+    try:
+        check_options(options)
+        hear(options)
+    except (OSError, ValueError) as error:
+        parser.error(str(error))
+
+
+def check_options(options: argparse.Namespace) -> None:
+    """
+    Refuse what cannot be, before anything is read.
+
+    Raises:
+        ValueError: A value is impossible, or `--output` is finished.
+    """
+    for name in ("minutes", "steps", "batch", "depth", "width", "heads", "rate"):
+        value = getattr(options, name)
+        if value is not None and not value > 0:
+            raise ValueError(f"--{name} {value}: expected more than 0")
+    if options.workers < 0 or options.seed < 0:
+        raise ValueError(f"--workers {options.workers} --seed {options.seed}: expected 0 or more")
+    if options.width % 4 or options.width % options.heads:
+        raise ValueError(f"--width {options.width}: expected a multiple of 4 and of --heads {options.heads}")
+    try:
+        torch.zeros(1, device=options.device)
+    except (RuntimeError, AssertionError) as error:  # by a name that is none, and by a torch without CUDA
+        raise ValueError(f"--device {options.device}: {str(error).splitlines()[0]}") from error
+    if (options.output / "config.json").is_file() and not (options.output / "state.pt").is_file():
+        raise ValueError(f"{options.output} is finished: name another --output")
+
+
+def hear(options: argparse.Namespace) -> None:
+    """Train an encoder and write the MAC that hears with it."""
+    grammar, device = Grammar(), torch.device(options.device)
+    if device.type == "cuda":
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
+        torch.backends.cudnn.benchmark = True
+    model = MacForConditionalGeneration.from_pretrained(options.model).float()
+    processor = MacProcessor.from_pretrained(options.model)
+    try:
+        check_model(model, len(grammar.tags))
+    except ValueError as error:
+        raise ValueError(f"{options.model}: {error}") from error
+    teacher = load_yamnet(options.teacher, torch.float16 if device.type == "cuda" else torch.float32).to(device)
+    bank = load_bank(options.data, grammar, options.workers)
+    print(f"{len(bank.recordings)} recordings, {len(bank.waves) / RATE / 3600:.2f} h", flush=True)
+    planner = Planner(bank.recordings, len(grammar.tags), options.batch, model.config.audio_config.grid[0] * PATCH)
+    features = BatchedFeatures(processor.feature_extractor).to(device)
+    scenes = Scenes(planner, Renderer(bank.waves, planner.samples).to(device), features, options.seed, options.workers)
+    if device.type == "cuda":
+        choose_layout(teacher, options.batch * scenes.rows // 3)  # three rows of patches have one embedding
+    torch.manual_seed(options.seed)
+    run = make_run(options, new_tower(model, options.depth, options.width, options.heads), len(grammar.tags), device)
+    state = options.output / "state.pt"
+    options.output.mkdir(parents=True, exist_ok=True)
+    if state.is_file():
+        run.load(state)
+        print(f"{state}: goes on from step {run.step}", flush=True)
+    else:
+        prepare(run, scenes, teacher)
+    train(run, scenes, teacher, options)
+    run.save(state)
+    pupil = run.average.cpu()
+    new = put_together(model, pupil.audio_tower, pupil.tags)
+    with write_files_into(options.output) as folder:
+        save_whole_model(new, processor, folder, store_float16=True)
+    state.unlink()
+    print(f"{options.output}: {run.step} steps of {options.batch} windows", file=sys.stderr)
+
+
+def make_run(options: argparse.Namespace, tower: nn.Module, tags: int, device: torch.device) -> Run:
+    """Make a run that has not begun."""
+    pupil = Pupil(tower, Components(WIDTH, COMPONENTS), tags).to(device)
+    start_small(pupil.audio_tower)
+    heads = [*pupil.imitate.parameters(), *pupil.tags.parameters()]
+    named = list(pupil.audio_tower.named_parameters())
+    matrices = [one for name, one in named if one.ndim > 1 and "cls_token" not in name]
+    vectors = [one for name, one in named if one.ndim == 1 or "cls_token" in name]
+    groups = [
+        {"params": matrices, "weight_decay": DECAY, "scale": 1.0},
+        {"params": vectors, "weight_decay": 0.0, "scale": 1.0},
+        {"params": heads, "weight_decay": HEAD_DECAY, "scale": HEAD_RATE},
+    ]
+    optimizer = torch.optim.AdamW(groups, lr=options.rate, betas=BETAS, fused=device.type == "cuda")
+    average = copy.deepcopy(pupil).eval().requires_grad_(False)
+    if options.compile:
+        # Each layer is compiled by itself, and torch stops compiling the same code again after a few times.
+        torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, 2 * options.depth)
+        for layer in pupil.audio_tower.layers:
+            layer.compile(dynamic=False)
+    settings = {name: getattr(options, name) for name in ("batch", "depth", "width", "heads", "rate", "seed")}
+    return Run(pupil, average, optimizer, settings)
+
+
+@torch.no_grad()
+def prepare(run: Run, scenes: Scenes, teacher: nn.Module) -> None:
+    """Find the components of what the teacher hears, and start the patch embedding from those of real patches."""
+    batches = islice(scenes.draw(FITTING), STATISTICS)
+    first = next(batches)
+    heard = [window[:frames] for window, frames in zip(first.windows, first.frames.tolist(), strict=True)]
+    whiten_patches(run.pupil.audio_tower.embeddings, heard)
+    embeddings = (at_rows(teacher(batch.waves), scenes.rows)[batch.heard] for batch in (first, *batches))
+    run.pupil.components.fit(embeddings)
+    run.average.load_state_dict(run.pupil.state_dict())
+
+
+def train(run: Run, scenes: Scenes, teacher: nn.Module, options: argparse.Namespace) -> None:
+    """
+    Train until the time is over or the steps are done, and save the state now and then.
+
+    Raises:
+        ValueError: The loss is no number any more.
+    """
+    batches, progress = scenes.draw(TRAINING, run.step), Progress()
+    last = saved = said = time.monotonic()
+    run.pupil.train()
+    while (share := run.step / options.steps if options.steps else run.seconds / (60 * options.minutes)) < 1:
+        loss = do_step(run, next(batches), teacher, options.rate, share, progress)
+        now = time.monotonic()
+        run.step, run.seconds, last = run.step + 1, run.seconds + now - last, now
+        if now - said >= SAID or run.step == options.steps:
+            if not math.isfinite(loss.item()):
+                raise ValueError(f"The loss is no number at step {run.step}: try a lower --rate.")
+            print(progress.line(run, options.batch, loss.item()), flush=True)
+            progress, said = Progress(), now
+        if now - saved >= SAVED:
+            run.save(options.output / "state.pt")
+            saved = now
+
+
+def do_step(run: Run, batch: Batch, teacher: nn.Module, rate: float, share: float, progress: Progress) -> torch.Tensor:
+    """Train on one batch when `share` of the training is over, and return the loss."""
+    for group in run.optimizer.param_groups:
+        group["lr"] = rate * group["scale"] * schedule(run.step, share)
+    pupil, device = run.pupil, batch.waves.device
+    aims = pupil.components(at_rows(teacher(batch.waves), batch.heard.shape[1]))  # (windows, rows, components)
+    with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+        rows = pupil(batch.windows)
+        errors = pupil.errors(rows, aims, batch.heard)
+    # The head of the tags learns all the time, but what it asks for enters the encoder only at the end.
+    named = rows if share >= TAGS_FROM else rows.detach()
+    missed = pupil.missed(named, batch.spans, batch.labels, batch.known)
+    loss = (errors * pupil.components.weights).mean() + TAG_WEIGHT * missed
+    run.optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    nn.utils.clip_grad_norm_(pupil.parameters(), CLIPPED)
+    run.optimizer.step()
+    follow(run)
+    progress.add(errors.detach(), mean_heard(aims.square(), batch.heard), missed.detach())
+    return loss.detach()
+
+
+def schedule(step: int, share: float) -> float:
+    """Give the share of the rate: a warm-up, then flat to the half of the training, then a cosine."""
+    decline = 0.5 + 0.5 * math.cos(math.pi * max(share - FLAT, 0) / (1 - FLAT))
+    return min(1, (step + 1) / WARMUP) * (LAST + (1 - LAST) * decline)
+
+
+@torch.no_grad()
+def follow(run: Run) -> None:
+    """Move the average of the weights towards those of now, faster at first."""
+    steady = min(STEADY, (run.step + 2) / (run.step + 11))
+    torch._foreach_lerp_(list(run.average.parameters()), list(run.pupil.parameters()), 1 - steady)
+
+
+if __name__ == "__main__":
+    main()
