@@ -22,7 +22,7 @@ import pickle
 import sys
 import time
 from dataclasses import dataclass
-from itertools import islice, pairwise
+from itertools import chain, islice, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -243,10 +243,12 @@ def make_run(options: argparse.Namespace, tower: nn.Module, tags: int, device: t
     average = copy.deepcopy(pupil).eval().requires_grad_(False)
     if options.compile:
         # Each layer is compiled by itself, and torch stops compiling the same code again after a few times.
-        torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, 2 * options.depth)
+        limit = "recompile_limit" if hasattr(torch._dynamo.config, "recompile_limit") else "cache_size_limit"
+        setattr(torch._dynamo.config, limit, max(getattr(torch._dynamo.config, limit), 2 * options.depth))
         for layer in pupil.audio_tower.layers:
             layer.compile(dynamic=False)
     settings = {name: getattr(options, name) for name in ("batch", "depth", "width", "heads", "rate", "seed")}
+    settings |= {"teacher": str(options.teacher), "data": " ".join(map(str, options.data))}
     return Run(pupil, average, optimizer, settings)
 
 
@@ -257,7 +259,7 @@ def prepare(run: Run, scenes: Scenes, teacher: nn.Module) -> None:
     first = next(batches)
     heard = [window[:frames] for window, frames in zip(first.windows, first.frames.tolist(), strict=True)]
     whiten_patches(run.pupil.audio_tower.embeddings, heard)
-    embeddings = (at_rows(teacher(batch.waves), scenes.rows)[batch.heard] for batch in (first, *batches))
+    embeddings = (at_rows(teacher(batch.waves), scenes.rows)[batch.heard] for batch in chain([first], batches))
     run.pupil.components.fit(embeddings)
     run.average.load_state_dict(run.pupil.state_dict())
 
@@ -271,19 +273,33 @@ def train(run: Run, scenes: Scenes, teacher: nn.Module, options: argparse.Namesp
     """
     batches, progress = scenes.draw(TRAINING, run.step), Progress()
     last = saved = said = time.monotonic()
+    loss: torch.Tensor | None = None
     run.pupil.train()
     while (share := run.step / options.steps if options.steps else run.seconds / (60 * options.minutes)) < 1:
         loss = do_step(run, next(batches), teacher, options.rate, share, progress)
         now = time.monotonic()
         run.step, run.seconds, last = run.step + 1, run.seconds + now - last, now
         if now - said >= SAID or run.step == options.steps:
-            if not math.isfinite(loss.item()):
-                raise ValueError(f"The loss is no number at step {run.step}: try a lower --rate.")
-            print(progress.line(run, options.batch, loss.item()), flush=True)
+            print(progress.line(run, options.batch, finite(loss, run.step)), flush=True)
             progress, said = Progress(), now
         if now - saved >= SAVED:
+            finite(loss, run.step)  # what is saved must be worth going on from
             run.save(options.output / "state.pt")
             saved = now
+    if loss is not None:
+        finite(loss, run.step)
+
+
+def finite(loss: torch.Tensor, step: int) -> float:
+    """
+    Give the loss as a number.
+
+    Raises:
+        ValueError: It is none.
+    """
+    if not math.isfinite(loss.item()):
+        raise ValueError(f"The loss is no number at step {step}: try a lower --rate.")
+    return loss.item()
 
 
 def do_step(run: Run, batch: Batch, teacher: nn.Module, rate: float, share: float, progress: Progress) -> torch.Tensor:

@@ -14,7 +14,7 @@ from .audio_state_mac import AudioState
 LOOK_AHEAD = 240  # samples that the last frame of a window shares with the next window, with Kaldi's front end
 SHORTEST_REST = 0.5  # seconds; a shorter rest at the end is no segment of its own
 CONTEXT = 1.0  # seconds before and after a place that are compared to tell whether the sound changes there
-CHANGE = 0.2  # cosine distance above which it does; docs/listening.md tells how it was chosen
+CHANGE = 0.4  # cosine distance above which it does; docs/listening.md tells how it was chosen
 
 
 class CaptionStream:

@@ -55,7 +55,7 @@ class EvidenceOfOthers:
         check_connector(type(connector))
         if isinstance(connector, MeanPoolConnector) or tags > len(connector.linear_1.weight):
             raise DataError(f"`cross_fitted_tags`: the connector does not hold the scores of {tags} tags.")
-        self.rows, self.columns = model.config.audio_config.grid
+        self.columns = model.config.audio_config.grid[1]
         self.rows_per_frame = TEACHER_STEP * FRAMES_PER_SECOND / frames_per_row(model.config.audio_config)
         self.told = dict(zip(targets.files, told, strict=True))
         self.along = torch.tensor([targets.ids[certain.get(tag, tag)] for tag in targets.tags])
