@@ -38,7 +38,7 @@ def test_remote_code_is_the_package(folder: Path) -> None:
 @pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
 def test_weights_are_small_and_load_as_float32(folder: Path) -> None:
     weights = folder / "model.safetensors"
-    assert weights.stat().st_size <= 12_000_000
+    assert weights.stat().st_size <= 16_000_000
     with safe_open(weights, "pt") as file:
         kinds = {file.get_slice(name).get_dtype() for name in file.keys()}  # noqa: SIM118 (not a mapping)
     assert "F16" in kinds
