@@ -62,17 +62,24 @@ class EmbeddingPupil(SpanTagger):
             batches: Batches of a `TeacherCollator`.
 
         Raises:
-            ValueError: The connector has no such units.
+            ValueError: The connector has no such units, or they weigh the tokens side by side each in its own way.
         """
         tags, width = self.head.weight.shape
         check_connector(type(connector))
         if isinstance(connector, MeanPoolConnector) or len(connector.linear_1.weight) < tags:
             raise DataError(f"`continue_tags`: the connector does not hold the scores of {tags} tags.")
+        side_by_side = connector.linear_1.weight[:tags].unflatten(1, (-1, width))  # (tags, tokens, width)
+        shared = side_by_side.mean(1, keepdim=True).expand_as(side_by_side)
+        if (side_by_side - shared).norm() > shared.norm():
+            raise DataError(
+                "`continue_tags`: the connector weighs the tokens of a row each in its own way, and this stage would "
+                "tell the tags from their mean. Go on by recipes/hear_everyday.py, or without `continue_tags`."
+            )
         means, tokens, aims = (torch.cat(parts) for parts in zip(*map(self.observe, batches), strict=True))
         assert self.norm.running_mean is not None and self.norm.running_var is not None
         self.norm.running_mean.copy_(means.mean(0))
         self.norm.running_var.copy_(means.var(0))
-        weight = connector.linear_1.weight[:tags].unflatten(1, (-1, width)).sum(1)  # (tags, width), of a mean token
+        weight = side_by_side.sum(1)  # (tags, width), of a mean token
         self.head.weight.copy_(weight * (self.norm.running_var + self.norm.eps).sqrt())
         self.head.bias.copy_(connector.linear_1.bias[:tags] - self.doubt + weight @ self.norm.running_mean)
         centred, aims = tokens - tokens.mean(0), (aims - aims.mean(0)) / (aims.var(0) + self.teacher_norm.eps).sqrt()

@@ -142,6 +142,11 @@ def test_a_stage_that_goes_on_starts_with_the_scores_of_the_one_before() -> None
     heard = inputs["heard"].flatten()
     assert torch.corrcoef(torch.stack([told, heard]))[0, 1] > 0.8
 
+    with torch.no_grad():
+        torch.nn.init.normal_(connector.linear_1.weight)  # as a head that weighs each token of a row in its own way
+    with pytest.raises(ValueError, match="each in its own way"):
+        again.take_up(connector, batches)
+
     other = MacConfig(audio_config=pupil.audio_tower.config, text_config=text_config, audio_token_id=1,
                       connector_type="mean_pool")  # fmt: skip
     with pytest.raises(ValueError, match="does not hold the scores of 3 tags"):
