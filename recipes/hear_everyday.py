@@ -9,18 +9,19 @@ recordings at other speeds, through other filters, in other rooms, at other leve
 components of what YAMNet hears in each of its rows of patches (`everyday_pupil.py`) and, in the last quarter, the tags
 of each stretch. A recording with an empty `source` is heard, too, but nobody asks for its tags.
 
-`--output` is then a `base_model` for a recipe such as `everyday_heard.yaml`: the language model, the tokenizer and the
-second layer of the connector of `--model` behind the new encoder, whose scores of the tags are the first units of the
-connector. While the training goes on `state.pt` is there, from which the same command goes on if it is stopped.
+`--output` is then what `tell_everyday.py` goes on from, or the `base_model` of a recipe: the language model, the
+tokenizer and the second layer of the connector of `--model` behind the new encoder, whose scores of the tags are the
+first units of the connector. `--output/untaught` is the same with the encoder as it was before the tags began to enter
+it. While the training goes on `state.pt` is there, from which the same command goes on if it is stopped.
 """
 
 import argparse
 import copy
 import math
 import os
-import pickle
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import chain, islice, pairwise
 from pathlib import Path
@@ -40,11 +41,12 @@ from everyday_planning import PATCH, Planner
 from everyday_pupil import Components, Pupil, at_rows, mean_heard, start_small
 from everyday_rendering import BatchedFeatures, Renderer
 from everyday_scenes import Batch, Scenes
+from everyday_state import finite, load_state, save_state
 from yamnet_torch import WIDTH, choose_layout, load_yamnet
 
 from modeling_mac import MacForConditionalGeneration
 from processing_mac import MacProcessor
-from processing_mac.whole_files_mac import write_file_whole, write_files_into
+from processing_mac.whole_files_mac import write_files_into, write_folder_whole
 from training_mac.objectives.whitening import whiten_patches
 from training_mac.run.saving import save_whole_model
 
@@ -61,6 +63,7 @@ DECAY, HEAD_DECAY = 0.05, 0.1  # of the encoder's matrices, and of the heads
 STEADY = 0.9985  # share of the average of the weights that stays at each step
 TAGS_FROM, TAG_WEIGHT = 0.75, 0.15  # share of the time from which the encoder learns the tags, and their weight
 SAVED, SAID = 120.0, 10.0  # seconds from one state to the next, and from one line of progress to the next
+LEARNT, COUNTED = ("pupil", "average", "optimizer"), ("step", "seconds", "taught")  # what a state consists of
 FITTING, TRAINING = range(2)  # what scenes are for, so that each purpose has others
 
 
@@ -76,6 +79,7 @@ class Run:
         settings: What must not change when the run goes on.
         step: Number of steps done.
         seconds: How long they took.
+        taught: Whether the tags have begun to enter the encoder.
     """
 
     pupil: Pupil
@@ -84,12 +88,12 @@ class Run:
     settings: dict[str, Any]
     step: int = 0
     seconds: float = 0.0
+    taught: bool = False
 
     def save(self, path: Path) -> None:
         """Write all of it as one file that is whole or not there."""
-        parts = {name: getattr(self, name).state_dict() for name in ("pupil", "average", "optimizer")}
-        with write_file_whole(path) as temporary:
-            torch.save({**parts, "settings": self.settings, "step": self.step, "seconds": self.seconds}, temporary)
+        state = {name: getattr(self, name).state_dict() for name in LEARNT}
+        save_state(path, state | {name: getattr(self, name) for name in COUNTED}, self.settings)
 
     def load(self, path: Path) -> None:
         """
@@ -98,18 +102,11 @@ class Run:
         Raises:
             ValueError: The file is no state of a run with these settings.
         """
-        device = next(self.pupil.parameters()).device
-        try:
-            state = torch.load(path, map_location=device, weights_only=True)
-            settings = state["settings"]
-        except (pickle.UnpicklingError, RuntimeError, EOFError, LookupError, TypeError, AttributeError) as error:
-            raise ValueError(f"{path}: cannot be read as a state of this command; remove it to begin anew.") from error
-        if other := [name for name in self.settings if settings.get(name) != self.settings[name]]:
-            here, there = self.settings[other[0]], settings.get(other[0])
-            raise ValueError(f"{path} is of a run with --{other[0]} {there}, not {here}; remove it to begin anew.")
-        for name in ("pupil", "average", "optimizer"):
+        state = load_state(path, (*LEARNT, *COUNTED), self.settings, next(self.pupil.parameters()).device)
+        for name in LEARNT:
             getattr(self, name).load_state_dict(state[name])
-        self.step, self.seconds = state["step"], state["seconds"]
+        for name in COUNTED:
+            setattr(self, name, state[name])
 
 
 class Progress:
@@ -216,12 +213,16 @@ def hear(options: argparse.Namespace) -> None:
         print(f"{state}: goes on from step {run.step}", flush=True)
     else:
         prepare(run, scenes, teacher)
-    train(run, scenes, teacher, options)
-    run.save(state)
-    pupil = run.average.cpu()
-    new = put_together(model, pupil.audio_tower, pupil.tags)
-    with write_files_into(options.output) as folder:
+
+    def save_average(folder: Path) -> None:
+        pupil = copy.deepcopy(run.average).cpu()
+        new = put_together(model, pupil.audio_tower, pupil.tags)
         save_whole_model(new, processor, folder, store_float16=True)
+
+    train(run, scenes, teacher, options, save_average)
+    run.save(state)
+    with write_files_into(options.output) as folder:
+        save_average(folder)
     state.unlink()
     print(f"{options.output}: {run.step} steps of {options.batch} windows", file=sys.stderr)
 
@@ -247,8 +248,8 @@ def make_run(options: argparse.Namespace, tower: nn.Module, tags: int, device: t
         setattr(torch._dynamo.config, limit, max(getattr(torch._dynamo.config, limit), 2 * options.depth))
         for layer in pupil.audio_tower.layers:
             layer.compile(dynamic=False)
-    settings = {name: getattr(options, name) for name in ("batch", "depth", "width", "heads", "rate", "seed")}
-    settings |= {"teacher": str(options.teacher), "data": " ".join(map(str, options.data))}
+    settings = {f"--{name}": getattr(options, name) for name in ("batch", "depth", "width", "heads", "rate", "seed")}
+    settings |= {"--teacher": str(options.teacher), "--data": " ".join(map(str, options.data))}
     return Run(pupil, average, optimizer, settings)
 
 
@@ -264,9 +265,22 @@ def prepare(run: Run, scenes: Scenes, teacher: nn.Module) -> None:
     run.average.load_state_dict(run.pupil.state_dict())
 
 
-def train(run: Run, scenes: Scenes, teacher: nn.Module, options: argparse.Namespace) -> None:
+def train(
+    run: Run,
+    scenes: Scenes,
+    teacher: nn.Module,
+    options: argparse.Namespace,
+    save_average: Callable[[Path], None],
+) -> None:
     """
     Train until the time is over or the steps are done, and save the state now and then.
+
+    Args:
+        run: What is trained.
+        scenes: Scenes to train on.
+        teacher: YAMNet.
+        options: Options of the command.
+        save_average: Writes the MAC of the average into a folder; `untaught` gets that from before the tags enter.
 
     Raises:
         ValueError: The loss is no number any more.
@@ -276,6 +290,10 @@ def train(run: Run, scenes: Scenes, teacher: nn.Module, options: argparse.Namesp
     loss: torch.Tensor | None = None
     run.pupil.train()
     while (share := run.step / options.steps if options.steps else run.seconds / (60 * options.minutes)) < 1:
+        if share >= TAGS_FROM and not run.taught:
+            with write_folder_whole(options.output / "untaught") as folder:
+                save_average(folder)
+            run.taught = True
         loss = do_step(run, next(batches), teacher, options.rate, share, progress)
         now = time.monotonic()
         run.step, run.seconds, last = run.step + 1, run.seconds + now - last, now
@@ -290,18 +308,6 @@ def train(run: Run, scenes: Scenes, teacher: nn.Module, options: argparse.Namesp
         finite(loss, run.step)
 
 
-def finite(loss: torch.Tensor, step: int) -> float:
-    """
-    Give the loss as a number.
-
-    Raises:
-        ValueError: It is none.
-    """
-    if not math.isfinite(loss.item()):
-        raise ValueError(f"The loss is no number at step {step}: try a lower --rate.")
-    return loss.item()
-
-
 def do_step(run: Run, batch: Batch, teacher: nn.Module, rate: float, share: float, progress: Progress) -> torch.Tensor:
     """Train on one batch when `share` of the training is over, and return the loss."""
     for group in run.optimizer.param_groups:
@@ -312,7 +318,7 @@ def do_step(run: Run, batch: Batch, teacher: nn.Module, rate: float, share: floa
         rows = pupil(batch.windows)
         errors = pupil.errors(rows, aims, batch.heard)
     # The head of the tags learns all the time, but what it asks for enters the encoder only at the end.
-    named = rows if share >= TAGS_FROM else rows.detach()
+    named = rows if run.taught else rows.detach()
     missed = pupil.missed(named, batch.spans, batch.labels, batch.known)
     loss = (errors * pupil.components.weights).mean() + TAG_WEIGHT * missed
     run.optimizer.zero_grad(set_to_none=True)

@@ -175,8 +175,9 @@ def test_it_ends_with_its_time(run: Callable[..., Path], monkeypatch: pytest.Mon
         return torch.zeros(())
 
     monkeypatch.setattr(hear_everyday, "do_step", step)
-    run("--minutes", "0.5")
+    assert not (run("--minutes", "0.5") / "untaught").exists()
     assert len(done) == 3 and done[0] == 0 and done == pytest.approx([0, 1 / 3, 2 / 3], abs=0.1)
+    assert (run("--minutes", "0.7", output="longer") / "untaught" / "config.json").is_file()  # 40 s of 42
 
 
 def test_the_rate_is_flat_and_then_falls() -> None:
@@ -195,6 +196,42 @@ def test_tags_enter_the_encoder_in_the_last_quarter_alone(run: Callable[..., Pat
     monkeypatch.setattr(hear_everyday.Pupil, "missed", look)
     run("--steps", "4")
     assert entered == [False, False, False, True]
+
+
+@pytest.mark.parametrize("begun", [None, 5, 6, 7], ids=lambda step: f"stopped-{step}")
+def test_the_encoder_before_the_tags_is_kept(
+    run: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, begun: int | None
+) -> None:
+    """Of eight steps the seventh is the first that teaches tags: what is kept is the average after six."""
+    averages, do_step = {}, hear_everyday.do_step
+
+    def step(training: hear_everyday.Run, *others: Any) -> torch.Tensor:
+        tower = training.average.audio_tower.state_dict()
+        averages[training.step] = {f"model.audio_tower.{name}": value.half().float() for name, value in tower.items()}
+        if training.step == begun and not (tmp_path / "stopped").exists():
+            (tmp_path / "stopped").touch()
+            raise KeyboardInterrupt
+        return do_step(training, *others)
+
+    monkeypatch.setattr(hear_everyday, "do_step", step)
+    monkeypatch.setattr(hear_everyday, "SAVED", 0.0)
+    if begun is not None:
+        with pytest.raises(KeyboardInterrupt):
+            run("--steps", "8")
+        assert (tmp_path / "out" / "untaught" / "config.json").exists() == (begun >= 6)
+    if begun == 7:  # what is there then must stay
+        (tmp_path / "out" / "untaught" / "mark").touch()
+    output = run("--steps", "8")
+    assert (output / "untaught" / "mark").exists() == (begun == 7)
+    kept, taught = (
+        MacForConditionalGeneration.from_pretrained(path).state_dict() for path in (output / "untaught", output)
+    )
+    assert all(torch.equal(kept[name], value) for name, value in averages[6].items())
+    assert not torch.equal(
+        averages[6]["model.audio_tower.layers.0.mlp.fc1.weight"], taught["model.audio_tower.layers.0.mlp.fc1.weight"]
+    )
+    assert torch.equal(kept["lm_head.weight"], taught["lm_head.weight"])
+    assert not (output / "state.pt").exists() and MacProcessor.from_pretrained(output / "untaught").tokenizer
 
 
 def test_components_are_of_one_variance_whatever_theirs_was() -> None:
