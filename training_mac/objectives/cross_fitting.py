@@ -36,11 +36,9 @@ def cross_fit(targets: TeacherTargets, parts: int) -> list[torch.Tensor]:
     Raises:
         ValueError: A recording has no groups, or all scenes share parts with some scene.
     """
-    if missing := [file for file, groups in zip(targets.files, targets.groups, strict=True) if not groups]:
-        raise DataError(f"`cross_fitted_tags`: {missing[0]} does not say which recordings it is of: mix it anew.")
+    masks = torch.tensor(masks_of(targets, parts))
     frames = torch.cat(targets.embeddings).float()
     lengths = [len(embeddings) for embeddings in targets.embeddings]
-    masks = torch.tensor([mask_of(groups, parts) for groups in targets.groups])
     means, labels = mean_stretches(targets)
     centre, spread = means.mean(0), means.std(0) + 1e-3
     stretches, frames = (with_ones((one - centre) / spread) for one in (means, frames))
@@ -72,6 +70,18 @@ def with_ones(inputs: torch.Tensor) -> torch.Tensor:
     return torch.cat([inputs, inputs.new_ones(len(inputs), 1)], dim=1)
 
 
+def masks_of(targets: TeacherTargets, parts: int) -> list[int]:
+    """
+    The parts of each recording's groups, as `mask_of` gives them.
+
+    Raises:
+        ValueError: A recording has no groups.
+    """
+    if missing := [file for file, groups in zip(targets.files, targets.groups, strict=True) if not groups]:
+        raise DataError(f"{missing[0]} does not say which recordings it is of: mix it anew.")
+    return [mask_of(groups, parts) for groups in targets.groups]
+
+
 def mask_of(groups: Iterable[str], parts: int) -> int:
     """The parts of a scene's groups as the bits of a number, the same on every machine."""
     mask = 0
@@ -95,21 +105,68 @@ def fit_apart(inputs: torch.Tensor, labels: torch.Tensor, masks: torch.Tensor) -
     Raises:
         ValueError: No row is left for some set of parts.
     """
-    kinds: list[int] = masks.unique().tolist()
-    rows = {kind: (masks == kind).nonzero().squeeze(1) for kind in kinds}
-    moments = {kind: inputs[rows[kind]].mT @ inputs[rows[kind]] for kind in kinds}
-    towards = {kind: inputs[rows[kind]].mT @ labels[rows[kind]] for kind in kinds}
-    penalty = torch.full((inputs.shape[1],), RIDGE)
-    penalty[-1] = 0  # of the constant
-    weights = {}
-    for kind in kinds:
-        others = [other for other in kinds if not other & kind]
-        if not others:
-            raise DataError("`cross_fitted_tags`: all scenes share parts with some scene; expected more parts.")
-        moment = torch.stack([moments[other] for other in others]).sum(0)
-        moment.diagonal().add_(penalty * moment[-1, -1])  # the last moment is the number of rows
-        weights[kind] = torch.linalg.solve(moment, torch.stack([towards[other] for other in others]).sum(0))
-    return weights
+    moments = PartedMoments(inputs, labels, masks)
+    return {mask: moments.fit(mask) for mask in moments.second}
+
+
+class PartedMoments:
+    """
+    Moments of rows by the parts of these, of which a ridge regression on any of the parts is made.
+
+    Args:
+        inputs: Standardised inputs with a last column of ones, (rows, width + 1).
+        labels: 0 or 1, (rows, tags).
+        masks: Parts of each row as bits, (rows,).
+
+    Attributes:
+        second: Second moments of the inputs, (width + 1, width + 1), by the parts of the rows.
+        towards: Moments of inputs and labels, (width + 1, tags), by the parts of the rows.
+    """
+
+    def __init__(self, inputs: torch.Tensor, labels: torch.Tensor, masks: torch.Tensor):
+        self.inputs, self.labels, self.masks = inputs, labels, masks
+        self.second: dict[int, torch.Tensor] = {}
+        self.towards: dict[int, torch.Tensor] = {}
+        for mask in masks.unique().tolist():
+            self.second[mask], self.towards[mask] = self.of_rows(masks == mask)
+        self.penalty = torch.full((inputs.shape[1],), RIDGE)
+        self.penalty[-1] = 0  # of the constant
+
+    def of_rows(self, chosen: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Compute the moments of the rows that are True in (rows,)."""
+        inputs = self.inputs[chosen]
+        return inputs.mT @ inputs, inputs.mT @ self.labels[chosen]
+
+    def fit(self, mask: int, left_out: torch.Tensor | None = None) -> torch.Tensor:
+        """
+        Fit a ridge regression on the rows that share no part with a mask.
+
+        Args:
+            mask: Parts that it must not have heard, as bits.
+            left_out: True for rows that it must not have heard either, (rows,).
+
+        Returns:
+            Weights, (width + 1, tags).
+
+        Raises:
+            ValueError: No row is left.
+        """
+        second = torch.zeros(len(self.penalty), len(self.penalty))
+        towards = torch.zeros(len(self.penalty), self.labels.shape[1])
+        for other in self.second:
+            if not other & mask:
+                second += self.second[other]
+                towards += self.towards[other]
+        if left_out is not None:
+            unheard = self.of_rows(left_out & (self.masks & mask == 0))
+            second -= unheard[0]
+            towards -= unheard[1]
+        if not second[-1, -1] > 0:  # this moment is the number of rows
+            raise DataError(
+                "all scenes share parts with some scene; expected more parts, or recordings of more groups."
+            )
+        second.diagonal().add_(self.penalty * second[-1, -1])
+        return torch.linalg.solve(second, towards)
 
 
 def tell(inputs: torch.Tensor, masks: torch.Tensor, weights: dict[int, torch.Tensor]) -> torch.Tensor:

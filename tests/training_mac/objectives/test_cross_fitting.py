@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from training_mac.objectives.cross_fitting import cross_fit, mask_of
+from training_mac.objectives.cross_fitting import PartedMoments, cross_fit, mask_of
 from training_mac.objectives.teacher_targets import TeacherTargets
 
 
@@ -52,6 +52,20 @@ def test_scores_are_likelihoods_that_hold() -> None:
     assert ((told[:, 1:] > 0.5) == heard[:, 1:]).float().mean() > 0.9
     assert (told[:, 0] - 0.5).abs().mean() < 0.15  # the embeddings say nothing of a man: nobody can be sure
     torch.testing.assert_close(told.mean(0), heard.float().mean(0), atol=0.03, rtol=0)
+
+
+def test_rows_that_are_left_out_have_no_part_in_a_fit() -> None:
+    rng = torch.Generator().manual_seed(0)
+    inputs = torch.cat([torch.randn(200, 6, generator=rng), torch.ones(200, 1)], dim=1)
+    labels = (torch.rand(200, 3, generator=rng) < 0.3).float()
+    masks = 1 << torch.randint(4, (200,), generator=rng)
+    left_out = labels[:, 1] > 0
+    fitted = PartedMoments(inputs, labels, masks).fit(0b101, left_out)
+    kept = ~left_out & (masks & 0b101 == 0)
+    expected = PartedMoments(inputs[kept], labels[kept], masks[kept]).fit(0)
+    torch.testing.assert_close(fitted, expected)
+    with pytest.raises(ValueError, match="expected more parts, or recordings of more groups"):
+        PartedMoments(inputs, labels, masks).fit(0b101, torch.ones(200, dtype=torch.bool))
 
 
 def test_what_cannot_be_parted_is_refused() -> None:
