@@ -15,6 +15,10 @@ from modeling_mac import EatModel, MacForConditionalGeneration
 from training_mac.objectives.embeddings import EmbeddingPupil
 
 
+QUIET = -6.0  # greatest score of a tag in padding: less likely than in one row of four hundred
+RIDGE = 0.01  # share of the tokens' mean variance that is added to it, which keeps the correction small
+
+
 def check_model(model: MacForConditionalGeneration, tags: int) -> None:
     """
     Refuse a MAC whose connector cannot give the scores of so many tags.
@@ -63,3 +67,36 @@ def put_together(model: MacForConditionalGeneration, tower: EatModel, head: nn.L
     layer.weight[:tags] = head.weight
     layer.bias[:tags] = head.bias + EmbeddingPupil.doubt
     return new.eval()
+
+
+def head_of(model: MacForConditionalGeneration, tags: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """The head that `put_together` put into a connector: weight, (columns * dim, tags), and bias, (tags,)."""
+    layer = model.model.connector.linear_1
+    return layer.weight[:tags].detach().mT, layer.bias[:tags].detach() - EmbeddingPupil.doubt
+
+
+@torch.no_grad()
+def quiet_padding(model: MacForConditionalGeneration, rows: torch.Tensor, heard: torch.Tensor, tags: int) -> None:
+    """
+    Have the scores of the tags say of padding that nothing is heard, in place, and of all else what they say now.
+
+    Only rows of sounds have taught a head, so that of what comes after the end of a sound it may say anything. A
+    linear correction, a ridge regression on rows of both, is added to it.
+
+    Args:
+        model: MAC whose connector's first units are the scores.
+        rows: Tokens of rows of patches side by side, (rows, columns * dim).
+        heard: Which of them are of a sound; the others are padding, (rows,).
+        tags: Number of tags.
+    """
+    weight, bias = head_of(model, tags)
+    missing = (QUIET - (rows @ weight + bias)).clamp(max=0)  # (rows, tags)
+    missing[heard] = 0
+    centre, usual = rows.mean(0), missing.mean(0)
+    centred = rows - centre
+    moments = centred.mT @ centred
+    moments.diagonal().add_(RIDGE * moments.diagonal().mean())
+    change = torch.linalg.solve(moments, centred.mT @ (missing - usual))  # (columns * dim, tags)
+    layer = model.model.connector.linear_1
+    layer.weight[:tags] += change.mT
+    layer.bias[:tags] += usual - centre @ change
