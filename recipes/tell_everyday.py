@@ -146,10 +146,8 @@ def find_evidence(
     kept.parent.mkdir(exist_ok=True)
     if kept.is_file():
         return Evidence.load(kept)
-    extractor, own = (
-        MacProcessor.from_pretrained(options.untaught).feature_extractor,
-        head_of(untaught, len(grammar.tags)),
-    )
+    extractor = MacProcessor.from_pretrained(options.untaught).feature_extractor
+    own = head_of(untaught, len(grammar.tags))
     encodings: list[Encoding] = []
     files = [options.output / "rows" / f"{number}.float16" for number in range(len(scenes))]
     for number, (file, some) in enumerate(zip(files, scenes, strict=True)):
