@@ -22,10 +22,12 @@ from retell_everyday import BEHIND, UNLIKELY
 
 # Shares of the examples. The others are scenes as they are, for collages have no two sounds at once and no borders
 # that an encoder has smoothed.
-SHORT, LONG = 0.25, 0.2  # collages of a window, and of up to six
-UNKNOWN = 0.06  # of the scenes: those of a kind that nobody has learnt, a few, for each makes telling in general usual
-UNKNOWN_SOUNDS = 0.15  # of the sounds in collages whose kind has such scenes
-WEIGHTS = {"while": 1.3}  # of scenes by their relation, where not 1: two at once are what the collages lack
+SHORT, LONG = 0.2, 0.16  # collages of a window, and of up to six
+UNKNOWN = 0.07  # of the scenes: those of a kind that nobody has learnt, a few, for each makes telling in general usual
+UNKNOWN_SOUNDS = 0.12  # of the sounds in collages whose kind has such scenes
+# Weights of scenes by their relation, where not 1: two at once are what the collages lack. People record speech over
+# something more often than any other two sounds.
+WEIGHTS, SPEECH_AT_ONCE = {"while": 1.4, "single": 1.1}, 1.8
 # How many sounds collages have, and how likely; two follow each other in most of what is asked of a window.
 SHORT_COUNTS = {1: 0.1, 2: 0.72, 3: 0.18}
 LONG_COUNTS = {1: 0.1, 2: 0.2, 3: 0.25, 4: 0.45}
@@ -34,10 +36,19 @@ SHORT_LENGTHS = {1: (0.05, 0.33), 2: (0.125, 0.5), 3: (0.125, 0.33)}
 LONG_LENGTH = (0.28, 1.5)
 HALVES, HALF = 0.4, 0.49  # share of the pairs of sounds that are both as long as two recordings of five seconds
 AGAIN, AGAIN_LENGTH = 0.5, (0.1, 0.5)  # share of single sounds with another recording of their kind after them
+# Share of the collages that have pauses, of the sounds in these that have one after them, and its length in windows.
+# Silence is no sound there: a recording that fades out is not "a dog, and then silence".
+WITH_PAUSES, PAUSES, PAUSE_LENGTH = 0.4, 0.5, (0.016, 0.14)
+WINDOWS = 6  # of a collage at most
 # An encoder that was taught tags is surer than a regression, and nobody knows by how much before it hears something
 # new, so each example has another scale and offset, and its tags up to so much noise.
 SCALES, OFFSETS, NOISE = (0.9, 1.3), (-0.5, 0.5), 0.3
+# What is below this score is not heard. A regression tells of it that it is rare, the encoder how unlike it is.
+UNHEARD, DEPTHS = -3.0, (1.0, 2.2)
+AUDIBLE = 8  # rows; what could be told in so many one after another is told
+AT_ONCE = ("while", "behind")
 FOLLOWING = {1: "single", 2: "followed_by"}  # relation of so many sounds one after another; of more, "sequence"
+SILENCE = "silence"
 Item = TypeVar("Item")
 
 
@@ -98,12 +109,13 @@ class Examples:
             self.unknown.append(self.take_unknown(scenes[number], scores, evidence.heard[number]))
         tails = (padding_of(scores, heard) for scores, heard in zip(evidence.scores, evidence.heard, strict=True))
         self.tails = [tail for tail in tails if len(tail)]
+        self.pauses = self.sounds.pop(SILENCE, [])
         if len(self.sounds) < 2 or not self.tails:
             raise ValueError(
                 f"The scenes have {len(self.sounds)} kinds of sound that are heard alone for a second, and "
                 f"{len(self.tails)} of them end a second before their window does: expected two at least, and one."
             )
-        weights = np.array([WEIGHTS.get(told.relation, 1.0) for told in self.scenes])
+        weights = np.array([self.weight(*one) for one in zip(scenes, self.scenes, strict=True)])
         self.chances = weights / weights.sum()
         # As often as the root of how many there are: the seldom ones more often, yet none over and over.
         roots = np.array([len(sounds) ** 0.5 for sounds in self.sounds.values()])
@@ -111,13 +123,23 @@ class Examples:
 
     def take(self, scene: Scene, scores: torch.Tensor, heard: int) -> Told:
         """Make a scene with scores (rows, tags) ready to be told, and take the sounds that are alone in it."""
-        names = []
-        for kind, first, end in scene.events:
-            part = scores[rows_between(first, end, heard)]
-            names.append(self.name(kind, part))
-            if scene.relation in ("single", "followed_by", "sequence") and len(part) >= PADDING:
-                self.sounds.setdefault(kind, []).append(Told(part, names[-1:]))
+        parts = [(kind, scores[rows_between(first, end, heard)]) for kind, first, end in scene.events]
+        names = [self.name(*one) for one in parts]
+        if scene.relation in AT_ONCE:
+            # What nobody could tell beside another sound is not told at all.
+            audible = [name for name, one in zip(names, parts, strict=True) if self.is_audible(*one)]
+            return Told(scores, audible or names, scene.relation if len(audible) != 1 else "single").merge()
+        for name, (kind, part) in zip(names, parts, strict=True):
+            if len(part) >= PADDING:
+                self.sounds.setdefault(kind, []).append(Told(part, [name]))
         return Told(scores, names, scene.relation).merge()
+
+    def weight(self, scene: Scene, told: Told) -> float:
+        """Say how often a scene is drawn, beside others."""
+        speech = told.relation in AT_ONCE and any(
+            "speech" in self.grammar.tags_of(kind) for kind, _, _ in scene.events
+        )
+        return WEIGHTS.get(told.relation, 1.0) * (SPEECH_AT_ONCE if speech else 1.0)
 
     def take_unknown(self, scene: Scene, scores: torch.Tensor, heard: int) -> Told:
         """Make a scene ready whose kind nobody has learnt, and take the sound in it."""
@@ -132,10 +154,17 @@ class Examples:
     def name(self, kind: str, scores: torch.Tensor) -> str:
         """Name an event by the scores (rows, tags) of its rows: its kind, or its general one if nobody could tell."""
         general = self.grammar.general_of(kind)
+        return kind if general is None or self.could_be_told(kind, scores) else general
+
+    def could_be_told(self, kind: str, scores: torch.Tensor) -> bool:
+        """Whether a kind is likely in scores (rows, tags), or among the likeliest."""
         mean = scores.float().mean(0)
         own = mean[self.ids[kind]]
-        behind = int((mean[self.particular] > own).sum())
-        return general if general is not None and own.sigmoid() < UNLIKELY and behind >= BEHIND else kind
+        return bool(own.sigmoid() >= UNLIKELY or (mean[self.particular] > own).sum() < BEHIND)
+
+    def is_audible(self, kind: str, scores: torch.Tensor) -> bool:
+        """Whether a kind could be told in some part of scores (rows, tags): somebody who speaks makes pauses."""
+        return any(self.could_be_told(kind, part) for part in scores.tensor_split(max(1, len(scores) // AUDIBLE)))
 
     def draw(self, rng: np.random.Generator) -> Example:
         """Draw an example: a scene or a collage, with other words and slightly other scores each time."""
@@ -161,8 +190,16 @@ class Examples:
         if count == 1 and sounds[0].names[0] in self.sounds and rng.random() < AGAIN:
             again = choose(self.sounds[sounds[0].names[0]], rng)
             parts.append(fill(again.scores, self.draw_length(AGAIN_LENGTH, rng), rng))
+        if self.pauses and rng.random() < WITH_PAUSES:
+            parts = [one for part in parts for one in (part, self.draw_pause(rng))]
         names = [name for sound in sounds for name in sound.names]
-        return Told(self.pad(torch.cat(parts), rng), names, relation_of(names)).merge()
+        scores = torch.cat(parts)[: self.rows * (WINDOWS if long else 1)]
+        return Told(self.pad(scores, rng), names, relation_of(names)).merge()
+
+    def draw_pause(self, rng: np.random.Generator) -> torch.Tensor:
+        """Draw what may stand after a sound: silence, or nothing, (rows, tags)."""
+        pause = choose(self.pauses, rng).scores
+        return fill(pause, self.draw_length(PAUSE_LENGTH, rng), rng) if rng.random() < PAUSES else pause[:0]
 
     def draw_length(self, windows: tuple[float, float], rng: np.random.Generator) -> int:
         """Draw a number of rows between two shares of a window."""
@@ -209,4 +246,5 @@ def fill(scores: torch.Tensor, length: int, rng: np.random.Generator) -> torch.T
 def vary(scores: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
     """Make scores (rows, tags) as sure as those of another encoder, of all tags and of each."""
     noise = torch.from_numpy(rng.standard_normal(scores.shape[1], np.float32)) * NOISE * float(rng.random())
+    scores = scores.where(scores > UNHEARD, UNHEARD + (scores - UNHEARD) * float(rng.uniform(*DEPTHS)))
     return scores * float(rng.uniform(*SCALES)) + float(rng.uniform(*OFFSETS)) + noise

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from everyday_grammar import Grammar
 from everyday_mixed import Scene, rows_between
@@ -21,6 +22,10 @@ from processing_mac.whole_files_mac import write_file_whole
 from training_mac.objectives.cross_fitting import PartedMoments, fit_curves, tell, with_ones
 
 
+# The encoder that was taught tags tells them of new recordings somewhat better than a regression on the one that was
+# not. So each scene is told partly by a regression on all scenes, itself too, up to this share.
+TRUST = 0.5
+EVERYONE = 0  # parts that a head of all scenes must not have learnt from: none
 COMPONENTS = 1024  # principal components of the tokens that the tags are told from
 SMALLEST = 1e-7  # least variance of a component that is taken for more than rounding
 # Tags that an imitation of the teacher hardly hears, and the one along with which each moves: what the encoder's own
@@ -35,7 +40,7 @@ class Evidence:
 
     Args:
         heard: Number of rows of each scene that are no padding.
-        scores: Scores of the tags in each row of each scene, by others' recordings, (rows, tags) float16.
+        scores: Scores of the tags in each row of each scene, mostly by others' recordings, (rows, tags) float16.
         unknown: The same by those that have not learnt the kind of sound either, by the number of the scene, for
             scenes of one sound of a kind that can be told in general.
     """
@@ -60,6 +65,7 @@ def gather_evidence(
     encodings: Sequence[Encoding],
     own: tuple[torch.Tensor, torch.Tensor],
     grammar: Grammar,
+    rng: np.random.Generator,
 ) -> Evidence:
     """
     Tell the tags of scenes honestly.
@@ -69,13 +75,18 @@ def gather_evidence(
         encodings: What an encoder that was told no tags makes of each.
         own: Head that was fitted on its tokens in training, weight (columns * dim, tags) and bias (tags,).
         grammar: Grammar of the tags.
+        rng: Source of the share of each scene that it is trusted with (`TRUST`).
 
     Raises:
         ValueError: All scenes share parts with some scene, or have its kind.
     """
     honest = HonestHeads(scenes, encodings, own, grammar)
     heads = {mask: honest.head(mask) for mask in honest.weights}
-    scores = [apply(heads[scene.mask], one) for scene, one in zip(scenes, encodings, strict=True)]
+    everyone = honest.head(EVERYONE)
+    scores = []
+    for scene, encoding in zip(scenes, encodings, strict=True):
+        others, trust = apply(heads[scene.mask], encoding), float(rng.uniform(0, TRUST))
+        scores.append(others.lerp(apply(everyone, encoding), trust).half())
     unknown: dict[int, torch.Tensor] = {}
     asked: dict[tuple[int, str], list[int]] = {}
     for number, scene in enumerate(scenes):
@@ -83,14 +94,14 @@ def gather_evidence(
             asked.setdefault((scene.mask, scene.events[0][0]), []).append(number)
     for key, numbers in asked.items():
         head = honest.head(*key)
-        unknown |= {number: apply(head, encodings[number]) for number in numbers}
+        unknown |= {number: apply(head, encodings[number]).half() for number in numbers}
     return Evidence([one.heard for one in encodings], scores, unknown)
 
 
 def apply(head: tuple[torch.Tensor, torch.Tensor], encoding: Encoding) -> torch.Tensor:
-    """Give the scores of a head in the rows of an encoding, (rows, tags) float16."""
+    """Give the scores of a head in the rows of an encoding, (rows, tags)."""
     weight, bias = head
-    return (encoding.rows.float() @ weight + bias).half()
+    return encoding.rows.float() @ weight + bias
 
 
 class HonestHeads:
@@ -122,15 +133,15 @@ class HonestHeads:
         Fit a head.
 
         Args:
-            mask: Parts of the recordings' groups that it must not have learnt from, as bits; those of some scene.
+            mask: Parts of the recordings' groups that it must not have learnt from, as bits.
             unknown: Kind of sound that it must not have learnt either.
 
         Returns:
             Weight, (columns * dim, tags), and bias, (tags,).
         """
-        fitted = (
-            self.weights[mask] if unknown is None else self.moments.fit(mask, self.labels[:, self.ids[unknown]] > 0)
-        )
+        left_out = None if unknown is None else self.labels[:, self.ids[unknown]] > 0
+        known = unknown is None and mask in self.weights
+        fitted = self.weights[mask] if known else self.moments.fit(mask, left_out)
         fitted = fitted * self.slopes  # (components + 1, tags)
         weight = self.project @ fitted[:-1]
         bias = fitted[-1] + self.offsets - self.centre @ weight

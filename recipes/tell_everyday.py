@@ -20,6 +20,7 @@ import shutil
 import sys
 from pathlib import Path
 
+import numpy as np
 import torch
 
 
@@ -155,7 +156,8 @@ def find_evidence(
             keep_rows(file, encode_scenes(untaught, extractor, some, [options.seed, number]))
             print(f"{options.scenes[number]}: {len(some)} scenes are encoded", flush=True)
         encodings += kept_rows(file, len(own[0]))
-    evidence = gather_evidence([one for some in scenes for one in some], encodings, own, grammar)
+    everything = [one for some in scenes for one in some]
+    evidence = gather_evidence(everything, encodings, own, grammar, np.random.default_rng(options.seed))
     evidence.save(kept)
     for file in files:  # which take some GB, and are of no use any more
         file.unlink()

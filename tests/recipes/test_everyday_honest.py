@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -13,7 +14,15 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "recipes"))
 
 import everyday_honest
 from everyday_grammar import Grammar
-from everyday_honest import Evidence, HonestHeads, gather_evidence, mean_stretches, principal_components
+from everyday_honest import (
+    EVERYONE,
+    Evidence,
+    HonestHeads,
+    apply,
+    gather_evidence,
+    mean_stretches,
+    principal_components,
+)
 from everyday_mixed import Scene, rows_between
 from everyday_rows import Encoding, are_kept, keep_rows, kept_rows
 
@@ -74,12 +83,16 @@ def test_a_scene_is_told_by_others_alone() -> None:
     assert apart and not any(torch.allclose(before[other], after[other], atol=1e-3) for other in apart)
 
 
-def test_scores_follow_those_weights() -> None:
+def test_scores_follow_those_weights(monkeypatch: pytest.MonkeyPatch) -> None:
     """Only the curve that makes scores of what is told knows of all scenes, and is the same for all of them."""
+    monkeypatch.setattr(everyday_honest, "TRUST", 0.0)
     scenes, encodings = make_scenes()
     mask, rain = scenes[0].mask, TAGS.index("rain")
     changed = told_otherwise(scenes, lambda scene: bool(scene.mask & mask))
-    one, other = (gather_evidence(some, encodings, own_head(), GRAMMAR).scores for some in (scenes, changed))
+    one, other = (
+        gather_evidence(some, encodings, own_head(), GRAMMAR, np.random.default_rng(0)).scores
+        for some in (scenes, changed)
+    )
     alike = [number for number, scene in enumerate(scenes) if scene.mask == mask]
     apart = [number for number, scene in enumerate(scenes) if not scene.mask & mask]
 
@@ -93,9 +106,21 @@ def test_scores_follow_those_weights() -> None:
     assert agreement(apart) < 0.999
 
 
+def test_scenes_are_partly_told_by_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    scenes, encodings = make_scenes()
+    heads = HonestHeads(scenes, encodings, own_head(), GRAMMAR)
+    everyone, others = (apply(heads.head(mask), encodings[0]) for mask in (EVERYONE, scenes[0].mask))
+    assert (everyone - others).abs().max() > 0.1
+    for trust in (0.0, 1.0, 0.5):
+        monkeypatch.setattr(everyday_honest, "TRUST", trust)
+        told = gather_evidence(scenes, encodings, own_head(), GRAMMAR, np.random.default_rng(3)).scores[0].float()
+        share = np.random.default_rng(3).uniform(0, trust)
+        torch.testing.assert_close(told, others + share * (everyone - others), atol=0.02, rtol=2e-3)
+
+
 def test_what_is_heard_is_told_and_padding_says_nothing() -> None:
     scenes, encodings = make_scenes()
-    evidence = gather_evidence(scenes, encodings, own_head(), GRAMMAR)
+    evidence = gather_evidence(scenes, encodings, own_head(), GRAMMAR, np.random.default_rng(0))
     assert evidence.heard == [HEARD] * len(scenes) and evidence.scores[0].shape == (ROWS, len(TAGS))
     scores = torch.stack(evidence.scores).float()
     kinds = [TAGS.index(kind) for kind in ("rain", "siren", "dog", "cat")]
@@ -110,7 +135,7 @@ def test_what_is_heard_is_told_and_padding_says_nothing() -> None:
 def test_what_the_teacher_does_not_hear_moves_along_with_speech() -> None:
     scenes, encodings = make_scenes()
     weight, bias = own_head()
-    evidence = gather_evidence(scenes, encodings, (weight, bias), GRAMMAR)
+    evidence = gather_evidence(scenes, encodings, (weight, bias), GRAMMAR, np.random.default_rng(0))
     speech, child, dog = (TAGS.index(tag) for tag in ("speech", "child", "dog"))
     own = encodings[5].rows.float() @ weight + bias
     told = evidence.scores[5].float()
@@ -128,7 +153,7 @@ def test_a_kind_that_is_not_learnt_is_told_by_other_kinds() -> None:
     torch.testing.assert_close(*fitted, atol=1e-4, rtol=1e-3)
     assert fitted[0][:, dog].abs().max() < 1e-3  # nothing is a dog any more
     assert (one.weights[mask] - other.weights[mask])[:, rain].abs().max() > 0.05
-    evidence = gather_evidence(scenes, encodings, own_head(), GRAMMAR)
+    evidence = gather_evidence(scenes, encodings, own_head(), GRAMMAR, np.random.default_rng(0))
     asked = {number for number, scene in enumerate(scenes) if scene.events[0][0] in ("dog", "cat")}
     assert set(evidence.unknown) == asked  # the others have no broader kind, or one that is not told by itself
     known, unknown = (scores[2].float()[:HEARD, dog].mean() for scores in (evidence.scores, evidence.unknown))
