@@ -17,6 +17,7 @@ from everyday_grammar import Grammar
 from everyday_honest import Evidence
 from everyday_mixed import Scene, rows_between
 from everyday_rows import PADDING, padding_of
+from mix_everyday import AT_ONCE
 from retell_everyday import BEHIND, UNLIKELY
 
 
@@ -46,7 +47,6 @@ SCALES, OFFSETS, NOISE = (0.9, 1.3), (-0.5, 0.5), 0.3
 # What is below this score is not heard. A regression tells of it that it is rare, the encoder how unlike it is.
 UNHEARD, DEPTHS = -3.0, (1.0, 2.2)
 AUDIBLE = 8  # rows; what could be told in so many one after another is told
-AT_ONCE = ("while", "behind")
 FOLLOWING = {1: "single", 2: "followed_by"}  # relation of so many sounds one after another; of more, "sequence"
 SILENCE = "silence"
 Item = TypeVar("Item")

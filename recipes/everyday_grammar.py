@@ -84,6 +84,11 @@ class Grammar:
         """Find the broader kind that can be told of a kind of which nothing particular is known; None if none can."""
         return next((tag for tag in self.kinds[name].part_of if tag in self.general), None)
 
+    def can_relate(self, relation: str, count: int) -> bool:
+        """Whether `tell` knows a relation of so many kinds."""
+        expected = {"single": count == 1, "sequence": count > 2}
+        return expected.get(relation, count == 2 and relation in self.relations)
+
     def tell(self, names: Sequence[str], relation: str, rng: np.random.Generator) -> str:
         """
         Make one caption of one kind, of two in one of the grammar's relations, or of more in a "sequence".

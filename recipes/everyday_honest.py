@@ -17,6 +17,7 @@ import torch
 from everyday_grammar import Grammar
 from everyday_mixed import Scene, rows_between
 from everyday_rows import Encoding
+from everyday_state import load_parts
 
 from processing_mac.whole_files_mac import write_file_whole
 from training_mac.objectives.cross_fitting import PartedMoments, fit_curves, tell, with_ones
@@ -56,8 +57,13 @@ class Evidence:
 
     @classmethod
     def load(cls, path: Path) -> "Evidence":
-        """Load what `save` wrote."""
-        return cls(**torch.load(path, weights_only=True))
+        """
+        Load what `save` wrote.
+
+        Raises:
+            ValueError: The file is something else.
+        """
+        return cls(**load_parts(path, ("heard", "scores", "unknown"), torch.device("cpu")))
 
 
 def gather_evidence(

@@ -2,6 +2,7 @@
 Reads the scenes that `mix_everyday.py` wrote: what is told of each, what is heard when, and whose recordings it is of.
 """
 
+import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -69,20 +70,48 @@ def read_folder(folder: Path, grammar: Grammar, heard: dict[str, tuple[list, int
     """Read the scenes of a folder, with the stretches and the mask of each by the name of its file."""
     scenes = []
     for row in read_table(folder / "scenes.csv"):
-        if not row.get("events"):
+        if missing := {"audio", "relation", "events"} - row.keys():
+            raise ValueError(f"{folder / 'scenes.csv'} has no column `{min(missing)}`: mix it anew.")
+        if not row["events"]:
             raise ValueError(f"{row['audio']} does not say which recordings it is of, and when: mix it anew.")
         if row["audio"] not in heard:
             raise ValueError(f"{folder / 'targets.safetensors'} has nothing of {row['audio']}: mix it anew.")
-        events = [(kind, first, end) for kind, first, end in json.loads(row["events"])]
-        if unknown := [kind for kind, _, _ in events if kind not in grammar.kinds]:
-            raise ValueError(f"{row['audio']}: {unknown[0]!r} is no kind of everyday_captions.yaml.")
+        try:
+            events = read_events(row["events"], row["relation"], grammar)
+        except ValueError as error:
+            raise ValueError(f"{folder / 'scenes.csv'}, {row['audio']}: {error}") from error
         scenes.append(Scene(folder / row["audio"], row["relation"], events, *heard[row["audio"]]))
     if not scenes:
         raise ValueError(f"{folder / 'scenes.csv'} has no scenes.")
     return scenes
 
 
+def read_events(text: str, relation: str, grammar: Grammar) -> list[tuple[str, float, float]]:
+    """
+    Read the events of a scene: kind, first second and end second of each.
+
+    Raises:
+        ValueError: They are something else, of kinds that do not exist, or not as many as the relation has.
+    """
+    try:
+        events = [(str(kind), float(first), float(end)) for kind, first, end in json.loads(text)]
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"`events` is {text!r}; expected a list of [kind, first second, end second].") from error
+    if unknown := [kind for kind, _, _ in events if kind not in grammar.kinds]:
+        raise ValueError(f"{unknown[0]!r} is no kind of everyday_captions.yaml.")
+    if not grammar.can_relate(relation, len(events)):
+        raise ValueError(f"`relation` is {relation!r} for a scene of {len(events)}: mix it anew.")
+    return events
+
+
+def digest_of_scenes(scenes: Sequence[Scene]) -> str:
+    """A hash of the names of scenes and of what is heard in them."""
+    told = [(scene.audio.name, scene.relation, scene.events, scene.stretches, scene.mask) for scene in scenes]
+    return hashlib.blake2b(repr(told).encode(), digest_size=8).hexdigest()
+
+
 def rows_between(first: float, end: float, heard: int) -> slice:
     """Find the rows of patches from a first to an end second, of so many that are heard; one at least."""
-    begin = min(int(first / ROW_SECONDS + 0.5), heard - 1)
-    return slice(begin, max(begin + 1, min(round(end / ROW_SECONDS), heard)))
+    begin, after = (int(second / ROW_SECONDS + 0.5) for second in (first, end))
+    begin = min(begin, heard - 1)
+    return slice(begin, max(begin + 1, min(after, heard)))

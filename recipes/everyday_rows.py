@@ -20,10 +20,7 @@ from training_mac.examples.augmentation import change_timbre
 TIMBRE_DB = 6.0  # most that the level of a scene is changed by, and the level of its lowest and highest mel bins
 AT_A_TIME = 8  # windows that are encoded together
 PADDING = 6  # rows of it at least, about a second, by which one can tell what it is like
-HEARD_SHARE, PADDING_SHARE = (
-    5,
-    4,
-)  # one row of so many is enough to tell what the tokens of sounds and padding are like
+HEARD_STEP, PADDING_STEP = 5, 4  # one row of so many is enough to tell what the tokens of sounds and padding are like
 ENOUGH = 2000  # windows to tell that from
 
 
@@ -87,7 +84,13 @@ def keep_rows(path: Path, encodings: Iterable[Encoding]) -> None:
 
 def are_kept(path: Path) -> bool:
     """Whether `keep_rows` has written to a file all that it had to write."""
-    return counts_of(path).is_file()
+    return path.is_file() and counts_of(path).is_file()
+
+
+def remove_rows(path: Path) -> None:
+    """Remove what `keep_rows` wrote."""
+    for file in (counts_of(path), path):
+        file.unlink(missing_ok=True)
 
 
 def kept_rows(path: Path, width: int) -> list[Encoding]:
@@ -113,14 +116,21 @@ def sample_rows(encodings: Iterable[Encoding], rows: int) -> tuple[torch.Tensor,
 
     Returns:
         The rows, (rows, columns * dim) float32, and which of them are of a sound, (rows,).
+
+    Raises:
+        ValueError: None of them is padding.
     """
     taken, heard, windows = [], [], 0
     for number, encoding in enumerate(encodings):
-        sounds = encoding.rows[number % HEARD_SHARE : encoding.heard : HEARD_SHARE]
-        padding = encoding.padding[::PADDING_SHARE]
+        sounds = encoding.rows[number % HEARD_STEP : encoding.heard : HEARD_STEP]
+        padding = encoding.padding[::PADDING_STEP]
         taken += [sounds, padding]
         heard += [torch.ones(len(sounds), dtype=torch.bool), torch.zeros(len(padding), dtype=torch.bool)]
         windows += len(encoding.rows) // rows
         if windows >= ENOUGH:
             break
+    if torch.cat(heard).all():
+        raise ValueError(
+            "No scene ends a second before its window does, so that nobody can tell what padding is like."
+        )
     return torch.cat(taken).float(), torch.cat(heard)

@@ -78,8 +78,8 @@ class Run:
             setattr(self, name, state[name])
 
 
-def make_run(options: argparse.Namespace, model: MacForConditionalGeneration, scenes: int) -> Run:
-    """Make a run that has not begun, of so many scenes."""
+def make_run(options: argparse.Namespace, model: MacForConditionalGeneration, learnt_from: dict[str, str]) -> Run:
+    """Make a run that has not begun; what it learns from must not change either when it goes on."""
     for name, weight in model.named_parameters():
         weight.requires_grad_(not name.startswith(FROZEN))
     learnt = [weight for weight in model.parameters() if weight.requires_grad]
@@ -88,8 +88,7 @@ def make_run(options: argparse.Namespace, model: MacForConditionalGeneration, sc
         {"params": [weight for weight in learnt if weight.ndim <= 1], "weight_decay": 0.0},
     ]
     settings = {f"--{name}": getattr(options, name) for name in ("batch", "rate", "seed", "bf16")}
-    settings |= {f"--{name}": str(getattr(options, name)) for name in ("model", "untaught")}
-    settings |= {"scenes": " ".join(map(str, options.scenes)), "a number of scenes of": scenes}
+    settings |= learnt_from
     return Run(model, torch.optim.AdamW(groups, lr=options.rate, betas=BETAS), settings)
 
 
@@ -156,7 +155,7 @@ def part_by_length(drawn: list[Example], size: int, rows: int) -> list[list[Exam
     parts, first = [], 0
     while first < len(drawn):
         longest = len(drawn[min(first + size, len(drawn)) - 1].scores)
-        end = first + (size if longest <= rows else max(FEWEST, LONG_BATCH * size * rows // longest))
+        end = first + (size if longest <= rows else min(size, max(FEWEST, LONG_BATCH * size * rows // longest)))
         parts.append(drawn[first:end])
         first = end
     return parts

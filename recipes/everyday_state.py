@@ -21,6 +21,20 @@ def save_state(path: Path, state: Mapping[str, Any], settings: Mapping[str, Any]
         torch.save({**state, "settings": dict(settings)}, temporary)
 
 
+def load_parts(path: Path, parts: tuple[str, ...], device: torch.device) -> dict[str, Any]:
+    """
+    Load parts, by their names, of a file of this command.
+
+    Raises:
+        ValueError: The file cannot be read, or has not all of them.
+    """
+    try:
+        state = torch.load(path, map_location=device, weights_only=True)
+        return {name: state[name] for name in parts}
+    except (pickle.UnpicklingError, RuntimeError, EOFError, LookupError, TypeError, AttributeError) as error:
+        raise ValueError(f"{path}: cannot be read as a state of this command; remove it to begin anew.") from error
+
+
 def load_state(
     path: Path, parts: tuple[str, ...], settings: Mapping[str, Any], device: torch.device
 ) -> dict[str, Any]:
@@ -36,12 +50,8 @@ def load_state(
     Raises:
         ValueError: The file is no state of a run with these parts and settings.
     """
-    try:
-        state = torch.load(path, map_location=device, weights_only=True)
-        there = state["settings"]
-        found = {name: state[name] for name in parts}
-    except (pickle.UnpicklingError, RuntimeError, EOFError, LookupError, TypeError, AttributeError) as error:
-        raise ValueError(f"{path}: cannot be read as a state of this command; remove it to begin anew.") from error
+    found = load_parts(path, (*parts, "settings"), device)
+    there = found.pop("settings")
     if other := [name for name in settings if there.get(name) != settings[name]]:
         here, before = settings[other[0]], there.get(other[0])
         raise ValueError(f"{path} is of a run with {other[0]} {before}, not {here}; remove it to begin anew.")

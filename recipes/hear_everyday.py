@@ -182,6 +182,8 @@ def check_options(options: argparse.Namespace) -> None:
         raise ValueError(f"--device {options.device}: {str(error).splitlines()[0]}") from error
     if (options.output / "config.json").is_file() and not (options.output / "state.pt").is_file():
         raise ValueError(f"{options.output} is finished: name another --output")
+    if (options.output / "untaught").exists() and not (options.output / "state.pt").is_file():
+        raise ValueError(f"{options.output / 'untaught'} is of another run: remove it, or name another --output")
 
 
 def hear(options: argparse.Namespace) -> None:

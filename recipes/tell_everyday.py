@@ -11,7 +11,7 @@ has learnt from (`everyday_honest.py`), and the language model and the second la
 scenes and collages of such scores (`everyday_collages.py`, `everyday_speaker.py`). No encoder is in the way then, so
 that one core is enough.
 
-While the training goes on `state.pt` and `rows/` are in `--output`, from which the same command goes on if it is
+While the training goes on `state.pt` and `state.rows/` are in `--output`, from which the same command goes on if it is
 stopped.
 """
 
@@ -22,6 +22,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -29,17 +30,19 @@ sys.path.insert(0, str(Path(__file__).parent))
 from everyday_collages import Examples
 from everyday_grammar import Grammar
 from everyday_honest import Evidence, gather_evidence
-from everyday_mixed import Scene, read_scenes
+from everyday_mixed import Scene, digest_of_scenes, read_scenes
 from everyday_new_encoder import check_model, head_of, quiet_padding
-from everyday_rows import Encoding, are_kept, encode_scenes, keep_rows, kept_rows, sample_rows
+from everyday_rows import ENOUGH, Encoding, are_kept, encode_scenes, keep_rows, kept_rows, remove_rows, sample_rows
 from everyday_speaker import make_run, train
 
 from modeling_mac import MacForConditionalGeneration
 from processing_mac import MacProcessor
 from processing_mac.whole_files_mac import write_files_into
+from training_mac.examples.encoded import digest_of_weights
 from training_mac.run.saving import save_whole_model
 
 
+ROWS = "state.rows"  # folder beside state.pt
 PARTS = 8  # that the groups of recordings fall into; a scene is told by those of the parts that it has nothing of
 
 
@@ -99,14 +102,20 @@ def tell(options: argparse.Namespace) -> None:
         raise ValueError(f"{options.untaught}: its windows have {there} rows of patches, those of --model {rows}")
     processor = MacProcessor.from_pretrained(options.model)
     everything = [one for some in scenes for one in some]
-    run, state = make_run(options, model, len(everything)), options.output / "state.pt"
+    learnt_from = {
+        "scenes of the digest": digest_of_scenes(everything),
+        "an encoder of --model of the digest": digest_of_weights(model.model.audio_tower),
+        "an encoder of --untaught of the digest": digest_of_weights(untaught.model.audio_tower),
+    }
+    run, state = make_run(options, model, learnt_from), options.output / "state.pt"
     if state.is_file():
         run.load(state)
         print(f"{state}: goes on from step {run.step}", flush=True)
     else:
-        shutil.rmtree(options.output / "rows", ignore_errors=True)  # of a run whose state was removed
+        shutil.rmtree(options.output / ROWS, ignore_errors=True)  # of a run whose state was removed
         options.output.mkdir(parents=True, exist_ok=True)
-        encodings = encode_scenes(model, processor.feature_extractor, scenes[0], [options.seed])
+        some = everything[:: max(1, len(everything) // ENOUGH)]
+        encodings = encode_scenes(model, processor.feature_extractor, some, [options.seed])
         quiet_padding(model, *sample_rows(encodings, rows), len(grammar.tags))
         run.save(state)
     evidence = find_evidence(options, scenes, untaught, grammar)
@@ -115,7 +124,7 @@ def tell(options: argparse.Namespace) -> None:
     with write_files_into(options.output) as folder:
         save_whole_model(model.eval(), processor, folder, store_float16=True)
     state.unlink()
-    shutil.rmtree(options.output / "rows")
+    shutil.rmtree(options.output / ROWS)
     print(f"{options.output}: {run.step} steps of {options.batch} examples", file=sys.stderr)
 
 
@@ -124,18 +133,18 @@ def load_model(folder: Path, tags: int) -> MacForConditionalGeneration:
     Load a MAC in float32 that `hear_everyday.py` wrote.
 
     Raises:
-        ValueError: Its connector does not give the scores of so many tags, and nothing else.
+        ValueError: It cannot be read, or its connector does not give the scores of so many tags, and nothing else.
     """
-    model = MacForConditionalGeneration.from_pretrained(folder).float()
     try:
+        model = MacForConditionalGeneration.from_pretrained(folder).float()
         check_model(model, tags)
         layer = model.model.connector.linear_1
         if layer.weight[tags:].any() or layer.bias[tags:].any():
             raise ValueError(f"its connector has other units than the scores of {tags} tags.")
         if model.config.modality_projections:
             raise ValueError("its language model has projections of its own for audio, which would learn nothing.")
-    except ValueError as error:
-        raise ValueError(f"{folder}: {error}") from error
+    except (ValueError, RuntimeError, SafetensorError) as error:
+        raise ValueError(f"{folder}: {str(error).splitlines()[0]}") from error
     return model
 
 
@@ -143,14 +152,14 @@ def find_evidence(
     options: argparse.Namespace, scenes: list[list[Scene]], untaught: MacForConditionalGeneration, grammar: Grammar
 ) -> Evidence:
     """Tell the tags of the scenes honestly, or load what was told of them before the command was stopped."""
-    kept = options.output / "rows" / "evidence.pt"
+    kept = options.output / ROWS / "evidence.pt"
     kept.parent.mkdir(exist_ok=True)
     if kept.is_file():
         return Evidence.load(kept)
     extractor = MacProcessor.from_pretrained(options.untaught).feature_extractor
     own = head_of(untaught, len(grammar.tags))
     encodings: list[Encoding] = []
-    files = [options.output / "rows" / f"{number}.float16" for number in range(len(scenes))]
+    files = [options.output / ROWS / f"{number}.float16" for number in range(len(scenes))]
     for number, (file, some) in enumerate(zip(files, scenes, strict=True)):
         if not are_kept(file):
             keep_rows(file, encode_scenes(untaught, extractor, some, [options.seed, number]))
@@ -160,7 +169,7 @@ def find_evidence(
     evidence = gather_evidence(everything, encodings, own, grammar, np.random.default_rng(options.seed))
     evidence.save(kept)
     for file in files:  # which take some GB, and are of no use any more
-        file.unlink()
+        remove_rows(file)
     return evidence
 
 

@@ -226,3 +226,39 @@ def test_speech_at_once_with_something_is_drawn_more_often() -> None:
     more = (scene_of([one, "siren"], [one, "siren"], "while") for one in ("man", "rain"))
     chances = make_examples(*more).chances
     assert chances[-2] / chances[-1] == pytest.approx(everyday_collages.SPEECH_AT_ONCE)
+
+
+def test_a_sound_may_be_followed_by_another_of_its_kind(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(everyday_collages, "SHORT_COUNTS", {1: 1.0})
+    monkeypatch.setattr(everyday_collages, "WITH_PAUSES", 0.0)
+    lengths = {}
+    for share in (0.0, 1.0):
+        monkeypatch.setattr(everyday_collages, "AGAIN", share)
+        rng = np.random.default_rng(0)
+        collages = [make_examples().draw_collage(False, rng) for _ in range(60)]
+        assert all(len(told.names) == 1 and told.relation == "single" for told in collages)
+        lengths[share] = np.mean([float((told.scores != PAD).any(1).sum()) for told in collages])
+    assert lengths[1.0] > lengths[0.0] + 2
+
+
+def test_two_sounds_may_be_halves(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(everyday_collages, "SHORT_COUNTS", {2: 1.0})
+    monkeypatch.setattr(everyday_collages, "WITH_PAUSES", 0.0)
+    monkeypatch.setattr(everyday_collages, "HALVES", 1.0)
+    told = make_examples().draw_collage(False, np.random.default_rng(0))
+    half = int(everyday_collages.HALF * ROWS)
+    changes = (told.scores[1:] != told.scores[:-1]).any(1).nonzero().flatten() + 1
+    assert changes.tolist() == [half, 2 * half]
+
+
+def test_collages_have_as_many_sounds_as_their_shares_say() -> None:
+    examples, rng = make_examples(), np.random.default_rng(0)
+    for long, counts in ((False, everyday_collages.SHORT_COUNTS), (True, everyday_collages.LONG_COUNTS)):
+        drawn = [len(examples.draw_collage(long, rng).names) for _ in range(1000)]
+        assert [drawn.count(count) / 1000 for count in counts] == pytest.approx(list(counts.values()), abs=0.06)
+
+
+def test_scenes_at_once_are_drawn_more_often_than_others() -> None:
+    more = (scene_of(["rain", "siren"], ["rain", "siren"], relation) for relation in ("while", "followed_by"))
+    chances = make_examples(*more).chances
+    assert chances[-2] / chances[-1] == pytest.approx(everyday_collages.WEIGHTS["while"])

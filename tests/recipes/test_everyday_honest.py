@@ -185,6 +185,11 @@ def test_rows_of_seconds(first: float, end: float, rows: tuple[int, int]) -> Non
     assert rows_between(first, end, 10) == slice(*rows)
 
 
+@pytest.mark.parametrize("border", [0.4, 0.56, 0.72, 0.8, 1.04])
+def test_neighbours_share_no_row_and_leave_none_out(border: float) -> None:
+    assert rows_between(0, border, 20).stop == rows_between(border, 2.0, 20).start
+
+
 def test_components_have_one_variance(monkeypatch: pytest.MonkeyPatch) -> None:
     rng = torch.Generator().manual_seed(0)
     means = torch.randn(900, 6, generator=rng) * torch.tensor([9.0, 3.0, 1.0, 0.3, 0.1, 0.0]) + 5

@@ -327,6 +327,10 @@ def test_a_wrong_model_a_finished_folder_and_a_broken_state_are_told(
     with pytest.raises(SystemExit):
         run("--steps", "1")
     assert "out is finished: name another --output" in capsys.readouterr().err
+    (tmp_path / "left" / "untaught").mkdir(parents=True)
+    with pytest.raises(SystemExit):
+        run("--steps", "1", output="left")
+    assert "untaught is of another run: remove it, or name another --output" in capsys.readouterr().err
     MacForConditionalGeneration(make_config()).save_pretrained(folder)
     with pytest.raises(SystemExit):
         run("--steps", "1", output="other")

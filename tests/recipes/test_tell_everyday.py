@@ -179,8 +179,8 @@ def test_folders_that_are_encoded_stay_so(run: Callable[..., Path], monkeypatch:
     with pytest.raises(KeyboardInterrupt):
         run("--steps", "1")
     run("--steps", "1")
-    # The scenes of the first folder by the encoder that was taught, for their padding, and then those of both.
-    assert asked == [(30, [0]), (30, [0, 0]), (12, [0, 1]), (12, [0, 1])]
+    # All scenes by the encoder that was taught, for their padding, and then those of each folder.
+    assert asked == [(42, [0]), (30, [0, 0]), (12, [0, 1]), (12, [0, 1])]
 
 
 def test_scores_stand_for_tokens(model: Path) -> None:
@@ -269,6 +269,7 @@ def test_long_examples_are_fewer_in_a_batch() -> None:
     assert [len(part) for part in parts] == [4, 4, 4, 3]  # of which the second has some of two windows
     assert len(everyday_speaker.part_by_length(drawn[8:], 32, ROWS)[0]) == 7
     assert [len(part) for part in everyday_speaker.part_by_length(drawn[8:] * 4, 16, ROWS)] == [5, 5, 5, 5, 5, 3]
+    assert [len(part) for part in everyday_speaker.part_by_length(drawn[8:], 1, ROWS)] == [1] * 7
 
 
 def test_batches_go_on_within_a_pool() -> None:
@@ -331,6 +332,16 @@ def test_what_is_typed_wrong_is_told_in_a_line(run: Callable[..., Path], argumen
     assert message in capsys.readouterr().err.splitlines()[-1]
 
 
+EVENTS = {
+    "json": "x",
+    "pair": '[["dog", 1.0]]',
+    "time": '[["dog", "a", 2]]',
+    "number": "5",
+    "nothing": "[]",
+    "empty": "",
+}
+
+
 def spoil(folder: Path, what: str) -> None:
     """Spoil one thing about a folder of scenes."""
     with open(folder / "scenes.csv", newline="") as file:
@@ -344,6 +355,12 @@ def spoil(folder: Path, what: str) -> None:
         write(folder / "scenes.csv", [row | {"events": '[["unicorn", 0.0, 1.0]]'} for row in rows])
     elif what == "scene":
         write(folder / "scenes.csv", [row | {"audio": "strange.flac"} for row in rows])
+    elif what == "column":
+        write(folder / "scenes.csv", [{name: row[name] for name in ("audio", "events")} for row in rows])
+    elif what in EVENTS:
+        write(folder / "scenes.csv", [row | {"relation": "single", "events": EVENTS[what]} for row in rows])
+    elif what == "relation":
+        write(folder / "scenes.csv", [row | {"relation": "beside", "events": '[["dog", 0, 1]]'} for row in rows])
     elif what == "rows":
         (folder / "scenes.csv").write_text("audio,relation,events\n")
     elif what == "targets":
@@ -362,14 +379,22 @@ def spoil(folder: Path, what: str) -> None:
     ("what", "message"),
     [
         ("folder", "scenes.csv"),
-        ("events", "one-0.flac does not say which recordings it is of, and when: mix it anew"),
+        ("events", "scenes.csv has no column `events`: mix it anew"),
+        ("empty", "one-0.flac does not say which recordings it is of, and when: mix it anew"),
         ("kind", "one-0.flac: 'unicorn' is no kind of everyday_captions.yaml"),
         ("scene", "targets.safetensors has nothing of strange.flac: mix it anew"),
         ("rows", "scenes.csv has no scenes"),
         ("targets", "targets.safetensors: no such file; expected the targets of a teacher"),
         ("tags", "one: its tags are not those of everyday_captions.yaml: mix it anew"),
         ("groups", "one-2.flac does not say which recordings it is of: mix it anew"),
-        ("parts", "all scenes share parts with some scene; expected more parts, or recordings of more groups"),
+        ("parts", "All scenes share parts with some scene; expected recordings of more groups"),
+        ("column", "scenes.csv has no column `relation`: mix it anew"),
+        ("json", "one-0.flac: `events` is 'x'; expected a list of [kind, first second, end second]"),
+        ("pair", "one-0.flac: `events` is '[[\"dog\", 1.0]]'; expected a list"),
+        ("time", 'one-0.flac: `events` is \'[["dog", "a", 2]]\'; expected a list'),
+        ("number", "one-0.flac: `events` is '5'; expected a list"),
+        ("nothing", "scenes.csv, one-0.flac: `relation` is 'single' for a scene of 0: mix it anew"),
+        ("relation", "one-0.flac: `relation` is 'beside' for a scene of 1: mix it anew"),
     ],
 )
 def test_wrong_scenes_are_told_in_a_line(
@@ -425,4 +450,50 @@ def test_other_scenes_than_before_are_told(
         write(scenes[0] / "scenes.csv", list(csv.DictReader(file))[1:])
     with pytest.raises(SystemExit):
         run("--steps", "1")
-    assert "state.pt is of a run with a number of scenes of 42, not 41; remove it" in capsys.readouterr().err
+    assert "state.pt is of a run with scenes of the digest" in capsys.readouterr().err
+
+
+def test_another_model_than_before_is_told(
+    run: Callable[..., Path], model: Path, make_config, tokenizer, monkeypatch: pytest.MonkeyPatch, capsys
+) -> None:
+    monkeypatch.setattr(tell_everyday, "train", lambda *_: sys.exit(1))
+    with pytest.raises(SystemExit):
+        run("--steps", "1")
+    save_model(model / "untaught", make_config, tokenizer, 7)
+    with pytest.raises(SystemExit):
+        run("--steps", "1")
+    assert "state.pt is of a run with an encoder of --untaught of the digest" in capsys.readouterr().err
+
+
+def test_broken_files_are_told_in_a_line(
+    run: Callable[..., Path], model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
+) -> None:
+    monkeypatch.setattr(tell_everyday, "train", lambda *_: sys.exit(1))
+    with pytest.raises(SystemExit):
+        run("--steps", "1")
+    evidence = tmp_path / "out" / "state.rows" / "evidence.pt"
+    evidence.write_text("broken")
+    with pytest.raises(SystemExit):
+        run("--steps", "1")
+    assert "evidence.pt: cannot be read as a state of this command; remove it" in capsys.readouterr().err
+    evidence.unlink()
+    with pytest.raises(SystemExit):  # of the encodings, which were removed, none is taken for one that is there
+        run("--steps", "1")
+    assert evidence.is_file()
+    (model / "model.safetensors").write_text("broken")
+    with pytest.raises(SystemExit):
+        run("--steps", "1", "--output", str(tmp_path / "other"))
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert f"error: {model}: " in line
+
+
+def test_what_else_lies_in_the_output_stays(run: Callable[..., Path], tmp_path: Path) -> None:
+    (tmp_path / "out" / "rows").mkdir(parents=True)
+    (tmp_path / "out" / "rows" / "mine.csv").touch()
+    assert (run("--steps", "1") / "rows" / "mine.csv").is_file()
+
+
+def test_nobody_can_tell_what_padding_is_like_without_any() -> None:
+    full = everyday_rows.Encoding(torch.zeros(ROWS, 4).half(), ROWS)
+    with pytest.raises(ValueError, match="No scene ends a second before its window does"):
+        sample_rows([full, full], ROWS)

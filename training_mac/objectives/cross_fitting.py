@@ -149,7 +149,7 @@ class PartedMoments:
             Weights, (width + 1, tags).
 
         Raises:
-            ValueError: No row is left.
+            ValueError: No row is left, or none beside those that are left out.
         """
         second = torch.zeros(len(self.penalty), len(self.penalty))
         towards = torch.zeros(len(self.penalty), self.labels.shape[1])
@@ -162,9 +162,8 @@ class PartedMoments:
             second -= unheard[0]
             towards -= unheard[1]
         if not second[-1, -1] > 0:  # this moment is the number of rows
-            raise DataError(
-                "all scenes share parts with some scene; expected more parts, or recordings of more groups."
-            )
+            known = "" if left_out is None else ", or have the kind that is left out"
+            raise DataError(f"All scenes share parts with some scene{known}; expected recordings of more groups.")
         second.diagonal().add_(self.penalty * second[-1, -1])
         return torch.linalg.solve(second, towards)
 

@@ -104,4 +104,8 @@ def evidence_of_others(stage: Stage, model: MacModel, examples: Any) -> Evidence
     if not recipe.cross_fitted_tags:
         return None
     targets = read_targets(recipe.teacher_targets, examples.clips)
-    return EvidenceOfOthers(model, targets, cross_fit(targets, recipe.cross_fitted_tags), recipe.certain_tags)
+    try:
+        told = cross_fit(targets, recipe.cross_fitted_tags)
+    except DataError as error:
+        raise DataError(f"`cross_fitted_tags`: {error}") from error
+    return EvidenceOfOthers(model, targets, told, recipe.certain_tags)

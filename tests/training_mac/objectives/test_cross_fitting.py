@@ -64,7 +64,7 @@ def test_rows_that_are_left_out_have_no_part_in_a_fit() -> None:
     kept = ~left_out & (masks & 0b101 == 0)
     expected = PartedMoments(inputs[kept], labels[kept], masks[kept]).fit(0)
     torch.testing.assert_close(fitted, expected)
-    with pytest.raises(ValueError, match="expected more parts, or recordings of more groups"):
+    with pytest.raises(ValueError, match="or have the kind that is left out; expected recordings of more groups"):
         PartedMoments(inputs, labels, masks).fit(0b101, torch.ones(200, dtype=torch.bool))
 
 
@@ -74,5 +74,5 @@ def test_what_cannot_be_parted_is_refused() -> None:
     with pytest.raises(ValueError, match=r"3\.flac does not say which recordings it is of"):
         cross_fit(targets, 6)
     targets.groups = [["a", "b"]] * len(targets.files)
-    with pytest.raises(ValueError, match="all scenes share parts with some scene"):
+    with pytest.raises(ValueError, match="All scenes share parts with some scene; expected"):
         cross_fit(targets, 6)
