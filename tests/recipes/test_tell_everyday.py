@@ -18,11 +18,10 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "recipes"))
 import everyday_rows
 import everyday_speaker
 import tell_everyday
-from everyday_collages import Example
 from everyday_grammar import Grammar
 from everyday_mixed import read_scenes
 from everyday_new_encoder import head_of, quiet_padding
-from everyday_rows import encode_scenes, sample_rows
+from everyday_rows import encode_scenes
 
 from modeling_mac import EatConfig, MacForConditionalGeneration
 from processing_mac import MacFeatureExtractor, MacProcessor
@@ -247,54 +246,6 @@ def test_padding_of_which_nothing_is_told_stays(model: Path) -> None:
     assert torch.equal(layer.weight, before) and (layer.bias == -30).all()
 
 
-def test_no_more_rows_are_sampled_than_are_needed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(everyday_rows, "ENOUGH", 6)
-    taken = []
-
-    def encodings() -> Any:
-        for number in range(9):
-            taken.append(number)
-            yield everyday_rows.Encoding(torch.full((2 * ROWS, 4), number).half(), 5)
-
-    rows, heard = sample_rows(encodings(), ROWS)
-    assert taken == [0, 1, 2]  # two windows each
-    assert rows[heard, 0].tolist() == [0, 1, 2] and rows[~heard, 0].tolist() == [0, 0, 0, 1, 1, 1, 2, 2, 2]
-
-
-def test_long_examples_are_fewer_in_a_batch() -> None:
-    lengths = [ROWS] * 5 + [2 * ROWS] * 3 + [6 * ROWS] * 7
-    drawn = [Example(torch.zeros(length, 1), "") for length in lengths]
-    parts = everyday_speaker.part_by_length(drawn, 4, ROWS)
-    assert [one for part in parts for one in part] == drawn
-    assert [len(part) for part in parts] == [4, 4, 4, 3]  # of which the second has some of two windows
-    assert len(everyday_speaker.part_by_length(drawn[8:], 32, ROWS)[0]) == 7
-    assert [len(part) for part in everyday_speaker.part_by_length(drawn[8:] * 4, 16, ROWS)] == [5, 5, 5, 5, 5, 3]
-    assert [len(part) for part in everyday_speaker.part_by_length(drawn[8:], 1, ROWS)] == [1] * 7
-
-
-def test_batches_go_on_within_a_pool() -> None:
-    class Numbers:
-        rows = ROWS
-
-        def draw(self, rng: np.random.Generator) -> Example:
-            return Example(torch.zeros(ROWS * int(rng.integers(1, 7)), 1), str(rng.integers(1_000_000)))
-
-    def texts(count: int, *place: int) -> list[list[str]]:
-        drawn = everyday_speaker.batches(Numbers(), 4, 0, *place)
-        return [[one.caption for one in next(drawn)[2]] for _ in range(count)]
-
-    stream = everyday_speaker.batches(Numbers(), 4, 0)
-    places = [next(stream)[:2] for _ in range(20)]
-    assert places[-1][0] >= 1 and places[0] == (0, 1)
-    assert texts(20)[12:] == texts(8, *places[11])
-    assert len({text for part in texts(20) for text in part}) == sum(map(len, texts(20)))
-
-
-def test_the_rate_rises_and_falls() -> None:
-    rates = [everyday_speaker.schedule(step, share) for step, share in ((0, 0.0), (99, 0.0), (500, 0.5), (999, 1.0))]
-    assert rates == pytest.approx([0.01, 1, 0.505, 0.01])
-
-
 def test_a_loss_that_is_no_number_is_told(run: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, capsys) -> None:
     monkeypatch.setattr(everyday_speaker, "do_step", lambda *_: torch.tensor(float("nan")))
     with pytest.raises(SystemExit):
@@ -491,9 +442,3 @@ def test_what_else_lies_in_the_output_stays(run: Callable[..., Path], tmp_path: 
     (tmp_path / "out" / "rows").mkdir(parents=True)
     (tmp_path / "out" / "rows" / "mine.csv").touch()
     assert (run("--steps", "1") / "rows" / "mine.csv").is_file()
-
-
-def test_nobody_can_tell_what_padding_is_like_without_any() -> None:
-    full = everyday_rows.Encoding(torch.zeros(ROWS, 4).half(), ROWS)
-    with pytest.raises(ValueError, match="No scene ends a second before its window does"):
-        sample_rows([full, full], ROWS)
