@@ -1,7 +1,7 @@
 """
 The speed table: ours, ours compiled, the same model on transformers' stock mixer, a GPT-NeoX of equal size, and the
-matrix products. On CUDA "ours" takes mamba-ssm's kernels, and beside it stand our portable scan, a decoding step in a
-CUDA graph, and the time in which the card moves as many bytes as a token reads weights.
+matrix products. On CUDA "ours" takes mamba-ssm's kernels, and beside it stand our portable scan, decoding as a CUDA
+graph, and the time in which the card moves as many bytes as a token reads weights.
 
     python benchmarks/speed.py --sizes 130m --threads 2                    # everything; minutes to hours
     python benchmarks/speed.py --columns "prefill 96" decode --variants ours floor
@@ -34,7 +34,14 @@ from speed_plot import draw
 
 VARIANTS = ("ours", "compiled", "portable", "graph", "stock", "gpt_neox", "floor", "bytes")
 DEFAULT = ("ours", "compiled", "stock", "gpt_neox", "floor")
-BUILT = ("ours", "compiled", "portable", "stock", "gpt_neox")  # models of their own; the others run on that of "ours"
+BUILT = (
+    "ours",
+    "compiled",
+    "portable",
+    "graph",
+    "stock",
+    "gpt_neox",
+)  # models of their own; the others run on that of "ours"
 RATIOS = (("ours", "floor"), ("compiled", "floor"), ("ours", "stock"), ("ours", "gpt_neox"), ("graph", "gpt_neox"))
 RESULTS = Path(__file__).parent / "results"
 
@@ -169,7 +176,10 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="CPU threads")
     parser.add_argument("--repeats", type=int, default=5, help="runs of each variant, at least 5 for a table")
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder")
-    return parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
+    if "graph" in options.variants and options.device != "cuda":
+        parser.error("--variants graph needs --device cuda")
+    return options
 
 
 @torch.no_grad()

@@ -61,9 +61,6 @@ def decode(models: Models) -> dict[str, Run]:
         cache = model(input_ids=ids_of(model, 1, AUDIO + PROMPT), use_cache=True).cache
         runs[name] = partial(model, input_ids=ids_of(model, 1, 1), cache=cache, use_cache=True)
     ours = models["ours"]
-    if ours.device.type == "cuda":
-        cache = ours(input_ids=ids_of(ours, 1, AUDIO + PROMPT), use_cache=True).cache
-        runs["graph"] = speed_models.GraphStep(ours, ids_of(ours, 1, 1), cache).replay
     return runs | {"floor": speed_models.floor(ours, 1, 1), "bytes": speed_models.moved_bytes(ours)}
 
 
@@ -76,11 +73,6 @@ def generate(model: MacForConditionalGeneration, batch: int, **options: Any) -> 
 
 def greedy(models: Models, batch: int) -> dict[str, Run]:
     runs = {name: generate(model, batch) for name, model in models.items()}
-    ours = models["ours"]
-    if ours.device.type == "cuda":
-        ids = ids_of(ours, batch, AUDIO + PROMPT)
-        captured = speed_models.GraphStep(ours, ids[:, -1:], ours(input_ids=ids, use_cache=True).cache)
-        runs["graph"] = partial(captured.write, ids, NEW)
     reading = speed_models.floor(models["ours"], batch, AUDIO + PROMPT)
     writing = speed_models.floor(models["ours"], batch, 1)
     return runs | {"floor": lambda: (reading(), [writing() for _ in range(NEW - 1)])}
@@ -107,7 +99,7 @@ def training(models: Models, rank: int | None) -> dict[str, Run]:
     """Forward and backward of 4 x 96 tokens with labels on the last 20; all weights, or LoRA of a rank."""
     runs = {}
     for name, model in models.items():
-        if name == "compiled":  # for inference
+        if name in ("compiled", "graph"):  # for inference
             continue
         model = copy.deepcopy(model) if rank is None else speed_models.add_lora(copy.deepcopy(model), rank)
         ids = ids_of(model, 4, AUDIO + PROMPT)

@@ -2,7 +2,6 @@
 
 import contextlib
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import peft
 import torch
@@ -10,7 +9,7 @@ from torch import nn
 from torch._inductor import config as inductor_config
 from transformers import GPTNeoXConfig, Mamba2Model
 
-from modeling_mac import EatConfig, MacConfig, MacForConditionalGeneration, modeling_mamba2_mac
+from modeling_mac import EatConfig, MacConfig, MacForConditionalGeneration, compile_decoding, modeling_mamba2_mac
 
 
 # hidden size and layers of state-spaces/mamba2-NAME; "toy" is for tests.
@@ -71,8 +70,8 @@ def build(size: str, variant: str, device: str, dtype: torch.dtype) -> MacForCon
     One model of the table.
 
     Args:
-        variant: "ours", "compiled" (the same, its weights packed once), "portable" (without the CUDA kernels),
-            "stock" (the same on transformers' own Mamba-2) or "gpt_neox".
+        variant: "ours", "compiled" (the same, its weights packed once), "portable" (without the CUDA kernels), "graph"
+            (with tokens decoded as a CUDA graph), "stock" (the same on transformers' own Mamba-2) or "gpt_neox".
     """
     torch.manual_seed(0)
     model_class = PortableMac if variant == "portable" else MacForConditionalGeneration
@@ -89,6 +88,8 @@ def build(size: str, variant: str, device: str, dtype: torch.dtype) -> MacForCon
     if variant == "compiled":
         inductor_config.freezing = True
         model.forward = torch.compile(model.forward)
+    if variant == "graph":
+        compile_decoding(model)
     return model
 
 
@@ -98,43 +99,6 @@ def cast(model: MacForConditionalGeneration, dtype: torch.dtype) -> MacForCondit
         if not name.endswith(("A_log", "dt_bias")):
             parameter.data = parameter.data.to(dtype)
     return model
-
-
-class GraphStep:
-    """
-    A greedy step on a cache, captured in a CUDA graph: it reads `token`, (batch, 1), and writes the next one there.
-
-    A replay launches all of its kernels at once, where Python would launch them one by one.
-    """
-
-    def __init__(self, model: MacForConditionalGeneration, token: torch.Tensor, cache: Any):
-        self.model, self.token, self.cache = model, token.clone(), cache
-        stream = torch.cuda.Stream()
-        stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(stream):  # libraries and kernels are loaded before the capture
-            self.step()
-        torch.cuda.current_stream().wait_stream(stream)
-        self.graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self.graph):
-            self.step()
-
-    def step(self) -> None:
-        logits = self.model(input_ids=self.token, cache=self.cache, use_cache=True).logits
-        self.token.copy_(logits[:, -1].argmax(-1, keepdim=True))
-
-    def replay(self) -> None:
-        """Run the captured step; the graph alone would not keep the token and the cache in memory."""
-        self.graph.replay()
-
-    def write(self, ids: torch.Tensor, number: int) -> None:
-        """Read the prompts, (batch, length), into the captured cache and write so many greedy tokens."""
-        read = self.model(input_ids=ids, use_cache=True, logits_to_keep=1)
-        for layer, new in zip(self.cache.layers, read.cache.layers, strict=True):
-            layer.conv_states[0].copy_(new.conv_states[0])
-            layer.recurrent_states[0].copy_(new.recurrent_states[0])
-        self.token.copy_(read.logits[:, -1].argmax(-1, keepdim=True))
-        for _ in range(number - 1):
-            self.replay()
 
 
 def moved_bytes(model: MacForConditionalGeneration) -> Callable[[], object]:

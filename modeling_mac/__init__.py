@@ -2,9 +2,9 @@
 
 from transformers import AutoConfig, AutoModel, AutoModelForAudioClassification, AutoModelForMultimodalLM
 
+from .compiling_mac import compile_decoding
 from .configuration_discrete_mac import DiscreteMamba2Config
 from .configuration_mac import EatConfig, MacConfig, SsambaConfig, WhisperTowerConfig
-from .decode_step_mac import compile_decoding
 from .int8_mac import Int8Config
 from .modeling_discrete_mamba2_mac import DiscreteMamba2Model
 from .modeling_eat import EatForAudioClassification, EatModel

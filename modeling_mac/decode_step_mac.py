@@ -2,10 +2,9 @@
 One token through the blocks of Mamba-2 on a CPU, as decoding has it, in few operations.
 
 A block is one function of tensors, and all that changes from block to block is among its arguments. torch's compiler
-therefore turns it into C++ once for all of them; see `compile_decoding`.
+therefore turns it into C++ once for all of them; see `compiling_mac`.
 """
 
-import logging
 from collections.abc import Callable, Iterable
 from contextlib import nullcontext
 from functools import lru_cache
@@ -17,12 +16,9 @@ from torch.nn import functional
 from transformers.cache_utils import Cache
 
 from .causal_conv_mac import conv_step
-from .int8_mac import Int8Linear
 from .linear_mac import Factors, factors_of, is_hooked, multiply
 from .ssd_mac import step_in_float, step_size
 
-
-logger = logging.getLogger(__name__)
 
 COMPILED_ROWS = 8  # rows up to which the compiled step is the faster one; it cannot read packed weights
 
@@ -198,61 +194,4 @@ def step_through(
     return token.unsqueeze(1) if compiled else token.unsqueeze(1).clone()  # a tensor that autograd may take
 
 
-@torch.no_grad()
-def compile_decoding(model: nn.Module) -> None:
-    """
-    Let a Mamba-2 with weights of 8 bits decode in C++, on a CPU.
-
-    The first decoded token compiles for some seconds, and so do the first ones with several rows, of a batch or of
-    beams; more than eight are not compiled, since that would be slower. Where an adapter or a hook is added later,
-    decoding goes on as before. Without a C++ compiler everything stays as it was, and a warning says so.
-
-    Raises:
-        ValueError: The model has no Mamba-2 whose blocks are multiplied in 8 bits. In float32 nothing would be gained:
-            torch's compiler would multiply by another library, which takes longer.
-    """
-    language_models: list[Any] = [module for module in model.modules() if hasattr(module, "decodes_compiled")]
-    if reasons := [reason for one in language_models or [None] if (reason := why_not_compiled(one))]:
-        raise ValueError(f"Only a Mamba-2 with large layers of 8 bits decodes in C++, and {reasons[0]}.")
-    if not has_compiler():
-        logger.warning(
-            "There is no C++ compiler, so decoding is not compiled: install g++ or clang++, or name one in the "
-            "environment variable CXX."
-        )
-        return
-    for language_model in language_models:
-        language_model.decodes_compiled = True
-
-
-def why_not_compiled(language_model: Any) -> str | None:
-    """Say why a language model, or what is none, cannot be compiled; None if it can."""
-    if language_model is None:
-        return "there is none in this model"
-    block = language_model.layers[0]
-    layer = block.mixer.in_proj
-    if not isinstance(layer, Int8Linear):
-        return "the layers of this one are no layers of 8 bits: round them by `to_int8()`, `--int8`"
-    if layer.weight.device.type != "cpu":
-        return f"this one is on {layer.weight.device}: put it on the CPU"
-    if block.norm.weight.dtype != torch.float32:
-        return f"what is not of 8 bits is {block.norm.weight.dtype} in this one: load it in float32"
-    if not layer.fits(1):
-        return f"the layers of this one are too small or too odd to gain by it: {tuple(layer.weight.shape)}"
-    if weights_of(block, 1, compiled=True) is None:
-        return "the blocks of this one do more than that: an adapter, a hook or another activation"
-    return None
-
-
-def has_compiler() -> bool:
-    """Tell whether torch's compiler finds a C++ compiler."""
-    # Imported here, since it takes a second. It is private, but the only place that knows where torch looks.
-    from torch._inductor import cpp_builder, exc
-
-    try:
-        cpp_builder.get_cpp_compiler()
-    except exc.InvalidCxxCompiler:
-        return False
-    return True
-
-
-__all__ = ["can_step", "compile_decoding", "step_through"]
+__all__ = ["can_step", "step_through", "weights_of"]

@@ -89,8 +89,8 @@ def build_parser() -> argparse.ArgumentParser:
     machine.add_argument(
         "--compile",
         action="store_true",
-        help="decode a large model of 8 bits (--int8) in C++, on the CPU: some seconds for the first captions, then "
-        "less for each",
+        help="decode as one piece: a large model of 8 bits (--int8) in C++ on the CPU, after some seconds for the "
+        "first captions, any other as a CUDA graph",
     )
     machine.add_argument("--batch-size", type=positive, default=8, help="recordings at a time (default: 8)")
     web = parser.add_argument_group("recordings from the web")

@@ -33,14 +33,15 @@ def load_captioner(
     Args:
         model: Folder or Hub id of a MAC model.
         revision: Branch, tag or commit of a model on the Hub; "main" if None.
-        device: Device to run on; if None, the first accelerator or, without one or with `compile`, the CPU.
+        device: Device to run on; if None, the first accelerator or, without one or to compile 8 bits, the CPU.
         dtype: Number type of the weights, or its name; if None, the one that the model's configuration names.
         prompt: Prompt of every clip; if None or blank, the one that the model was trained with.
         return_segments: Whether every window gets a caption of its own, too.
         num_beams: Number of beams of the search; if None, that of the model's generation configuration.
         int8: Whether the weights are rounded to 8 bits; those of a folder that holds such weights always are.
-        compile: Whether it decodes in C++, which the first captions compile for some seconds each: only a Mamba-2 with
-            large layers of 8 bits can (`compile_decoding`).
+        compile: Whether a Mamba-2 decodes as one piece: on a CUDA device as a graph, on a CPU in C++, for which it
+            needs large layers of 8 bits and which the first captions compile for some seconds each
+            (`compile_decoding`).
 
     Raises:
         ValueError: The model cannot be loaded or, on request, compiled, or there is no such device.
@@ -51,10 +52,12 @@ def load_captioner(
     source: dict[str, Any] = {"revision": revision or "main", "trust_remote_code": False}
     try:
         loaded = AutoModelForMultimodalLM.from_pretrained(model, dtype=dtype or "auto", **source)
+        loaded = loaded.to_int8() if int8 else loaded
+        needs_cpu = compile and hasattr(loaded.config, "quantization_config")
         captioner = AudioCaptioningPipeline(
-            loaded.to_int8() if int8 else loaded,
+            loaded,
             processor=AutoProcessor.from_pretrained(model, **source),
-            device=device or ("cpu" if compile else None),
+            device=device or ("cpu" if needs_cpu else None),
             prompt=(prompt or "").strip() or None,
             return_segments=return_segments,
             generate_kwargs={"num_beams": num_beams} if num_beams else None,

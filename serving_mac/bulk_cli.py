@@ -35,8 +35,9 @@ def caption_in_bulk(parser: argparse.ArgumentParser, options: argparse.Namespace
         output = open_output(options)
         todo = [file for file in files if output is None or file not in output.done]
         if todo:  # a model that cannot be loaded is told here, and not by every worker
-            device = options.device if options.compile else "cpu"  # all that this machine must have
-            load_captioner(options.model, **worker_options(options).captioner | {"device": device})
+            # The CPU is all that this machine must have. A graph is captured where its GPU is.
+            here = {} if options.compile and options.int8 else {"device": "cpu", "compile": False}
+            load_captioner(options.model, **worker_options(options).captioner | here)
         ray = start_ray(options.ray or None) if todo else None
     except (OSError, ValueError) as error:
         parser.error(str(error))

@@ -91,8 +91,10 @@ def serve_replicas(options: argparse.Namespace, limits: ServerOptions) -> int:
     with listen(options.host, options.port) as probe:  # Ray's own words for a taken port are few
         place = probe.getsockname()[:2]
     loading = loading_options(options)
-    # What cannot be loaded is told here, not by replicas; the CPU is all that this machine must have.
-    load_captioner(options.model, **loading if options.compile else loading | {"device": "cpu"})
+    # What cannot be loaded is told here, not by replicas; the CPU is all that this machine must have. A graph is
+    # captured where its GPU is.
+    here = {} if options.compile and options.int8 else {"device": "cpu", "compile": False}
+    load_captioner(options.model, **loading | here)
     from .server_ray import serve_on_ray
 
     serve_on_ray(options.ray or None, place, options.model, loading, limits, options.replicas)
@@ -120,8 +122,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--compile",
         action="store_true",
-        help="decode a large model of 8 bits (--int8) in C++, on the CPU: some seconds at the start, then less for "
-        "each caption",
+        help="decode as one piece: a large model of 8 bits (--int8) in C++ on the CPU, after some seconds at the "
+        "start, any other as a CUDA graph",
     )
     parser.add_argument("--name", help="what clients send as `model` (default: the last part of --model)")
     parser.add_argument("--language", default="en", help="language of the captions (default: en)")

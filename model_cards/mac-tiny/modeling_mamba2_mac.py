@@ -22,6 +22,7 @@ from .cache_mac import StateCache
 from .causal_conv_mac import causal_conv, causal_conv_silu, conv_step
 from .cuda_kernels_mac import CONV_STRIDE, as_conv_kernel_takes, kernels_for
 from .decode_step_mac import can_step, step_through
+from .graph_step_mac import StepGraphs, can_replay
 from .linear_mac import is_hooked, project_by_modality
 from .norm_mac import GatedRMSNorm, RMSNorm
 from .ssd_mac import ssd_scan, ssd_step, step_size
@@ -307,7 +308,9 @@ class Mamba2MacModel(Mamba2Model):
     """
 
     _keep_in_fp32_modules_strict = set(EXPONENTS)
-    decodes_compiled = False  # `compile_decoding` switches it on
+    # `compile_decoding` switches on the one or the other.
+    decodes_compiled = False
+    step_graphs: StepGraphs | None = None
 
     def __init__(self, config: Mamba2Config, audio_projections: Sequence[str] = ()):
         super().__init__(config)
@@ -347,7 +350,7 @@ class Mamba2MacModel(Mamba2Model):
         """
         Run `Mamba2Model.forward`, but with a `StateCache` where a new cache is made.
 
-        One token after a cache goes through the blocks in fewer operations, if nothing else is asked for.
+        One token after a cache takes fewer operations or is a CUDA graph, if nothing else is asked for.
         """
         use_cache = use_cache if use_cache is not None else self.config.use_cache and not self.training
         if use_cache and cache is None and not (self.gradient_checkpointing and self.training):
@@ -355,12 +358,20 @@ class Mamba2MacModel(Mamba2Model):
         others = {name: value for name, value in kwargs.items() if name not in ("attention_mask", "return_dict")}
         plain = kwargs.get("return_dict") is not False and not self.config.output_hidden_states
         plain = plain and all(value is None or value is False for value in others.values())
-        if inputs_embeds is not None and input_ids is None and plain and can_step(inputs_embeds, cache):
-            hidden_states = step_through(self.layers, inputs_embeds, cache, self.decodes_compiled)
+        if inputs_embeds is not None and input_ids is None and plain:
+            hidden_states = self.step(inputs_embeds, cache)
             if hidden_states is not None:
-                hidden_states = self.norm_f(hidden_states)
                 return Mamba2Output(last_hidden_state=hidden_states, cache=cache if use_cache else None)
         return super().forward(input_ids, inputs_embeds, cache, use_cache, **kwargs)
+
+    def step(self, inputs_embeds: torch.Tensor, cache: Cache | None) -> torch.Tensor | None:
+        """Read one token after a cache, (batch, 1, width) -> the same; None if it is not one or needs the modules."""
+        if self.step_graphs is not None and isinstance(cache, StateCache) and can_replay(inputs_embeds, cache):
+            return self.step_graphs.step_through(self, inputs_embeds, cache)
+        if not can_step(inputs_embeds, cache):
+            return None
+        hidden_states = step_through(self.layers, inputs_embeds, cache, self.decodes_compiled)
+        return None if hidden_states is None else self.norm_f(hidden_states)
 
 
 __all__ = ["Mamba2MacModel"]

@@ -7,6 +7,8 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
+from torch._inductor import config as inductor_config
 
 
 FOLDER = Path(__file__).parents[2] / "benchmarks"
@@ -18,7 +20,8 @@ def speed(monkeypatch):
     """`benchmarks/speed.py` as it is when run from the shell."""
     pytest.importorskip("matplotlib")
     monkeypatch.syspath_prepend(str(FOLDER))
-    return importlib.import_module("speed")
+    with inductor_config.patch(freezing=False):  # which the compiled variant sets, and other tests must not meet
+        yield importlib.import_module("speed")
 
 
 def run(speed, folder: Path, *arguments: str) -> dict:
@@ -48,8 +51,25 @@ def test_the_compiled_variant_runs_where_it_is_meant_to(speed, tmp_path):
     results = run(speed, tmp_path, "--columns", *columns, "--variants", "ours", "compiled")
     measured = {column: set(record["seconds"]) for column, record in results.items()}
     assert measured == {columns[0]: {"ours", "compiled"}, columns[1]: {"ours"}, columns[2]: {"ours"}}
-    torch = sys.modules["torch"]
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] > 0
+
+
+def test_a_graph_decodes_where_cuda_is(speed, tmp_path, monkeypatch, capsys):
+    """On a CPU the variant is refused, and a stand-in shows where it is measured."""
+    with pytest.raises(SystemExit, match="2"):
+        run(speed, tmp_path, "--variants", "graph")
+    assert "--variants graph needs --device cuda" in capsys.readouterr().err
+    captured = []
+    monkeypatch.setattr(sys.modules["speed_models"], "compile_decoding", captured.append)
+    model = sys.modules["speed"].build("toy", "graph", "cpu", torch.float32)
+    assert captured == [model]
+    columns = sys.modules["speed_columns"].COLUMNS
+    with torch.no_grad():
+        models = {"ours": model, "graph": model}
+        measured = {name: set(columns[name](models)) for name in ("decode", "4 beams", "training")}
+    assert measured == {
+        "decode": {"ours", "graph", "floor", "bytes"}, "4 beams": {"ours", "graph"}, "training": {"ours"},
+    }  # fmt: skip
 
 
 def test_a_second_run_keeps_the_other_columns(speed, tmp_path):
@@ -74,8 +94,6 @@ def test_what_batches_beams_and_bf16_cost(speed, tmp_path, capsys):
 
 def test_the_models_have_the_sizes_they_are_named_after(speed):
     speed_models = sys.modules["speed_models"]
-    import torch
-
     from modeling_mac import MacForConditionalGeneration
 
     with torch.device("meta"):

@@ -10,9 +10,10 @@ from torch._dynamo.testing import CompileCounter
 from torch._inductor.exc import InvalidCxxCompiler
 from transformers import DynamicCache, GPTNeoXConfig, GPTNeoXModel, Mamba2Config
 
-from modeling_mac import compile_decoding, decode_step_mac, int8_mac, modeling_mamba2_mac
+from modeling_mac import compile_decoding, compiling_mac, decode_step_mac, int8_mac, modeling_mamba2_mac
 from modeling_mac.cache_mac import StateCache
-from modeling_mac.decode_step_mac import COMPILED_ROWS, block_step, has_compiler
+from modeling_mac.compiling_mac import has_compiler
+from modeling_mac.decode_step_mac import COMPILED_ROWS, block_step
 from modeling_mac.int8_mac import Int8Linear
 from modeling_mac.modeling_mamba2_mac import Mamba2MacModel
 
@@ -228,7 +229,7 @@ def test_all_blocks_and_batches_share_three_graphs(rounded, ids, monkeypatch):
     counter = CompileCounter()
     compiled = torch.compile(block_step, fullgraph=True, backend=counter)
     monkeypatch.setattr(decode_step_mac, "compiled_step", lambda: compiled)
-    monkeypatch.setattr(decode_step_mac, "has_compiler", lambda: True)
+    monkeypatch.setattr(compiling_mac, "has_compiler", lambda: True)
     expected, _ = read_and_decode(rounded, ids[:1])
     compile_decoding(rounded)
     for batch in (1, 3, 2, 1, 5, 8):
@@ -240,7 +241,7 @@ def test_all_blocks_and_batches_share_three_graphs(rounded, ids, monkeypatch):
 @torch.no_grad()
 def test_beyond_the_limit_of_graphs_it_goes_on_uncompiled(rounded, ids, monkeypatch):
     """As it comes to where the number of threads changes again and again."""
-    monkeypatch.setattr(decode_step_mac, "has_compiler", lambda: True)
+    monkeypatch.setattr(compiling_mac, "has_compiler", lambda: True)
     real, counter = torch.compile, CompileCounter()
     monkeypatch.setattr(torch, "compile", lambda function, options, **kw: real(function, backend=counter, **kw))
     step = decode_step_mac.compiled_step.__wrapped__()
@@ -257,7 +258,7 @@ def test_beyond_the_limit_of_graphs_it_goes_on_uncompiled(rounded, ids, monkeypa
 @torch.no_grad()
 def test_many_rows_are_not_compiled(rounded, ids, monkeypatch):
     monkeypatch.setattr(decode_step_mac, "compiled_step", lambda: pytest.fail("it was compiled"))
-    monkeypatch.setattr(decode_step_mac, "has_compiler", lambda: True)
+    monkeypatch.setattr(compiling_mac, "has_compiler", lambda: True)
     expected, _ = read_and_decode(rounded, ids[:1])
     compile_decoding(rounded)
     output, _ = read_and_decode(rounded, ids[:1].repeat(COMPILED_ROWS + 1, 1))

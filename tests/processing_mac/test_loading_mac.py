@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from modeling_mac import decode_step_mac, int8_mac
+from modeling_mac import compiling_mac, decode_step_mac, int8_mac
 from processing_mac import cli_mac, load_captioner
 
 
@@ -39,7 +39,7 @@ def test_mac_caption_compiles_what_is_large_and_of_8_bits(model_folder, sounds, 
     monkeypatch.setattr(int8_mac, "SMALL", 0)
     assert cli_mac.main([*command, "--int8"]) == 0
     expected, tokens = capsys.readouterr().out, []
-    monkeypatch.setattr(decode_step_mac, "has_compiler", lambda: True)
+    monkeypatch.setattr(compiling_mac, "has_compiler", lambda: True)
     monkeypatch.setattr(decode_step_mac, "compiled_step", lambda: tokens.append(1) or decode_step_mac.block_step)
     monkeypatch.setattr(cli_mac.FreeCores, "count", lambda self: pytest.fail("it asked for a number of threads"))
     assert cli_mac.main([*command, "--int8", "--compile"]) == 0
