@@ -3,22 +3,21 @@ What a language model learns to tell: scores of tags, of scenes and of collages 
 
 Encoding a scene takes seconds, and a collage of scores no time at all: single sounds, each a stretch of some scene's
 rows, are put one after another, up to a minute, so that no order of sounds is met twice. Which scores a scene has is
-said by `everyday_honest.py`.
+said by `everyday_honest.py`, what is told of them by `everyday_told.py`.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import groupby
 from typing import TypeVar
 
 import numpy as np
 import torch
 from everyday_grammar import Grammar
 from everyday_honest import Evidence
-from everyday_mixed import Scene, rows_between
-from everyday_rows import PADDING, padding_of
+from everyday_mixed import Scene
+from everyday_rows import padding_of
+from everyday_told import Teller, Told, relation_of
 from mix_everyday import AT_ONCE
-from retell_everyday import BEHIND, UNLIKELY
 
 
 # Shares of the examples. The others are scenes as they are, for collages have no two sounds at once and no borders
@@ -46,31 +45,8 @@ WINDOWS = 6  # of a collage at most
 SCALES, OFFSETS, NOISE = (0.9, 1.3), (-0.5, 0.5), 0.3
 # What is below this score is not heard. A regression tells of it that it is rare, the encoder how unlike it is.
 UNHEARD, DEPTHS = -3.0, (1.0, 2.2)
-AUDIBLE = 8  # rows; what could be told in so many one after another is told
-FOLLOWING = {1: "single", 2: "followed_by"}  # relation of so many sounds one after another; of more, "sequence"
 SILENCE = "silence"
 Item = TypeVar("Item")
-
-
-@dataclass(frozen=True, eq=False)
-class Told:
-    """
-    Scores, and the names of what is to be told of them.
-
-    Args:
-        scores: Scores of the tags in each row, (rows, tags).
-        names: Kinds to tell.
-        relation: Relation between them.
-    """
-
-    scores: torch.Tensor
-    names: list[str]
-    relation: str = "single"
-
-    def merge(self) -> "Told":
-        """Tell neighbours that are told alike once."""
-        names = [name for name, _ in groupby(self.names)]
-        return self if names == self.names else Told(self.scores, names, relation_of(names))
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,17 +72,19 @@ class Examples:
     """
 
     def __init__(self, scenes: Sequence[Scene], evidence: Evidence, grammar: Grammar, rows: int):
-        self.grammar, self.rows = grammar, rows
-        self.ids = {tag: number for number, tag in enumerate(grammar.tags)}
-        self.particular = [self.ids[name] for name in grammar.kinds if name not in grammar.general]
+        self.grammar, self.rows, teller = grammar, rows, Teller(grammar)
         self.scenes: list[Told] = []
         self.sounds: dict[str, list[Told]] = {}  # of each kind, stretches in which it is heard alone
         self.unknown: list[Told] = []  # scenes of a kind that nobody has learnt, and of each kind the sounds in them
         self.unknown_sounds: dict[str, list[Told]] = {}
         for scene, scores, heard in zip(scenes, evidence.scores, evidence.heard, strict=True):
-            self.scenes.append(self.take(scene, scores, heard))
+            self.scenes.append(teller.tell(scene, scores, heard))
+            collect(self.sounds, teller.sounds_of(scene, scores, heard))
         for number, scores in evidence.unknown.items():
-            self.unknown.append(self.take_unknown(scenes[number], scores, evidence.heard[number]))
+            self.unknown.append(teller.tell_unknown(scenes[number], scores))
+            collect(
+                self.unknown_sounds, teller.sounds_of(scenes[number], scores, evidence.heard[number], unknown=True)
+            )
         tails = (padding_of(scores, heard) for scores, heard in zip(evidence.scores, evidence.heard, strict=True))
         self.tails = [tail for tail in tails if len(tail)]
         self.pauses = self.sounds.pop(SILENCE, [])
@@ -121,50 +99,12 @@ class Examples:
         roots = np.array([len(sounds) ** 0.5 for sounds in self.sounds.values()])
         self.kinds, self.kind_chances = list(self.sounds), roots / roots.sum()
 
-    def take(self, scene: Scene, scores: torch.Tensor, heard: int) -> Told:
-        """Make a scene with scores (rows, tags) ready to be told, and take the sounds that are alone in it."""
-        parts = [(kind, scores[rows_between(first, end, heard)]) for kind, first, end in scene.events]
-        names = [self.name(*one) for one in parts]
-        if scene.relation in AT_ONCE:
-            # What nobody could tell beside another sound is not told at all.
-            audible = [name for name, one in zip(names, parts, strict=True) if self.is_audible(*one)]
-            return Told(scores, audible or names, scene.relation if len(audible) != 1 else "single").merge()
-        for name, (kind, part) in zip(names, parts, strict=True):
-            if len(part) >= PADDING:
-                self.sounds.setdefault(kind, []).append(Told(part, [name]))
-        return Told(scores, names, scene.relation).merge()
-
     def weight(self, scene: Scene, told: Told) -> float:
         """Say how often a scene is drawn, beside others."""
         speech = told.relation in AT_ONCE and any(
             "speech" in self.grammar.tags_of(kind) for kind, _, _ in scene.events
         )
         return WEIGHTS.get(told.relation, 1.0) * (SPEECH_AT_ONCE if speech else 1.0)
-
-    def take_unknown(self, scene: Scene, scores: torch.Tensor, heard: int) -> Told:
-        """Make a scene ready whose kind nobody has learnt, and take the sound in it."""
-        kind, first, end = scene.events[0]
-        general = self.grammar.general_of(kind)
-        assert general is not None  # such scenes alone are asked for
-        part = scores[rows_between(first, end, heard)]
-        if len(part) >= PADDING:
-            self.unknown_sounds.setdefault(kind, []).append(Told(part, [general]))
-        return Told(scores, [general])
-
-    def name(self, kind: str, scores: torch.Tensor) -> str:
-        """Name an event by the scores (rows, tags) of its rows: its kind, or its general one if nobody could tell."""
-        general = self.grammar.general_of(kind)
-        return kind if general is None or self.could_be_told(kind, scores) else general
-
-    def could_be_told(self, kind: str, scores: torch.Tensor) -> bool:
-        """Whether a kind is likely in scores (rows, tags), or among the likeliest."""
-        mean = scores.float().mean(0)
-        own = mean[self.ids[kind]]
-        return bool(own.sigmoid() >= UNLIKELY or (mean[self.particular] > own).sum() < BEHIND)
-
-    def is_audible(self, kind: str, scores: torch.Tensor) -> bool:
-        """Whether a kind could be told in some part of scores (rows, tags): somebody who speaks makes pauses."""
-        return any(self.could_be_told(kind, part) for part in scores.tensor_split(max(1, len(scores) // AUDIBLE)))
 
     def draw(self, rng: np.random.Generator) -> Example:
         """Draw an example: a scene or a collage, with other words and slightly other scores each time."""
@@ -225,9 +165,10 @@ class Examples:
         return torch.cat([scores, tail[torch.arange(-len(scores) % self.rows) % len(tail)]])
 
 
-def relation_of(names: Sequence[str]) -> str:
-    """Name the relation of sounds one after another."""
-    return FOLLOWING.get(len(names), "sequence")
+def collect(sounds: dict[str, list[Told]], more: Sequence[tuple[str, Told]]) -> None:
+    """Put more sounds to those of their kind."""
+    for kind, told in more:
+        sounds.setdefault(kind, []).append(told)
 
 
 def choose(some: Sequence[Item], rng: np.random.Generator) -> Item:

@@ -8,8 +8,8 @@ The language model of a MAC that heard anew learns to tell what is heard, from s
 a language model that read its scores of them would learn to trust scores blindly. So the encoder that it was before
 (`--untaught`) hears the scenes (`everyday_rows.py`), tags are told from its tokens as those of recordings that nobody
 has learnt from (`everyday_honest.py`), and the language model and the second layer of the connector learn to tell
-scenes and collages of such scores (`everyday_collages.py`, `everyday_speaker.py`). No encoder is in the way then, so
-that one core is enough.
+(`everyday_told.py`) scenes and collages of such scores (`everyday_collages.py`, `everyday_speaker.py`). No encoder is
+in the way then, so that one core is enough.
 
 While the training goes on `state.pt` and `state.rows/` are in `--output`, from which the same command goes on if it is
 stopped.

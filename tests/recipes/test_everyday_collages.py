@@ -10,37 +10,17 @@ import torch
 
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "recipes"))
+sys.path.insert(0, str(Path(__file__).parent))
 
 import everyday_collages
-from everyday_collages import Examples, Told, fill, relation_of, vary
-from everyday_grammar import Grammar
+from everyday_collages import Examples, fill, vary
 from everyday_honest import Evidence
 from everyday_mixed import Scene
+from everyday_scored import GRAMMAR, PAD, ROWS, TAGS, rows_of, scene_of
+from everyday_told import relation_of
 
 
-GRAMMAR = Grammar()
-TAGS = GRAMMAR.tags
-ROWS = 16  # of a window
 KINDS = ("rain", "siren", "dog", "cat")
-HIGH, LOW, PAD = 4.0, -6.0, -9.0
-
-
-def rows_of(kind: str, count: int) -> torch.Tensor:
-    """Rows that say a kind and what it is part of, (rows, tags)."""
-    scores = torch.full((count, len(TAGS)), LOW)
-    scores[:, [TAGS.index(tag) for tag in GRAMMAR.tags_of(kind)]] = HIGH
-    return scores
-
-
-def scene_of(kinds: list[str], heard_as: list[str], relation: str) -> tuple[Scene, torch.Tensor, int]:
-    """A scene of sounds of eight rows, which may be heard as others, and then padding."""
-    events = [(kind, 1.28 * place, 1.28 * (place + 1)) for place, kind in enumerate(kinds)]
-    heard = 8 * len(kinds)
-    scores = torch.cat([rows_of(kind, 8) for kind in heard_as])
-    if "dog" in kinds and "dog" not in heard_as:
-        scores[:, TAGS.index("dog")] = LOW - 1  # behind all others
-    padding = torch.full(((-heard - 8) % ROWS + 8, len(TAGS)), PAD)
-    return Scene(Path("a.flac"), relation, events, [], 1), torch.cat([scores, padding]), heard
 
 
 def make_examples(*more: tuple[Scene, torch.Tensor, int], unknown: dict[str, torch.Tensor] | None = None) -> Examples:
@@ -68,26 +48,6 @@ def test_scenes_are_told_as_they_are() -> None:
     }
     assert torch.equal(examples.sounds["dog"][1].scores, rows_of("dog", 8))
     assert examples.draw_scene(np.random.default_rng(0)) in examples.scenes
-
-
-def test_what_nobody_could_tell_is_told_in_general() -> None:
-    examples = make_examples(scene_of(["dog"], ["siren"], "single"), scene_of(["rain"], ["siren"], "single"))
-    assert examples.scenes[-2].names == ["animal"] and examples.sounds["dog"][-1].names == ["animal"]
-    assert examples.scenes[-1].names == ["rain"]  # nothing is true of it in general
-    likely = torch.where(rows_of("siren", 8) == LOW, -2.0, HIGH)
-    assert examples.name("dog", likely) == "dog"  # not that unlikely
-    assert examples.name("dog", torch.full((8, len(TAGS)), LOW)) == "dog"  # behind nothing
-
-
-def test_neighbours_that_are_told_alike_are_told_once() -> None:
-    both = make_examples(scene_of(["dog", "animal"], ["siren", "animal"], "followed_by")).scenes[-1]
-    assert (both.names, both.relation) == (["animal"], "single")
-    three = make_examples(scene_of(["dog", "animal", "rain"], ["siren", "animal", "rain"], "sequence")).scenes[-1]
-    assert (three.names, three.relation) == (["animal", "rain"], "followed_by")
-    while_ = make_examples(scene_of(["rain", "dog"], ["rain", "dog"], "while")).scenes[-1]
-    assert (while_.names, while_.relation) == (["rain", "dog"], "while")
-    assert Told(torch.zeros(1), ["dog", "cat", "dog"]).merge().names == ["dog", "cat", "dog"]
-    assert [relation_of(["x"] * count) for count in (1, 2, 3, 4)] == ["single", "followed_by", "sequence", "sequence"]
 
 
 def test_sounds_that_are_not_alone_are_not_taken() -> None:
@@ -188,25 +148,6 @@ def test_scenes_of_which_no_collage_can_be_made_are_refused() -> None:
     evidence = Evidence([8] * 4, [scores[:8] for _, scores, _ in scenes], {})
     with pytest.raises(ValueError, match=r"have 4 kinds of sound .* and 0 of them end a second before"):
         Examples([scene for scene, _, _ in scenes], evidence, GRAMMAR, ROWS)
-
-
-def test_what_is_not_audible_beside_another_sound_is_not_told() -> None:
-    """ "rain" is far behind all others in the rows of the scenes that are heard as nothing but a siren."""
-
-    def scene(relation: str, audible: int) -> tuple[Scene, torch.Tensor, int]:
-        heard = rows_of("siren", 24)
-        heard[:, TAGS.index("rain")] = LOW - 1
-        heard[8 : 8 + audible, TAGS.index("rain")] = HIGH
-        scores = torch.cat([heard, torch.full((24, len(TAGS)), PAD)])
-        return Scene(Path("a.flac"), relation, [("siren", 0.0, 3.84), ("rain", 0.0, 3.84)], [], 1), scores, 24
-
-    scenes = make_examples(scene("while", 0), scene("behind", 0), scene("while", 8), scene("followed_by", 0)).scenes
-    assert [(told.names, told.relation) for told in scenes[-4:]] == [
-        (["siren"], "single"),
-        (["siren"], "single"),
-        (["siren", "rain"], "while"),
-        (["siren", "rain"], "followed_by"),
-    ]
 
 
 def test_pauses_between_sounds_are_not_told(monkeypatch: pytest.MonkeyPatch) -> None:
