@@ -4,6 +4,8 @@ The cache of Mamba-1 and Mamba-2: what the layers remember from one call to the 
 It is transformers' cache with two changes for speed: its memory layout, and beams that are reordered in place.
 """
 
+import copy
+
 import torch
 from transformers.cache_utils import DynamicCache, LinearAttentionLayer
 from transformers.configuration_utils import PreTrainedConfig
@@ -55,6 +57,17 @@ class StateLayer(LinearAttentionLayer):
                     rows = tensor.movedim(-1, 1).index_select(0, beam_idx.to(tensor.device))
                     states[index] = rows.movedim(1, -1)
 
+    def empty_like(self) -> "StateLayer":
+        """A layer that has read as much, with states of the same shape, dtype and layout, but of whichever values."""
+        made = copy.copy(self)
+        for name, value in vars(self).items():
+            if isinstance(value, dict):
+                setattr(made, name, dict(value))
+        for states in (made.conv_states, made.recurrent_states):
+            for index, tensor in states.items():
+                states[index] = None if tensor is None else torch.empty_like(tensor.detach())
+        return made
+
     def move_rows(self, source: torch.Tensor, target: torch.Tensor) -> None:
         """Copy the batch's rows `source`, (rows,), over its rows `target`, (rows,), as if all were read before."""
         for states in (*self.conv_states.values(), *self.recurrent_states.values()):
@@ -76,6 +89,12 @@ class StateCache(DynamicCache):
     def __init__(self, config: PreTrainedConfig):
         super().__init__(config=config)
         self.layers: list[StateLayer] = [StateLayer() for _ in range(config.num_hidden_layers)]
+
+    def empty_like(self) -> "StateCache":
+        """A cache of layers that have read as much, but whose states have whichever values."""
+        made = copy.copy(self)
+        made.layers = [layer.empty_like() for layer in self.layers]
+        return made
 
     def reorder_cache(self, beam_idx: torch.Tensor) -> None:
         """

@@ -20,7 +20,8 @@ def compile_decoding(model: nn.Module) -> None:
     Let a Mamba-2 decode as one piece: on a CUDA device as a graph, on a CPU with weights of 8 bits in C++.
 
     **CUDA**: the first decoded token of each number of rows, of a batch or of beams, is run once and captured. All
-    that follow are launched at once. The last `MOST_GRAPHS` graphs are kept, each with states for its rows.
+    that follow are launched at once. The last `MOST_GRAPHS` graphs are kept, each with states for its rows. Where none
+    can be captured a warning says so, and decoding goes on as before.
 
     **CPU**: the first decoded token compiles for some seconds, and so do the first ones with several rows; more than
     eight are not compiled, since that would be slower. Without a C++ compiler everything stays as it was, and a
@@ -34,33 +35,31 @@ def compile_decoding(model: nn.Module) -> None:
             another library, which takes longer.
     """
     language_models: list[Any] = [module for module in model.modules() if hasattr(module, "decodes_compiled")]
-    if language_models and all(next(one.parameters()).device.type == GRAPH_DEVICE for one in language_models):
-        return capture_decoding(language_models)
-    if reasons := [reason for one in language_models or [None] if (reason := why_not_compiled(one))]:
-        raise ValueError(f"Only a Mamba-2 with large layers of 8 bits decodes in C++, and {reasons[0]}.")
-    if not has_compiler():
+    if not language_models:
+        raise ValueError("Only a Mamba-2 decodes as one piece, and there is none in this model.")
+    captured = [one for one in language_models if next(one.parameters()).device.type == GRAPH_DEVICE]
+    compiled = [one for one in language_models if one not in captured]
+    if reasons := [reason for one in captured if (reason := why_not_captured(one))]:
+        raise ValueError(
+            f"Only a Mamba-2 with layers of torch's own decodes as a CUDA graph, and {reasons[0]}: leave out what "
+            "changed them, such as an adapter or `--int8`, or put it on the CPU."
+        )
+    if reasons := [reason for one in compiled if (reason := why_not_compiled(one))]:
+        raise ValueError(f"On a CPU only a Mamba-2 with large layers of 8 bits decodes in C++, and {reasons[0]}.")
+    for language_model in captured:
+        language_model.step_graphs = StepGraphs()
+    if compiled and not has_compiler():
         logger.warning(
             "There is no C++ compiler, so decoding is not compiled: install g++ or clang++, or name one in the "
             "environment variable CXX."
         )
-        return None
-    for language_model in language_models:
+        return
+    for language_model in compiled:
         language_model.decodes_compiled = True
-    return None
-
-
-def capture_decoding(language_models: list[Any]) -> None:
-    """Let models on a CUDA device decode as graphs."""
-    if reasons := [reason for one in language_models if (reason := why_not_captured(one))]:
-        raise ValueError(f"Only a Mamba-2 with layers of torch's own decodes as a CUDA graph, and {reasons[0]}.")
-    for language_model in language_models:
-        language_model.step_graphs = StepGraphs()
 
 
 def why_not_compiled(language_model: Any) -> str | None:
-    """Say why a language model, or what is none, cannot be compiled on a CPU; None if it can."""
-    if language_model is None:
-        return "there is none in this model"
+    """Say why a language model cannot be compiled on a CPU; None if it can."""
     block = language_model.layers[0]
     layer = block.mixer.in_proj
     if not isinstance(layer, Int8Linear):

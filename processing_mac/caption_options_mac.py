@@ -89,8 +89,8 @@ def build_parser() -> argparse.ArgumentParser:
     machine.add_argument(
         "--compile",
         action="store_true",
-        help="decode as one piece: a large model of 8 bits (--int8) in C++ on the CPU, after some seconds for the "
-        "first captions, any other as a CUDA graph",
+        help="decode a Mamba-2 as one piece: on a GPU as a CUDA graph, on the CPU a large one of 8 bits (--int8) in "
+        "C++, after some seconds for the first captions",
     )
     machine.add_argument("--batch-size", type=positive, default=8, help="recordings at a time (default: 8)")
     web = parser.add_argument_group("recordings from the web")

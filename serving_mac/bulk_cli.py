@@ -16,6 +16,7 @@ from processing_mac.finding_audio_mac import find_audio
 
 from .bulk_files import ShardFolder, is_remote, list_remote
 from .bulk_ray import BulkOptions, caption_on_ray, start_ray
+from .server_loading import loading_beside_workers
 
 
 def caption_in_bulk(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:
@@ -35,8 +36,7 @@ def caption_in_bulk(parser: argparse.ArgumentParser, options: argparse.Namespace
         output = open_output(options)
         todo = [file for file in files if output is None or file not in output.done]
         if todo:  # a model that cannot be loaded is told here, and not by every worker
-            # The CPU is all that this machine must have. A graph is captured where its GPU is.
-            here = {} if options.compile and options.int8 else {"device": "cpu", "compile": False}
+            here = loading_beside_workers(options.device, options.compile)
             load_captioner(options.model, **worker_options(options).captioner | here)
         ray = start_ray(options.ray or None) if todo else None
     except (OSError, ValueError) as error:

@@ -21,7 +21,7 @@ from processing_mac import DEFAULT_MODEL, load_captioner
 from processing_mac.caption_options_mac import positive
 from processing_mac.unread_options_mac import refuse_given
 
-from .server_loading import load_for_service
+from .server_loading import load_for_service, loading_beside_workers
 from .server_options import ServerOptions
 
 
@@ -91,10 +91,8 @@ def serve_replicas(options: argparse.Namespace, limits: ServerOptions) -> int:
     with listen(options.host, options.port) as probe:  # Ray's own words for a taken port are few
         place = probe.getsockname()[:2]
     loading = loading_options(options)
-    # What cannot be loaded is told here, not by replicas; the CPU is all that this machine must have. A graph is
-    # captured where its GPU is.
-    here = {} if options.compile and options.int8 else {"device": "cpu", "compile": False}
-    load_captioner(options.model, **loading | here)
+    # What cannot be loaded is told here, not by replicas; the CPU is all that this machine must have.
+    load_captioner(options.model, **loading | loading_beside_workers(options.device, options.compile))
     from .server_ray import serve_on_ray
 
     serve_on_ray(options.ray or None, place, options.model, loading, limits, options.replicas)
@@ -122,8 +120,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--compile",
         action="store_true",
-        help="decode as one piece: a large model of 8 bits (--int8) in C++ on the CPU, after some seconds at the "
-        "start, any other as a CUDA graph",
+        help="decode a Mamba-2 as one piece: on a GPU as a CUDA graph, on the CPU a large one of 8 bits (--int8) in "
+        "C++, after some seconds at the start",
     )
     parser.add_argument("--name", help="what clients send as `model` (default: the last part of --model)")
     parser.add_argument("--language", default="en", help="language of the captions (default: en)")

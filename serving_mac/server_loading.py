@@ -1,4 +1,4 @@
-"""The start of a server: its model is loaded and, where it is compiled, heard once before anyone asks."""
+"""The start of a server or of workers: what is loaded where, and heard once before anyone asks if it is compiled."""
 
 from typing import Any
 
@@ -30,3 +30,18 @@ def load_for_service(model: str, loading: dict[str, Any]) -> AudioCaptioningPipe
         for size in COMPILED_BATCHES:
             captioner([second] * size, batch_size=size, num_beams=1)
     return captioner
+
+
+def loading_beside_workers(device: str | None, compile: bool) -> dict[str, Any]:
+    """
+    Arguments of `load_captioner` in place of those of the workers, for the machine that starts them.
+
+    A model that cannot be loaded is told by that machine, which need not have what the workers have: the CPU will do.
+    What is to be compiled is compiled there, but for a graph of a GPU that was asked for.
+
+    Args:
+        device: Device of the workers, or None for the first that each has.
+        compile: Whether they compile.
+    """
+    elsewhere = not compile or (device or "").startswith("cuda")
+    return {"device": "cpu", "compile": False} if elsewhere else {}

@@ -16,11 +16,13 @@ from transformers.models.mamba2.modeling_mamba2 import Mamba2Model
 
 
 HOOKS = {
-    # modeling_mac: sub-modules initialise themselves; clips are repeated for beams after prefill
+    # modeling_mac: sub-modules initialise themselves; clips are repeated for beams after prefill;
+    # nothing is compiled unasked
     "transformers.PreTrainedModel._init_weights": "self module",
     "transformers.generation.GenerationMixin._supports_default_dynamic_cache": "",
     "transformers.generation.GenerationMixin._expand_inputs_for_generation":
         "self expand_size is_encoder_decoder input_ids model_kwargs",
+    "transformers.generation.GenerationMixin._valid_auto_compile_criteria": "self model_kwargs generation_config",
     "transformers.generation.GenerationMixin._prefill":
         "self input_ids generation_config model_kwargs is_first_iteration",
     "transformers.integrations.accelerate.force_accelerate_hooks": "child_module_names",

@@ -36,6 +36,16 @@ class MacGenerationMixin(GenerationMixin):
             model_kwargs.pop("encoder_hidden_states", None)
         return model_kwargs
 
+    def _valid_auto_compile_criteria(self, model_kwargs: dict[str, Any], generation_config: GenerationConfig) -> bool:
+        """
+        Compile the whole model on request alone.
+
+        On a CUDA device transformers would do it for minutes wherever a kept state is gone on from, since its cache
+        could be compiled; `compile_decoding` takes a moment.
+        """
+        on_request = generation_config.compile_config is not None
+        return on_request and super()._valid_auto_compile_criteria(model_kwargs, generation_config)
+
     def _validate_model_kwargs(self, model_kwargs: dict[str, Any]) -> None:
         """Refuse arguments that nothing would read; `unread_tokens` is read by `_prefill`."""
         super()._validate_model_kwargs({name: model_kwargs[name] for name in model_kwargs if name != "unread_tokens"})

@@ -2,66 +2,114 @@
 One token through the blocks of Mamba-2 on a CUDA device, captured once in a CUDA graph and then replayed.
 
 Launched one by one, the hundreds of small kernels of a token take longer to launch than to run; a graph launches them
-all at once. It reads and writes the same memory at every replay. So a graph has states of its own, which are lent to
-one cache at a time.
+all at once. It reads and writes the same memory at every replay, so the states of the cache that is decoded are copied
+in before and out after it, which takes two launches each way. No cache ever holds memory of a graph.
 """
 
-import copy
+import logging
 import threading
-import weakref
 from collections import OrderedDict
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any
 
 import torch
 from torch import nn
-from transformers.models.mamba2.modeling_mamba2 import Mamba2Block
+from transformers.models.mamba2.modeling_mamba2 import Mamba2Block, Mamba2Mixer
 
-from .cache_mac import StateCache, StateLayer
+from .cache_mac import StateCache
 from .linear_mac import is_hooked
 from .norm_mac import GatedRMSNorm, RMSNorm
 
 
+logger = logging.getLogger(__name__)
+
 GRAPH_DEVICE = "cuda"
-MOST_GRAPHS = 4  # that are kept of a model, each with the states of as many rows as it was captured for
+MOST_GRAPHS = 8  # that are kept of a model, each with states of as many rows as it was captured for
 # Parts of a block. Any other kind, such as an adapter that can be switched off, would do in a graph for ever what it
 # did when that was captured.
 PARTS = (nn.Linear, nn.Conv1d, RMSNorm, GatedRMSNorm)
+CAPTURES = threading.Lock()  # CUDA captures one graph at a time
+
+
+@lru_cache
+def capture_stream(device: torch.device) -> torch.cuda.Stream:
+    """The stream of all captures on a device: each stream that multiplies keeps a workspace."""
+    return torch.cuda.Stream(device)
 
 
 def capture_on_cuda(step: Callable[[], None], device: torch.device) -> Callable[[], None]:
-    """Capture what a function launches on a device, and return a function that launches all of it at once."""
-    with torch.cuda.device(device):
-        stream = torch.cuda.Stream()
+    """
+    Capture what a function launches on a device, and return a function that launches all of it at once.
+
+    Raises:
+        RuntimeError: It launches what cannot be captured, or another thread makes the device wait meanwhile.
+    """
+    stream = capture_stream(device)
+    with CAPTURES, torch.cuda.device(device):
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):  # libraries and kernels are loaded before the capture
             step()
         torch.cuda.current_stream().wait_stream(stream)
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, capture_error_mode="thread_local"):  # other threads may go on
+        with torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
             step()
     return graph.replay
 
 
-def states_of(layer: StateLayer) -> tuple[torch.Tensor, torch.Tensor]:
-    """The convolution's and the scan's states of a layer that has read something."""
-    return layer.conv_states[0], layer.recurrent_states[0]
+def states_of(cache: StateCache) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+    """The convolution's and the scan's states of all layers of a cache that has read something."""
+    return [layer.conv_states[0] for layer in cache.layers], [layer.recurrent_states[0] for layer in cache.layers]
 
 
-def addresses(language_model: nn.Module) -> list[tuple[int, torch.dtype]]:
-    """Where the weights lie that a graph reads, so that it is seen when others have taken their place."""
-    return [(weight.data_ptr(), weight.dtype) for weight in language_model.parameters()]
+def copy_states(source: StateCache, target: StateCache) -> None:
+    """Copy the states of one cache over those of another."""
+    for these, those in zip(states_of(source), states_of(target), strict=True):
+        torch._foreach_copy_(those, these)
+
+
+class Weights:
+    """Modules and parameters as a graph has captured them, so that it is seen when others take their place."""
+
+    def __init__(self, modules: list[nn.Module]):
+        found = [part for module in modules for part in module.modules()]
+        self.modules = [(part._modules, name, child) for part in found for name, child in part._modules.items()]
+        self.hooked = found
+        self.parameters = [
+            (part._parameters, name, weight.data_ptr())
+            for part in found
+            for name, weight in part._parameters.items()
+            if weight is not None
+        ]
+
+    def are_there(self) -> bool:
+        """Tell whether all stand where they stood, without a hook."""
+        return (
+            all(children.get(name) is child for children, name, child in self.modules)
+            and not any(map(is_hooked, self.hooked))
+            and all(
+                (weight := weights.get(name)) is not None and weight.data_ptr() == place
+                for weights, name, place in self.parameters
+            )
+        )
 
 
 def why_not_captured(language_model: Any) -> str | None:
     """Say why a step of this Mamba-2 must not be captured; None if it may be."""
-    for block in language_model.layers:
-        if type(block) is not Mamba2Block or any(map(is_hooked, block.modules())):
-            return "a library has wrapped or hooked into the blocks of this one"
+    blocks = list(language_model.layers)
+    parts = [language_model.norm_f]
+    for block in blocks:
+        if type(block) is not Mamba2Block or not isinstance(block.mixer, Mamba2Mixer):
+            return "a library has wrapped the blocks of this one"
         mixer = block.mixer
-        for part in (block.norm, mixer.in_proj, mixer.conv1d, mixer.norm, mixer.out_proj):
-            if type(part) not in PARTS:
-                return f"there is {type(part).__name__} in the blocks of this one"
+        parts += [block.norm, mixer.in_proj, mixer.conv1d, mixer.norm, mixer.out_proj]
+    for part in parts:
+        if type(part) not in PARTS:
+            return f"there is {type(part).__name__} in this one"
+        if odd := [weight for weight in part.parameters(recurse=False) if type(weight) is not nn.Parameter]:
+            return f"there are weights of the kind {type(odd[0]).__name__} in this one"
+    if any(is_hooked(module) for part in (*blocks, language_model.norm_f) for module in part.modules()):
+        return "a library has hooked into this one"
     return None
 
 
@@ -73,57 +121,35 @@ class StepGraph:
         language_model: A Mamba-2.
         hidden_states: A token, (batch, 1, width).
         cache: A cache of the same number of rows; it is not changed.
+
+    Raises:
+        RuntimeError: It cannot be captured.
     """
 
     def __init__(self, language_model: Any, hidden_states: torch.Tensor, cache: StateCache):
-        self.weights = addresses(language_model)
-        self.token = hidden_states.clone()
-        self.cache = copy.deepcopy(cache)
+        blocks, norm = list(language_model.layers), language_model.norm_f
+        self.weights = Weights([language_model.layers, norm])
+        self.token, self.cache = hidden_states.clone(), cache.empty_like()
         self.output: list[torch.Tensor] = []  # one, whose dtype the first run tells
-        self.borrowers: list[weakref.ref[StateLayer]] = []  # layers of a cache that may be gone
+        copy_states(cache, self.cache)
 
         def step() -> None:
             token = self.token
-            for block in language_model.layers:
+            for block in blocks:
                 token = block(token, cache=self.cache)
-            token = language_model.norm_f(token)
+            token = norm(token)
             if not self.output:
                 self.output.append(torch.empty_like(token))
             self.output[0].copy_(token)
 
         self.replay = capture_on_cuda(step, hidden_states.device)
 
-    def is_lent_to(self, cache: StateCache) -> bool:
-        """Tell whether a cache holds the states that the graph reads and writes."""
-        return all(
-            theirs is ours
-            for layer, own in zip(cache.layers, self.cache.layers, strict=True)
-            for theirs, ours in zip(states_of(layer), states_of(own), strict=True)
-        )
-
-    def lend(self, cache: StateCache) -> None:
-        """Copy the states of a cache into the graph's, and let the cache hold these."""
-        self.take_back()
-        for layer, own in zip(cache.layers, self.cache.layers, strict=True):
-            for states, ours in zip((layer.conv_states, layer.recurrent_states), states_of(own), strict=True):
-                ours.copy_(states[0])
-                states[0] = ours
-        self.borrowers = [weakref.ref(layer) for layer in cache.layers]
-
-    def take_back(self) -> None:
-        """Leave the cache that has the states copies of them, of those that it still holds."""
-        for borrower, own in zip(self.borrowers, self.cache.layers, strict=False):
-            if (layer := borrower()) is None:
-                continue
-            for states, ours in zip((layer.conv_states, layer.recurrent_states), states_of(own), strict=True):
-                if states[0] is ours:
-                    states[0] = ours.clone()
-        self.borrowers = []
-
-    def read(self, hidden_states: torch.Tensor) -> torch.Tensor:
-        """Read a token, (batch, 1, width) -> the same shape, and change the states in place."""
+    def read(self, hidden_states: torch.Tensor, cache: StateCache) -> torch.Tensor:
+        """Read a token after those in the cache, (batch, 1, width) -> the same shape, and change its states."""
         self.token.copy_(hidden_states)
+        copy_states(cache, self.cache)
         self.replay()
+        copy_states(self.cache, cache)
         return self.output[0].clone()
 
 
@@ -133,6 +159,7 @@ class StepGraphs:
     def __init__(self) -> None:
         self.graphs: OrderedDict[tuple, StepGraph] = OrderedDict()
         self.lock = threading.Lock()  # threads may decode with one model, by turns
+        self.fails = False
 
     def __reduce__(self) -> tuple:
         return StepGraphs, ()
@@ -148,33 +175,38 @@ class StepGraphs:
 
         Returns:
             Output of the norm, (batch, 1, width), or None where modules must be called, since a library has wrapped,
-            hooked or quantised them since.
+            hooked or quantised them since, or since no graph could be captured, of which a warning told.
         """
-        key = (hidden_states.shape, hidden_states.dtype, hidden_states.device)
         with self.lock:
-            graph = self.graphs.get(key)
-            if graph is None or not graph.is_lent_to(cache):
-                # Once for every cache: weights do not change in the middle of a caption.
-                if why_not_captured(language_model):
-                    return None
+            graph = None if self.fails else self.graph_for(language_model, hidden_states, cache)
+            return None if graph is None else graph.read(hidden_states, cache)
+
+    def graph_for(self, language_model: Any, hidden_states: torch.Tensor, cache: StateCache) -> StepGraph | None:
+        """Find the graph for such a token, or capture one where there is none or other weights have come."""
+        kinds = [(states[0].shape, states[0].dtype) for states in states_of(cache)]
+        key = (hidden_states.shape, hidden_states.dtype, current_stream(hidden_states.device), *kinds)
+        graph = self.graphs.get(key)
+        if graph is None or not graph.weights.are_there():
+            self.graphs.pop(key, None)
+            if why_not_captured(language_model):
+                return None
+            try:
                 # What a graph holds must outlive an inference mode.
                 with torch.inference_mode(False), torch.no_grad():
-                    graph = self.graph_for(key, language_model, hidden_states, cache)
-                    graph.lend(cache)
-            return graph.read(hidden_states)
-
-    def graph_for(self, key: tuple, language_model: Any, hidden_states: torch.Tensor, cache: StateCache) -> StepGraph:
-        """Find the graph of this key, or capture one where there is none or where the weights lie elsewhere now."""
-        graph = self.graphs.get(key)
-        if graph is not None and graph.weights != addresses(language_model):
-            self.graphs.pop(key).take_back()
-            graph = None
-        if graph is None:
-            graph = self.graphs[key] = StepGraph(language_model, hidden_states, cache)
+                    graph = self.graphs[key] = StepGraph(language_model, hidden_states, cache)
+            except RuntimeError as error:
+                logger.warning("Decoding goes on without CUDA graphs, since none could be captured: %s", error)
+                self.fails = True
+                return None
+            if len(self.graphs) > MOST_GRAPHS:
+                self.graphs.popitem(last=False)
         self.graphs.move_to_end(key)
-        if len(self.graphs) > MOST_GRAPHS:
-            self.graphs.popitem(last=False)[1].take_back()
         return graph
+
+
+def current_stream(device: torch.device) -> tuple[torch.device, int]:
+    """A device and the number of the stream that it runs what this thread launches on."""
+    return device, torch.cuda.current_stream(device).cuda_stream if device.type == "cuda" else 0
 
 
 def can_replay(hidden_states: torch.Tensor, cache: StateCache) -> bool:
@@ -184,8 +216,10 @@ def can_replay(hidden_states: torch.Tensor, cache: StateCache) -> bool:
         and hidden_states.device.type == GRAPH_DEVICE
         and cache.has_previous_state(0, 0)
         and not cache.is_recording_past(0)
+        and not cache.layers[0].recurrent_states[0].requires_grad
         and not (torch.is_grad_enabled() or torch.is_autocast_enabled(GRAPH_DEVICE))
         and not (torch.compiler.is_compiling() or torch.jit.is_tracing())
+        and not (GRAPH_DEVICE == "cuda" and torch.cuda.is_current_stream_capturing())
     )
 
 

@@ -218,7 +218,7 @@ def test_what_would_gain_nothing_is_refused(model):
         (as_int8(model), r"too small or too odd to gain by it: \("),
         (as_int8(model).bfloat16(), "is torch.bfloat16 in this one: load it in float32"),
         (as_int8(model).to("meta"), "this one is on meta: put it on the CPU"),
-        (GPTNeoXModel(config), "there is none in this model"),
+        (GPTNeoXModel(config), "Only a Mamba-2 decodes as one piece, and there is none"),
     ):
         with pytest.raises(ValueError, match=reason):
             compile_decoding(other)

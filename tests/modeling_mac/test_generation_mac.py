@@ -7,7 +7,7 @@ import threading
 import pytest
 import torch
 from torch._inductor import config as inductor_config
-from transformers import TextIteratorStreamer
+from transformers import CompileConfig, TextIteratorStreamer
 
 from modeling_mac import MacForConditionalGeneration
 from modeling_mac.generation_mac import repeat_clips
@@ -176,6 +176,17 @@ def test_one_encoded_clip_answers_many_prompts(make_mac, make_inputs, model_type
         for name in ("conv_states", "recurrent_states"):
             if hasattr(before, name):
                 assert torch.equal(getattr(kept, name)[0], getattr(before, name)[0])
+
+
+def test_a_kept_state_is_compiled_for_on_request_alone(make_mac, make_inputs, monkeypatch):
+    """As if on a GPU, where transformers compiles for every cache that could be compiled for."""
+    model = make_mac("mamba2")
+    cache = model(**make_inputs(1), use_cache=True).cache
+    monkeypatch.setattr(type(model), "device", property(lambda self: torch.device("cuda")))
+    config = copy.deepcopy(model.generation_config)
+    assert cache.is_compileable and not model._valid_auto_compile_criteria({"cache": cache}, config)
+    config.compile_config = CompileConfig()
+    assert model._valid_auto_compile_criteria({"cache": cache}, config)
 
 
 @language_models

@@ -1,5 +1,5 @@
 """
-A captured token: what the modules say, with states that are lent to one cache at a time.
+A captured token: what the modules say, whatever else happens to the caches and the modules.
 
 On a CPU, torch's tracer stands in for a CUDA graph. As that does, it records the operations on tensors alone, and a
 replay reads and writes the memory of the capture. On a CUDA device the same tests run on real graphs.
@@ -7,8 +7,12 @@ replay reads and writes the memory of the capture. On a CUDA device the same tes
 
 import copy
 import pickle
+import sys
 from collections.abc import Callable, Iterator
-from threading import Thread
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
+from functools import partial
+from unittest.mock import MagicMock
 
 import peft
 import pytest
@@ -18,7 +22,7 @@ from transformers import DynamicCache, Mamba2Config
 
 from modeling_mac import MacConfig, MacForConditionalGeneration, compile_decoding, graph_step_mac, modeling_mamba2_mac
 from modeling_mac.cache_mac import StateCache
-from modeling_mac.graph_step_mac import MOST_GRAPHS
+from modeling_mac.graph_step_mac import capture_on_cuda
 from modeling_mac.modeling_mamba2_mac import Mamba2MacModel
 
 
@@ -65,6 +69,19 @@ def captures(device, monkeypatch) -> list[int]:
 
     monkeypatch.setattr(graph_step_mac, "capture_on_cuda", capture)
     return captured
+
+
+class WaitingStream:
+    """A stream that tells that it waits for another."""
+
+    def __init__(self, device: torch.device, happened: list):
+        self.device, self.happened = device, happened
+
+    def wait_stream(self, other: object) -> None:
+        self.happened.append(f"{self} waits")
+
+    def __str__(self) -> str:
+        return f"stream of {self.device}"
 
 
 SIZES = {
@@ -140,7 +157,7 @@ def test_outputs_outlive_the_next_token(plain, model, ids):
 
 @torch.no_grad()
 def test_two_captions_by_turns(plain, model, ids, captures):
-    """The states are lent now to the one and now to the other."""
+    """One graph reads and writes now the states of the one and now those of the other."""
     prompts = ids, ids.flip(1)
     caches, others = [read(model, prompt) for prompt in prompts], [read(plain, prompt) for prompt in prompts]
     for column in range(4):
@@ -154,7 +171,6 @@ def test_two_captions_by_turns(plain, model, ids, captures):
 
 @torch.no_grad()
 def test_a_kept_cache_stays_as_it_was(plain, model, ids):
-    """A copy is no part of the graph, and neither is a cache that another one follows."""
     cache = read(model, ids)
     decode(model, ids[:, :2], cache)
     kept = copy.deepcopy(cache)
@@ -166,13 +182,62 @@ def test_a_kept_cache_stays_as_it_was(plain, model, ids):
 
 
 @torch.no_grad()
-def test_a_view_of_a_cache_goes_on(plain, model, ids):
-    """A shallow copy has the layers of the cache, which may be gone when the states are lent again."""
+def test_no_cache_holds_memory_of_a_graph(plain, model, ids):
+    """So that whatever shares the memory of its states stays as it is."""
     cache = read(model, ids)
     decode(model, ids[:, :2], cache)
-    cache = copy.copy(cache)
-    decode(model, ids, read(model, ids))
-    assert_same_cache(cache, read(plain, torch.cat([ids, ids[:, :2]], dim=1)))
+    view = cache.layers[0].recurrent_states[0][1:]
+    kept = view.clone()
+    decode(model, ids, read(model, ids.flip(1)))
+    assert torch.equal(view, kept)
+
+
+@torch.no_grad()
+def test_whatever_is_no_single_token_goes_by_the_modules(plain, model, ids, captures):
+    embeddings = model.get_input_embeddings()
+    for each in (plain, model):
+        one = each(inputs_embeds=embeddings(ids[:, :1]), use_cache=True)  # a prompt of one token
+        several = each(inputs_embeds=embeddings(ids[:, 1:4]), cache=one.cache, use_cache=True)
+        outputs = [one.last_hidden_state, several.last_hidden_state, decode(each, ids[:, 4:], several.cache)]
+        several = each(inputs_embeds=embeddings(ids[:, 1:4]), cache=several.cache, use_cache=True)
+        outputs += [several.last_hidden_state, decode(each, ids[:, :2], several.cache)]
+        if each is plain:
+            expected = outputs
+    for output, other in zip(outputs, expected, strict=True):
+        assert_same(output, other)
+    assert captures == [0]
+
+
+@torch.no_grad()
+def test_what_a_graph_could_not_do_goes_by_the_modules(model, ids, captures, monkeypatch):
+    cache = read(model, ids)
+    with torch.autocast(ids.device.type, torch.bfloat16):
+        decode(model, ids[:, :1], copy.deepcopy(cache))
+    recording = copy.deepcopy(cache)
+    recording.activate_past_recording()
+    decode(model, ids[:, :1], recording)
+    embeddings = model.get_input_embeddings()(ids[:, :1])
+    with monkeypatch.context() as patch:
+        patch.setattr(torch.compiler, "is_compiling", lambda: True)
+        model(inputs_embeds=embeddings, cache=copy.deepcopy(cache), use_cache=True)
+    with monkeypatch.context() as patch:
+        patch.setattr(graph_step_mac, "GRAPH_DEVICE", "meta")
+        model(inputs_embeds=embeddings, cache=copy.deepcopy(cache), use_cache=True)
+    assert captures == []
+    decode(model, ids[:, :1], cache)
+    assert captures == [0]
+
+
+@torch.no_grad()
+def test_states_of_another_dtype_have_a_graph_of_their_own(plain, model, ids, captures):
+    """As a prompt that was read in another precision leaves them."""
+    rounded, other = read(model, ids), read(plain, ids)
+    for cache in (rounded, other):
+        for layer in cache.layers:
+            layer.conv_states[0] = layer.conv_states[0].bfloat16()
+    assert_same(decode(model, ids[:, :3], rounded), decode(plain, ids[:, :3], other))
+    assert_same(decode(model, ids, read(model, ids)), decode(plain, ids, read(plain, ids)))
+    assert captures == [0, 1]
 
 
 @torch.no_grad()
@@ -185,54 +250,112 @@ def test_beams_are_reordered(plain, model, ids):
         second = decode(each, ids[:, 1:2], cache)
         cache.reorder_cache(torch.tensor([1, 1, 2, 0], device=ids.device))  # another number: another graph
         third = decode(each, ids[[0, 1, 2, 0], 2:3], cache)
-        decode(each, ids, read(each, ids))  # takes the states of the first graph, which this cache has left
-        caches.append(copy.deepcopy(cache))
+        decode(each, ids, read(each, ids))
         fourth = decode(each, ids[[0, 1, 2, 0], 3:4], cache)
         found.append(torch.cat([first, second, third, fourth]))
+        caches.append(cache)
     assert_same(*found)
     assert_same_cache(*caches)
 
 
 @torch.no_grad()
-def test_few_graphs_are_kept(plain, model, ids, captures):
-    rows = ids[:1].repeat(MOST_GRAPHS + 1, 1)
-    caches = {number: read(model, rows[:number]) for number in range(1, MOST_GRAPHS + 2)}
-    others = {number: read(plain, rows[:number]) for number in caches}
-    for number in (*caches, *caches):
-        token = rows[:number, :1]
-        assert_same(decode(model, token, caches[number]), decode(plain, token, others[number]))
-        assert len(model.step_graphs.graphs) <= MOST_GRAPHS
-    assert len(captures) > MOST_GRAPHS + 1
+def test_the_graphs_of_the_last_numbers_of_rows_are_kept(model, ids, captures, monkeypatch):
+    monkeypatch.setattr(graph_step_mac, "MOST_GRAPHS", 2)
+    for number, captured in ((1, 1), (2, 2), (1, 2), (3, 3), (1, 3), (2, 4)):
+        decode(model, ids[:number, :1], read(model, ids[:number]))
+        assert (len(captures), len(model.step_graphs.graphs)) == (captured, min(captured, 2))
 
 
 @torch.no_grad()
-def test_weights_may_change_between_captions(plain, model, ids, captures):
-    decode(model, ids, read(model, ids))
-    for each in (plain, model):
+def test_weights_may_change_between_tokens(plain, model, ids, captures):
+    caches = {each: read(each, ids) for each in (plain, model)}
+    first = [decode(each, ids[:, :2], cache) for each, cache in caches.items()]
+    for each in caches:
         for parameter in each.layers.parameters():
             parameter.mul_(1.5)  # in place: the graph reads them where they are
-    assert_same(decode(model, ids, read(model, ids)), decode(plain, ids, read(plain, ids)))
+    second = [decode(each, ids[:, 2:4], cache) for each, cache in caches.items()]
     assert captures == [0]
-    for each in (plain, model):
+    for each in caches:
         for parameter in each.layers.parameters():
             parameter.data = 0.5 * parameter  # elsewhere
-    assert_same(decode(model, ids, read(model, ids)), decode(plain, ids, read(plain, ids)))
+    third = [decode(each, ids[:, 4:6], cache) for each, cache in caches.items()]
     assert captures == [0, 1]
+    for each in caches:
+        mixer = each.layers[0].mixer
+        mixer.in_proj = torch.nn.utils.skip_init(torch.nn.Linear, *mixer.in_proj.weight.T.shape, bias=False)
+        mixer.in_proj.weight.fill_(0.1)
+        each.to(ids.device)
+    fourth = [decode(each, ids[:, 6:8], cache) for each, cache in caches.items()]
+    assert captures == [0, 1, 2]
+    for outputs in (first, second, third, fourth):
+        assert_same(*outputs)
+
+
+@pytest.mark.parametrize(
+    "place", ["norm_f", "layers.1", "layers.1.mixer", "layers.0.mixer.act", "layers.0.mixer.out_proj"]
+)
+@torch.no_grad()
+def test_hooks_are_called(plain, model, ids, captures, place):
+    """Also one that comes in the middle of a caption."""
+    caches = [read(each, ids) for each in (model, plain)]
+    assert_same(*(decode(each, ids[:, :2], cache) for each, cache in zip((model, plain), caches, strict=True)))
+    hooks = [
+        each.get_submodule(place).register_forward_hook(lambda module, inputs, output: 2 * output)
+        for each in (model, plain)
+    ]
+    assert_same(*(decode(each, ids[:, 2:4], cache) for each, cache in zip((model, plain), caches, strict=True)))
+    assert captures == [0]
+    for hook in hooks:
+        hook.remove()
+    assert_same(*(decode(each, ids[:, 4:6], cache) for each, cache in zip((model, plain), caches, strict=True)))
+
+
+@pytest.mark.parametrize(
+    "options", [{"target_modules": ["in_proj"]}, {"target_modules": ["embeddings"], "modules_to_save": ["mixer"]}]
+)
+@torch.no_grad()
+def test_adapters_are_called(model, ids, captures, options):
+    before = decode(model, ids, read(model, ids))
+    adapted = peft.get_peft_model(copy.deepcopy(model), peft.LoraConfig(init_lora_weights=False, **options))
+    for name, parameter in adapted.named_parameters():
+        if "modules_to_save" in name:
+            parameter.mul_(1.5)
+    inner = adapted.base_model.model
+    assert (decode(inner, ids, read(inner, ids)) - before).abs().max() > 0.05
+    with adapted.disable_adapter():
+        assert_same(decode(inner, ids, read(inner, ids)), before)
+    assert captures == [0]
+    with pytest.raises(ValueError, match=r"decodes as a CUDA graph, and .*leave out what changed them"):
+        compile_decoding(inner)
 
 
 @torch.no_grad()
-def test_what_a_library_changed_goes_by_the_modules(plain, model, ids, captures):
-    decode(model, ids, read(model, ids))
-    expected = decode(plain, ids, read(plain, ids))
-    hook = model.layers[1].mixer.register_forward_hook(lambda module, inputs, output: 2 * output)
-    assert (decode(model, ids, read(model, ids)) - expected).abs().max() > 0.1
-    hook.remove()
-    assert_same(decode(model, ids, read(model, ids)), expected)
+def test_an_adapter_may_come_later(model, ids, captures):
+    before = decode(model, ids, read(model, ids))
     lora = peft.inject_adapter_in_model(peft.LoraConfig(target_modules=["in_proj"], init_lora_weights=False), model)
-    assert (decode(lora, ids, read(lora, ids)) - expected).abs().max() > 0.1
+    assert (decode(lora, ids, read(lora, ids)) - before).abs().max() > 0.05
     assert captures == [0]
-    with pytest.raises(ValueError, match="layers of torch's own decodes as a CUDA graph, and there is Linear"):
-        compile_decoding(lora)
+
+
+@torch.no_grad()
+def test_weights_of_another_kind_are_not_captured(model):
+    class Strange(torch.nn.Parameter):
+        """As a library's that quantises or shards."""
+
+    model.layers[1].mixer.in_proj.weight = Strange(model.layers[1].mixer.in_proj.weight)
+    with pytest.raises(ValueError, match="there are weights of the kind Strange in this one"):
+        compile_decoding(model)
+
+
+@torch.no_grad()
+def test_where_nothing_can_be_captured_a_warning_says_so(plain, model, ids, monkeypatch, caplog):
+    def fail(step, device):
+        raise RuntimeError("operation not permitted when stream is capturing")
+
+    monkeypatch.setattr(graph_step_mac, "capture_on_cuda", fail)
+    for _ in range(2):
+        assert_same(decode(model, ids, read(model, ids)), decode(plain, ids, read(plain, ids)))
+    assert caplog.text.count("goes on without CUDA graphs, since none could be captured: operation not permitted") == 1
 
 
 @torch.no_grad()
@@ -252,6 +375,13 @@ def test_gradients_go_by_the_modules(model, ids, captures):
     decode(model, ids[:, :1], cache).sum().backward()
     assert model.layers[0].mixer.in_proj.weight.grad.abs().max() > 0
     assert captures == [0]
+
+
+def test_a_prompt_that_was_read_with_gradients(plain, model, ids, captures):
+    caches = [read(each, ids) for each in (model, plain)]
+    with torch.no_grad():
+        assert_same(*(decode(each, ids[:, :3], cache) for each, cache in zip((model, plain), caches, strict=True)))
+    assert captures == []
 
 
 def test_what_was_captured_in_inference_mode_is_replayed_outside(plain, model, ids, captures):
@@ -274,22 +404,45 @@ def test_a_copy_makes_graphs_of_its_own(plain, model, ids, captures):
 
 
 def test_threads_take_turns(plain, model, ids):
+    """With beams, so that each changes its cache also between the tokens."""
     prompts = [ids.roll(shift, dims=1) for shift in range(4)]
-    found: dict[int, torch.Tensor] = {}
+    order = torch.tensor([1, 1, 0], device=ids.device)
 
-    def caption(number: int) -> None:
+    def caption(each: Mamba2MacModel, prompt: torch.Tensor) -> torch.Tensor:
+        outputs = []
         with torch.no_grad():
-            found[number] = decode(model, ids, read(model, prompts[number]))
+            cache = read(each, prompt)
+            for column in range(ids.shape[1]):
+                outputs.append(decode(each, ids[:, column : column + 1], cache))
+                cache.reorder_cache(order)
+        return torch.cat(outputs, dim=1)
 
-    with torch.no_grad():
-        expected = [decode(plain, ids, read(plain, prompt)) for prompt in prompts]
-    threads = [Thread(target=caption, args=(number,)) for number in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    for number, output in enumerate(expected):
-        assert_same(found[number], output)
+    expected = [caption(plain, prompt) for prompt in prompts]
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    try:
+        with ThreadPoolExecutor(4) as pool:
+            found = list(pool.map(partial(caption, model), prompts))
+    finally:
+        sys.setswitchinterval(before)
+    for output, other in zip(found, expected, strict=True):
+        assert_same(output, other)
+
+
+def test_a_capture_has_a_stream_of_its_device(monkeypatch):
+    """What torch would do, by a stand-in: run first, then capture, both on the one stream of that device."""
+    happened = []
+    cuda = MagicMock()
+    cuda.stream.side_effect = lambda stream: happened.append(f"run on {stream}") or nullcontext()
+    cuda.graph.side_effect = lambda graph, **options: happened.append(options) or nullcontext()
+    cuda.current_stream.return_value.wait_stream.side_effect = lambda stream: happened.append(f"wait for {stream}")
+    monkeypatch.setattr(torch, "cuda", cuda)
+    monkeypatch.setattr(graph_step_mac, "capture_stream", lambda device: WaitingStream(device, happened))
+    replay = capture_on_cuda(lambda: happened.append("step"), torch.device("cuda:1"))
+    stream = "stream of cuda:1"
+    assert [str(one) for one in happened[:4]] == [f"{stream} waits", f"run on {stream}", "step", f"wait for {stream}"]
+    assert str(happened[4].pop("stream")) == stream and happened[4] == {"capture_error_mode": "thread_local"}
+    assert happened[5:] == ["step"] and replay is cuda.CUDAGraph.return_value.replay
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

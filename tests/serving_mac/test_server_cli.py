@@ -16,7 +16,7 @@ from processing_mac import DEFAULT_MODEL, AudioCaptioningPipeline, load_captione
 from processing_mac.free_cores_mac import FreeCores
 from serving_mac.server_app import CaptionService
 from serving_mac.server_cli import build_parser, listen, loading_options, main
-from serving_mac.server_loading import load_for_service
+from serving_mac.server_loading import load_for_service, loading_beside_workers
 from serving_mac.server_options import ServerOptions
 
 
@@ -91,6 +91,22 @@ def test_int8_and_dtype_reach_every_way_to_load():
     options = build_parser().parse_args(["--int8", "--dtype", "bfloat16"])
     captioner = load_captioner(DEFAULT_MODEL, **loading_options(options) | {"device": "cpu"})
     assert captioner.model.lm_head.weight.dtype == torch.int8 and captioner.model.dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ([], {"device": "cpu", "compile": False}),
+        (["--device", "cuda:1"], {"device": "cpu", "compile": False}),
+        (["--device", "cuda", "--compile"], {"device": "cpu", "compile": False}),
+        (["--device", "cpu", "--compile"], {}),
+        (["--compile", "--int8"], {}),
+    ],
+)
+def test_a_machine_beside_the_workers_needs_no_gpu(words, expected):
+    """But what they compile on a CPU is compiled here, too, so that it is told what cannot be."""
+    options = build_parser().parse_args(words)
+    assert loading_beside_workers(options.device, options.compile) == expected
 
 
 def test_what_is_compiled_is_compiled_before_anyone_asks(monkeypatch):
