@@ -20,8 +20,8 @@ def compile_decoding(model: nn.Module) -> None:
     Let a Mamba-2 decode as one piece: on a CUDA device as a graph, on a CPU with weights of 8 bits in C++.
 
     **CUDA**: the first decoded token of each number of rows, of a batch or of beams, is run once and captured. All
-    that follow are launched at once. The last `MOST_GRAPHS` graphs are kept, each with states for its rows. Where none
-    can be captured a warning says so, and decoding goes on as before.
+    that follow are launched at once. The last `MOST_GRAPHS` graphs are kept, each with states for its rows. Where one
+    cannot be captured a warning says so, and no more are.
 
     **CPU**: the first decoded token compiles for some seconds, and so do the first ones with several rows; more than
     eight are not compiled, since that would be slower. Without a C++ compiler everything stays as it was, and a

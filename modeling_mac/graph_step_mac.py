@@ -3,7 +3,7 @@ One token through the blocks of Mamba-2 on a CUDA device, captured once in a CUD
 
 Launched one by one, the hundreds of small kernels of a token take longer to launch than to run; a graph launches them
 all at once. It reads and writes the same memory at every replay, so the states of the cache that is decoded are copied
-in before and out after it, which takes two launches each way. No cache ever holds memory of a graph.
+in before and out after it, in a few launches. No cache ever holds memory of a graph.
 """
 
 import logging
@@ -32,9 +32,13 @@ PARTS = (nn.Linear, nn.Conv1d, RMSNorm, GatedRMSNorm)
 CAPTURES = threading.Lock()  # CUDA captures one graph at a time
 
 
+class CaptureError(RuntimeError):
+    """A step launches what cannot be captured, or another thread made the device wait meanwhile."""
+
+
 @lru_cache
 def capture_stream(device: torch.device) -> torch.cuda.Stream:
-    """The stream of all captures on a device: each stream that multiplies keeps a workspace."""
+    """The stream of all captures on a device: torch's own is of the first device that anything was captured on."""
     return torch.cuda.Stream(device)
 
 
@@ -43,17 +47,27 @@ def capture_on_cuda(step: Callable[[], None], device: torch.device) -> Callable[
     Capture what a function launches on a device, and return a function that launches all of it at once.
 
     Raises:
-        RuntimeError: It launches what cannot be captured, or another thread makes the device wait meanwhile.
+        CaptureError: It cannot be captured.
     """
     stream = capture_stream(device)
-    with CAPTURES, torch.cuda.device(device):
+    # The outer stream is there to come back to: where a capture fails, torch leaves the thread on the inner one.
+    with CAPTURES, torch.cuda.device(device), torch.cuda.stream(torch.cuda.current_stream(device)):
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):  # libraries and kernels are loaded before the capture
             step()
         torch.cuda.current_stream().wait_stream(stream)
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
-            step()
+        # cuBLAS has a workspace for each stream, which torch frees when some graph of that stream goes. Cleared before
+        # the capture it is made in the memory of this graph, and cleared after it no other takes it (private: torch's
+        # own graphs of compiled models do so).
+        torch._C._cuda_clearCublasWorkspaces()
+        try:
+            with torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
+                step()
+        except RuntimeError as error:
+            raise CaptureError(str(error)) from error
+        finally:
+            torch._C._cuda_clearCublasWorkspaces()
     return graph.replay
 
 
@@ -65,28 +79,31 @@ def states_of(cache: StateCache) -> tuple[list[torch.Tensor], list[torch.Tensor]
 def copy_states(source: StateCache, target: StateCache) -> None:
     """Copy the states of one cache over those of another."""
     for these, those in zip(states_of(source), states_of(target), strict=True):
-        torch._foreach_copy_(those, these)
+        torch._foreach_copy_(those, these)  # private, but the only way to copy many tensors in few launches
 
 
-class Weights:
-    """Modules and parameters as a graph has captured them, so that it is seen when others take their place."""
+class Captured:
+    """The modules and parameters that a graph has captured, so that it is seen when others take their place."""
 
-    def __init__(self, modules: list[nn.Module]):
-        found = [part for module in modules for part in module.modules()]
-        self.modules = [(part._modules, name, child) for part in found for name, child in part._modules.items()]
-        self.hooked = found
+    def __init__(self, language_model: Any):
+        self.root = language_model._modules
+        self.layers, self.norm = language_model.layers, language_model.norm_f
+        self.parts = [*self.layers.modules(), *self.norm.modules()]
+        self.children = [(part._modules, dict(part._modules)) for part in self.parts]
         self.parameters = [
             (part._parameters, name, weight.data_ptr())
-            for part in found
+            for part in self.parts
             for name, weight in part._parameters.items()
             if weight is not None
         ]
 
-    def are_there(self) -> bool:
+    def is_there(self) -> bool:
         """Tell whether all stand where they stood, without a hook."""
         return (
-            all(children.get(name) is child for children, name, child in self.modules)
-            and not any(map(is_hooked, self.hooked))
+            self.root["layers"] is self.layers
+            and self.root["norm_f"] is self.norm
+            and all(now == then for now, then in self.children)
+            and not any(map(is_hooked, self.parts))
             and all(
                 (weight := weights.get(name)) is not None and weight.data_ptr() == place
                 for weights, name, place in self.parameters
@@ -105,7 +122,7 @@ def why_not_captured(language_model: Any) -> str | None:
         parts += [block.norm, mixer.in_proj, mixer.conv1d, mixer.norm, mixer.out_proj]
     for part in parts:
         if type(part) not in PARTS:
-            return f"there is {type(part).__name__} in this one"
+            return f"there is {type(part).__module__}.{type(part).__name__} in this one"
         if odd := [weight for weight in part.parameters(recurse=False) if type(weight) is not nn.Parameter]:
             return f"there are weights of the kind {type(odd[0]).__name__} in this one"
     if any(is_hooked(module) for part in (*blocks, language_model.norm_f) for module in part.modules()):
@@ -123,12 +140,12 @@ class StepGraph:
         cache: A cache of the same number of rows; it is not changed.
 
     Raises:
-        RuntimeError: It cannot be captured.
+        CaptureError: It cannot be captured.
     """
 
     def __init__(self, language_model: Any, hidden_states: torch.Tensor, cache: StateCache):
         blocks, norm = list(language_model.layers), language_model.norm_f
-        self.weights = Weights([language_model.layers, norm])
+        self.captured = Captured(language_model)
         self.token, self.cache = hidden_states.clone(), cache.empty_like()
         self.output: list[torch.Tensor] = []  # one, whose dtype the first run tells
         copy_states(cache, self.cache)
@@ -178,24 +195,26 @@ class StepGraphs:
             hooked or quantised them since, or since no graph could be captured, of which a warning told.
         """
         with self.lock:
-            graph = None if self.fails else self.graph_for(language_model, hidden_states, cache)
+            graph = self.graph_for(language_model, hidden_states, cache)
             return None if graph is None else graph.read(hidden_states, cache)
 
     def graph_for(self, language_model: Any, hidden_states: torch.Tensor, cache: StateCache) -> StepGraph | None:
         """Find the graph for such a token, or capture one where there is none or other weights have come."""
-        kinds = [(states[0].shape, states[0].dtype) for states in states_of(cache)]
+        kinds = [(states[0].shape, states[0].stride(), states[0].dtype) for states in states_of(cache)]
         key = (hidden_states.shape, hidden_states.dtype, current_stream(hidden_states.device), *kinds)
         graph = self.graphs.get(key)
-        if graph is None or not graph.weights.are_there():
-            self.graphs.pop(key, None)
-            if why_not_captured(language_model):
+        if graph is not None and not graph.captured.is_there():
+            graph = None
+            self.graphs.clear()  # the others hold what is gone, too
+        if graph is None:
+            if self.fails or why_not_captured(language_model):
                 return None
             try:
                 # What a graph holds must outlive an inference mode.
                 with torch.inference_mode(False), torch.no_grad():
                     graph = self.graphs[key] = StepGraph(language_model, hidden_states, cache)
-            except RuntimeError as error:
-                logger.warning("Decoding goes on without CUDA graphs, since none could be captured: %s", error)
+            except (CaptureError, torch.OutOfMemoryError) as error:
+                logger.warning("No more tokens are captured as CUDA graphs, since one could not be: %s", error)
                 self.fails = True
                 return None
             if len(self.graphs) > MOST_GRAPHS:

@@ -78,7 +78,7 @@ class Teller:
         return [(kind, Told(part, [name(kind, part)])) for kind, part in parts if len(part) >= PADDING]
 
     def in_general(self, kind: str) -> str:
-        """The general kind of one that has such a kind."""
+        """Name the broader kind of one that has such a kind, as all do that are asked for as unknown."""
         general = self.grammar.general_of(kind)
         assert general is not None
         return general

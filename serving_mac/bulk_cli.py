@@ -36,7 +36,7 @@ def caption_in_bulk(parser: argparse.ArgumentParser, options: argparse.Namespace
         output = open_output(options)
         todo = [file for file in files if output is None or file not in output.done]
         if todo:  # a model that cannot be loaded is told here, and not by every worker
-            here = loading_beside_workers(options.device, options.compile)
+            here = loading_beside_workers(options.device, options.int8, options.compile)
             load_captioner(options.model, **worker_options(options).captioner | here)
         ray = start_ray(options.ray or None) if todo else None
     except (OSError, ValueError) as error:

@@ -92,7 +92,7 @@ def serve_replicas(options: argparse.Namespace, limits: ServerOptions) -> int:
         place = probe.getsockname()[:2]
     loading = loading_options(options)
     # What cannot be loaded is told here, not by replicas; the CPU is all that this machine must have.
-    load_captioner(options.model, **loading | loading_beside_workers(options.device, options.compile))
+    load_captioner(options.model, **loading | loading_beside_workers(options.device, options.int8, options.compile))
     from .server_ray import serve_on_ray
 
     serve_on_ray(options.ray or None, place, options.model, loading, limits, options.replicas)

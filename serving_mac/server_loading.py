@@ -14,7 +14,7 @@ COMPILED_BATCHES = (1, 2, 8)
 
 def load_for_service(model: str, loading: dict[str, Any]) -> AudioCaptioningPipeline:
     """
-    Load a captioner that is as fast at the first request as at any other.
+    Load a captioner whose step in C++, if it has one, is compiled before the first request.
 
     Args:
         model: Folder or Hub id.
@@ -32,16 +32,17 @@ def load_for_service(model: str, loading: dict[str, Any]) -> AudioCaptioningPipe
     return captioner
 
 
-def loading_beside_workers(device: str | None, compile: bool) -> dict[str, Any]:
+def loading_beside_workers(device: str | None, int8: bool, compile: bool) -> dict[str, Any]:
     """
     Arguments of `load_captioner` in place of those of the workers, for the machine that starts them.
 
     A model that cannot be loaded is told by that machine, which need not have what the workers have: the CPU will do.
-    What is to be compiled is compiled there, but for a graph of a GPU that was asked for.
+    What is compiled for a CPU is compiled there, too.
 
     Args:
         device: Device of the workers, or None for the first that each has.
+        int8: Whether the weights are rounded to 8 bits.
         compile: Whether they compile.
     """
-    elsewhere = not compile or (device or "").startswith("cuda")
-    return {"device": "cpu", "compile": False} if elsewhere else {}
+    for_cpu = device.startswith("cpu") if device else int8
+    return {"device": "cpu", "compile": compile and for_cpu}

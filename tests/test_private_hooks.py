@@ -58,7 +58,7 @@ HOOKS = {
     "datasets.fingerprint.Hasher.hash": "value",
     "datasets.distributed.split_dataset_by_node": "dataset rank world_size strategy",
 }  # fmt: skip
-ATTRIBUTES = ("datasets.config.HF_DATASETS_CACHE", "datasets.arrow_writer.ArrowWriter.write")
+ATTRIBUTES = ("torch._foreach_copy_", "datasets.config.HF_DATASETS_CACHE", "datasets.arrow_writer.ArrowWriter.write")
 
 
 def find(name: str) -> Any:

@@ -35,7 +35,7 @@ class StateLayer(LinearAttentionLayer):
             # (batch, channels, kernel), channels contiguous
             self.conv_states[state_idx] = states
             if not torch.compiler.is_compiling():
-                # As transformers does it for its own caches: a CUDA graph may then read the tensor at this address.
+                # As transformers does it for its own caches: a CUDA graph of torch.compile may then read it here.
                 torch._dynamo.mark_static_address(self.conv_states[state_idx])
 
     def update_recurrent_state(self, recurrent_states: torch.Tensor, state_idx: int = 0, **kwargs) -> torch.Tensor:
@@ -65,7 +65,7 @@ class StateLayer(LinearAttentionLayer):
                 setattr(made, name, dict(value))
         for states in (made.conv_states, made.recurrent_states):
             for index, tensor in states.items():
-                states[index] = None if tensor is None else torch.empty_like(tensor.detach())
+                states[index] = None if tensor is None else torch.empty_like(tensor)
         return made
 
     def move_rows(self, source: torch.Tensor, target: torch.Tensor) -> None:

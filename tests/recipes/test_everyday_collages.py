@@ -50,11 +50,6 @@ def test_scenes_are_told_as_they_are() -> None:
     assert examples.draw_scene(np.random.default_rng(0)) in examples.scenes
 
 
-def test_sounds_that_are_not_alone_are_not_taken() -> None:
-    examples = make_examples(scene_of(["cat", "siren"], ["cat", "siren"], "while"))
-    assert len(examples.sounds["cat"]) == 1 and len(examples.sounds["siren"]) == 1
-
-
 @pytest.mark.parametrize("long", [False, True])
 def test_a_collage_is_of_its_sounds_in_order_and_then_padding(long: bool) -> None:
     examples, rng = make_examples(), np.random.default_rng(0)

@@ -94,19 +94,22 @@ def test_int8_and_dtype_reach_every_way_to_load():
 
 
 @pytest.mark.parametrize(
-    ("words", "expected"),
+    ("words", "compiled"),
     [
-        ([], {"device": "cpu", "compile": False}),
-        (["--device", "cuda:1"], {"device": "cpu", "compile": False}),
-        (["--device", "cuda", "--compile"], {"device": "cpu", "compile": False}),
-        (["--device", "cpu", "--compile"], {}),
-        (["--compile", "--int8"], {}),
+        ([], False),
+        (["--compile"], False),
+        (["--device", "cuda:1", "--compile"], False),
+        (["--device", "cuda:1", "--compile", "--int8"], False),
+        (["--device", "cpu", "--compile"], True),
+        (["--compile", "--int8"], True),
+        (["--int8"], False),
     ],
 )
-def test_a_machine_beside_the_workers_needs_no_gpu(words, expected):
+def test_a_machine_beside_the_workers_needs_no_gpu(words, compiled):
     """But what they compile on a CPU is compiled here, too, so that it is told what cannot be."""
     options = build_parser().parse_args(words)
-    assert loading_beside_workers(options.device, options.compile) == expected
+    here = loading_beside_workers(options.device, options.int8, options.compile)
+    assert here == {"device": "cpu", "compile": compiled}
 
 
 def test_what_is_compiled_is_compiled_before_anyone_asks(monkeypatch):
