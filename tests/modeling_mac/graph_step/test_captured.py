@@ -1,125 +1,20 @@
-"""
-A captured token: what the modules say, whatever else happens to the caches and the modules.
-
-On a CPU, torch's tracer stands in for a CUDA graph. As that does, it records the operations on tensors alone, and a
-replay reads and writes the memory of the capture. On a CUDA device the same tests run on real graphs.
-"""
+"""A captured token says what the modules say, whatever else happens to the caches and the weights."""
 
 import copy
 import pickle
 import sys
-from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from functools import partial
 from unittest.mock import MagicMock
 
-import peft
 import pytest
 import torch
-from torch.fx.experimental.proxy_tensor import make_fx
-from transformers import DynamicCache, Mamba2Config
+from graph_steps import SIZES, assert_same, assert_same_cache, decode, read
 
-from modeling_mac import MacConfig, MacForConditionalGeneration, compile_decoding, graph_step_mac, modeling_mamba2_mac
-from modeling_mac.cache_mac import StateCache
+from modeling_mac import MacConfig, MacForConditionalGeneration, compile_decoding, graph_step_mac
 from modeling_mac.graph_step_mac import CaptureError, capture_on_cuda
 from modeling_mac.modeling_mamba2_mac import Mamba2MacModel
-
-
-@pytest.fixture(
-    params=[
-        "stand-in",
-        pytest.param(
-            "graph",
-            marks=[
-                pytest.mark.gpu,
-                pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
-            ],
-        ),
-    ]
-)
-def device(request, monkeypatch) -> Iterator[str]:
-    """Where the graphs run."""
-    if request.param == "graph":
-        before = torch.get_float32_matmul_precision()
-        torch.set_float32_matmul_precision("highest")
-        with torch.backends.cudnn.flags(allow_tf32=False):
-            yield "cuda"
-        torch.set_float32_matmul_precision(before)
-    else:
-        monkeypatch.setattr(graph_step_mac, "GRAPH_DEVICE", "cpu")
-        monkeypatch.setattr("modeling_mac.compiling_mac.GRAPH_DEVICE", "cpu")
-        monkeypatch.setattr(modeling_mamba2_mac, "can_step", lambda *arguments: False)
-        yield "cpu"
-
-
-@pytest.fixture(autouse=True)
-def captures(device, monkeypatch) -> list[int]:
-    """A number for every capture."""
-    captured: list[int] = []
-    real = graph_step_mac.capture_on_cuda
-
-    def capture(step: Callable[[], None], device: torch.device) -> Callable[[], None]:
-        captured.append(len(captured))
-        if device.type == "cuda":
-            return real(step, device)
-        step()  # the first run, which loads what is needed
-        with torch.no_grad():
-            return make_fx(step)()  # it traces by running, which a capture does not: the states are copied in later
-
-    monkeypatch.setattr(graph_step_mac, "capture_on_cuda", capture)
-    return captured
-
-
-SIZES = {
-    "vocab_size": 40, "hidden_size": 32, "num_hidden_layers": 2, "num_heads": 8, "head_dim": 8, "state_size": 16,
-    "n_groups": 2, "bos_token_id": 0, "eos_token_id": 0, "pad_token_id": 0,
-}  # fmt: skip
-
-
-@pytest.fixture
-def plain(device) -> Mamba2MacModel:
-    """A model that decodes as ever."""
-    torch.manual_seed(0)
-    model = Mamba2MacModel(Mamba2Config(**SIZES)).eval()
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(0.1 * torch.randn_like(parameter))
-    return model.to(device)
-
-
-@pytest.fixture
-def model(plain) -> Mamba2MacModel:
-    """The same with graphs."""
-    model = copy.deepcopy(plain)
-    compile_decoding(model)
-    return model
-
-
-@pytest.fixture
-def ids(device) -> torch.Tensor:
-    return torch.randint(1, 40, (3, 9), generator=torch.Generator().manual_seed(1)).to(device)
-
-
-def decode(model: Mamba2MacModel, ids: torch.Tensor, cache) -> torch.Tensor:
-    """Outputs, (batch, length, width), of tokens that are decoded one by one after a cache."""
-    embeddings = model.get_input_embeddings()(ids)
-    steps = [model(inputs_embeds=token, cache=cache, use_cache=True) for token in embeddings.split(1, dim=1)]
-    return torch.cat([step.last_hidden_state for step in steps], dim=1)
-
-
-def assert_same(actual: torch.Tensor, expected: torch.Tensor) -> None:
-    torch.testing.assert_close(actual, expected, rtol=1e-4, atol=1e-4)
-
-
-def assert_same_cache(actual: StateCache, expected: StateCache) -> None:
-    for layer, other in zip(actual.layers, expected.layers, strict=True):
-        assert_same(layer.conv_states[0], other.conv_states[0])
-        assert_same(layer.recurrent_states[0], other.recurrent_states[0])
-
-
-def read(model: Mamba2MacModel, ids: torch.Tensor) -> StateCache:
-    return model(ids, use_cache=True).cache
 
 
 @torch.no_grad()
@@ -177,42 +72,6 @@ def test_no_cache_holds_memory_of_a_graph(plain, model, ids):
     kept = view.clone()
     decode(model, ids, read(model, ids.flip(1)))
     assert torch.equal(view, kept)
-
-
-@torch.no_grad()
-def test_whatever_is_no_single_token_goes_by_the_modules(plain, model, ids, captures):
-    embeddings = model.get_input_embeddings()
-    for each in (plain, model):
-        one = each(inputs_embeds=embeddings(ids[:, :1]), use_cache=True)  # a prompt of one token
-        several = each(inputs_embeds=embeddings(ids[:, 1:4]), cache=one.cache, use_cache=True)
-        outputs = [one.last_hidden_state, several.last_hidden_state, decode(each, ids[:, 4:], several.cache)]
-        several = each(inputs_embeds=embeddings(ids[:, 1:4]), cache=several.cache, use_cache=True)
-        outputs += [several.last_hidden_state, decode(each, ids[:, :2], several.cache)]
-        if each is plain:
-            expected = outputs
-    for output, other in zip(outputs, expected, strict=True):
-        assert_same(output, other)
-    assert captures == [0]
-
-
-@torch.no_grad()
-def test_what_a_graph_could_not_do_goes_by_the_modules(model, ids, captures, monkeypatch):
-    cache = read(model, ids)
-    with torch.autocast(ids.device.type, torch.bfloat16):
-        decode(model, ids[:, :1], copy.deepcopy(cache))
-    recording = copy.deepcopy(cache)
-    recording.activate_past_recording()
-    decode(model, ids[:, :1], recording)
-    embeddings = model.get_input_embeddings()(ids[:, :1])
-    with monkeypatch.context() as patch:
-        patch.setattr(torch.compiler, "is_compiling", lambda: True)
-        model(inputs_embeds=embeddings, cache=copy.deepcopy(cache), use_cache=True)
-    with monkeypatch.context() as patch:
-        patch.setattr(graph_step_mac, "GRAPH_DEVICE", "meta")
-        model(inputs_embeds=embeddings, cache=copy.deepcopy(cache), use_cache=True)
-    assert captures == []
-    decode(model, ids[:, :1], cache)
-    assert captures == [0]
 
 
 @torch.no_grad()
@@ -286,106 +145,6 @@ def test_weights_may_change_between_tokens(plain, model, ids, captures):
     assert captures == [0, 1, 2, 3, 4]
     for outputs in (first, second, third, fourth, fifth, sixth):
         assert_same(*outputs)
-
-
-@pytest.mark.parametrize(
-    "place", ["norm_f", "layers.1", "layers.1.mixer", "layers.0.mixer.act", "layers.0.mixer.out_proj"]
-)
-@torch.no_grad()
-def test_hooks_are_called(plain, model, ids, captures, place):
-    """Also one that comes in the middle of a caption."""
-    caches = [read(each, ids) for each in (model, plain)]
-    assert_same(*(decode(each, ids[:, :2], cache) for each, cache in zip((model, plain), caches, strict=True)))
-    hooks = [
-        each.get_submodule(place).register_forward_hook(lambda module, inputs, output: 2 * output)
-        for each in (model, plain)
-    ]
-    assert_same(*(decode(each, ids[:, 2:4], cache) for each, cache in zip((model, plain), caches, strict=True)))
-    assert captures == [0]
-    for hook in hooks:
-        hook.remove()
-    assert_same(*(decode(each, ids[:, 4:6], cache) for each, cache in zip((model, plain), caches, strict=True)))
-
-
-@pytest.mark.parametrize(
-    "options", [{"target_modules": ["in_proj"]}, {"target_modules": ["embeddings"], "modules_to_save": ["mixer"]}]
-)
-@torch.no_grad()
-def test_adapters_are_called(model, ids, captures, options):
-    before = decode(model, ids, read(model, ids))
-    adapted = peft.get_peft_model(copy.deepcopy(model), peft.LoraConfig(init_lora_weights=False, **options))
-    for name, parameter in adapted.named_parameters():
-        if "modules_to_save" in name:
-            parameter.mul_(1.5)
-    inner = adapted.base_model.model
-    assert (decode(inner, ids, read(inner, ids)) - before).abs().max() > 0.05
-    with adapted.disable_adapter():
-        assert_same(decode(inner, ids, read(inner, ids)), before)
-    assert captures == [0]
-    with pytest.raises(ValueError, match=r"decodes as a CUDA graph, and .*leave out what changed them"):
-        compile_decoding(inner)
-
-
-@torch.no_grad()
-def test_an_adapter_may_come_later(model, ids, captures):
-    before = decode(model, ids, read(model, ids))
-    config = peft.LoraConfig(target_modules=["in_proj"], modules_to_save=["norm_f"], init_lora_weights=False)
-    inner = peft.get_peft_model(model, config).base_model.model
-    assert (decode(inner, ids, read(inner, ids)) - before).abs().max() > 0.05
-    assert captures == [0] and not model.step_graphs.graphs
-
-
-@torch.no_grad()
-def test_weights_of_another_kind_are_not_captured(model):
-    class Strange(torch.nn.Parameter):
-        """As a library's that quantises or shards."""
-
-    model.layers[1].mixer.in_proj.weight = Strange(model.layers[1].mixer.in_proj.weight)
-    with pytest.raises(ValueError, match="there are weights of the kind Strange in this one"):
-        compile_decoding(model)
-
-
-@torch.no_grad()
-def test_where_nothing_can_be_captured_a_warning_says_so(plain, model, ids, monkeypatch, caplog):
-    def fail(step, device):
-        raise CaptureError("operation not permitted when stream is capturing")
-
-    decode(model, ids[:1], read(model, ids[:1]))
-    [graph] = model.step_graphs.graphs.values()
-    monkeypatch.setattr(graph_step_mac, "capture_on_cuda", fail)
-    for _ in range(2):
-        assert_same(decode(model, ids, read(model, ids)), decode(plain, ids, read(plain, ids)))
-    assert caplog.text.count("as CUDA graphs, since one could not be: operation not permitted") == 1
-    replays = []
-    monkeypatch.setattr(graph, "replay", lambda replay=graph.replay: replays.append(1) or replay())
-    decode(model, ids[:1, :2], read(model, ids[:1]))
-    assert len(replays) == 2, "what was captured before goes on"
-
-
-@torch.no_grad()
-def test_the_cache_of_transformers_goes_by_the_modules(plain, model, ids, captures):
-    outputs = []
-    for each in (plain, model):
-        cache = each(ids, cache=DynamicCache(config=each.config), use_cache=True).cache
-        outputs.append(decode(each, ids, cache))
-    assert_same(*outputs)
-    assert captures == []
-
-
-def test_gradients_go_by_the_modules(model, ids, captures):
-    with torch.no_grad():
-        cache = read(model, ids)
-        decode(model, ids[:, :1], cache)
-    decode(model, ids[:, :1], cache).sum().backward()
-    assert model.layers[0].mixer.in_proj.weight.grad.abs().max() > 0
-    assert captures == [0]
-
-
-def test_a_prompt_that_was_read_with_gradients(plain, model, ids, captures):
-    caches = [read(each, ids) for each in (model, plain)]
-    with torch.no_grad():
-        assert_same(*(decode(each, ids[:, :3], cache) for each, cache in zip((model, plain), caches, strict=True)))
-    assert captures == []
 
 
 def test_what_was_captured_in_inference_mode_is_replayed_outside(plain, model, ids, captures):
