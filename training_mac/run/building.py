@@ -11,6 +11,7 @@ from huggingface_hub import HfApi
 from huggingface_hub.constants import HF_HUB_CACHE
 from huggingface_hub.errors import StrictDataclassError
 from huggingface_hub.file_download import repo_folder_name
+from peft import PeftModel
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
@@ -22,13 +23,25 @@ from processing_mac.processing_mac import AUDIO_TOKEN
 from training_mac.loop.checkpoints import write_whole
 from training_mac.objectives.mohawk import make_student
 from training_mac.recipe.fields import Recipe
-from training_mac.run.model_fields import PARTS, change_config, is_made_of_teacher, read_config
+from training_mac.run.model_fields import PARTS, change_config, is_made_of_teacher, model_below, read_config
 
 
 def load_base(base: str, fields: Mapping[str, Any] | None = None) -> tuple[MacForConditionalGeneration, MacProcessor]:
-    """Load model and processor of a folder or Hub id, with `fields` of its configuration changed; always float32."""
-    config = {"config": change_config(read_config(base), fields, base)} if fields else {}
-    model = MacForConditionalGeneration.from_pretrained(base, dtype=torch.float32, **config)
+    """
+    Load model and processor of a folder or Hub id, with `fields` of its configuration changed; always float32.
+
+    An adapter is merged with the model below it, so that whatever learns from the model need not know of it.
+
+    Raises:
+        ValueError: The weights are of 8 bits, or a field does not exist or cannot change.
+    """
+    config = change_config(read_config(base), fields or {}, base)
+    if getattr(config, "quantization_config", None):
+        raise ValueError(f"{base} holds weights of 8 bits, from which nothing learns: name what it was rounded from.")
+    below = model_below(base)
+    model = MacForConditionalGeneration.from_pretrained(below or base, dtype=torch.float32, config=config)
+    if below is not None:
+        model = PeftModel.from_pretrained(model, base).merge_and_unload()
     if Path(base).is_dir():
         model.name_or_path = str(Path(base).resolve())  # an adapter's folder will name this path as its base model
     return model, MacProcessor.from_pretrained(base)
@@ -64,14 +77,22 @@ def load_front(base: str | None) -> tuple[Any, str]:
 
 def make_base(recipe: Recipe, prompt: str, texts: Iterable[str], folder: Path) -> None:
     """
-    Write the model that a run without `base_model` starts from; afterwards `folder` is complete, or does not exist.
+    Write the model that a run without a whole `base_model` starts from; `folder` is complete then, or not there.
 
     Args:
-        recipe: Recipe of the first stage.
-        prompt: Default prompt of the processor.
+        recipe: Recipe of the first stage, whose `base_model` is an adapter if it has one.
+        prompt: Default prompt of the processor of a new model.
         texts: Texts that the tokenizer of a model from nothing is made from.
         folder: Folder to write to.
     """
+    model, processor = new_base(recipe, prompt, texts) if recipe.base_model is None else load_base(recipe.base_model)
+    with write_whole(folder) as partial:
+        model.save_pretrained(partial)
+        processor.save_pretrained(partial)
+
+
+def new_base(recipe: Recipe, prompt: str, texts: Iterable[str]) -> tuple[MacForConditionalGeneration, MacProcessor]:
+    """Make a model with a new connector at least, and its processor; see `make_base`."""
     make = new_model if recipe.base_audio_tower is None else join_towers
     if is_made_of_teacher(recipe):
         make = new_student
@@ -84,9 +105,7 @@ def make_base(recipe: Recipe, prompt: str, texts: Iterable[str], folder: Path) -
         audio_tokens_per_run=config.audio_tokens_per_run,
         default_prompt=prompt,
     )
-    with write_whole(folder) as partial:
-        model.save_pretrained(partial)
-        processor.save_pretrained(partial)
+    return model, processor
 
 
 def load_tokenizer(name: str) -> PreTrainedTokenizerFast:

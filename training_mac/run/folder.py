@@ -3,7 +3,7 @@ The folder of a run, which tells what the run is, what is done, and where it goe
 
     OUTPUT_DIR/run.json               the settings of every stage
     OUTPUT_DIR/clips                  tables of the data, while it runs
-    OUTPUT_DIR/base                   the model it starts from, unless that is a checkpoint elsewhere
+    OUTPUT_DIR/base                   the model it starts from, unless that is a whole one elsewhere
     OUTPUT_DIR/stage-1/checkpoint-50  the Trainer's
     OUTPUT_DIR/stage-1/result         what was learnt by the end of the stage; trainer_state.json beside it: its log
     OUTPUT_DIR                        the model itself, at the end
@@ -15,6 +15,7 @@ same run.
 import json
 import shutil
 from collections.abc import Iterator
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,7 @@ from training_mac.loop.pruning import learnt_keep_rate
 from training_mac.recipe.fields import keeps_weights, marked
 from training_mac.recipe.file import Stage, load_stages
 from training_mac.run.building import load_base, make_base
+from training_mac.run.model_fields import model_below
 
 
 WEIGHTS = "model.safetensors"
@@ -103,28 +105,36 @@ class Run:
                 shutil.rmtree(self.folder / "base", ignore_errors=True)
                 self.folder.mkdir(parents=True, exist_ok=True)
                 write_text_whole(self.folder / "run.json", json.dumps(self.settings, indent=1))
-            if self.recipes[0].base_model is None and not is_whole(Path(self.base)):
+            if self.makes_base and not is_whole(Path(self.base)):
                 self.make_base(tables)
         PartialState().wait_for_everyone()
 
     def make_base(self, tables: ClipTables) -> None:
-        """Join the towers that the recipe names, or make a new model with a tokenizer trained on the captions."""
-        stage = self.stages[0]
+        """Join towers, make a new model with a tokenizer of the captions, or merge an adapter with its base."""
+        stage, recipe = self.stages[0], self.recipes[0]
         set_seed(stage.training.seed)
-        texts = tables.texts(stage.data) if stage.recipe.base_audio_tower is None else ()
-        make_base(stage.recipe, stage.data.prompt or DEFAULT_PROMPT, texts, Path(self.base))
+        has_words = recipe.base_model is not None or recipe.base_audio_tower is not None
+        texts = () if has_words else tables.texts(stage.data)
+        make_base(recipe, stage.data.prompt or DEFAULT_PROMPT, texts, Path(self.base))
 
     @property
     def adapter_base(self) -> str | None:
         """Give the model that the run's adapter will belong to; None for a run that ends in a whole model."""
         if ends_whole(self.recipes):
             return None
-        return self.recipes[0].base_model or str(Path(self.base).resolve())
+        return str(Path(self.base).resolve()) if self.makes_base else self.base
+
+    @cached_property
+    def makes_base(self) -> bool:
+        """Whether what the run starts from is made in its folder: a new model, or an adapter merged with its base."""
+        base = self.recipes[0].base_model
+        return base is None or model_below(base) is not None
 
     @property
     def base(self) -> str:
-        """The folder or Hub id of the model that the run starts from."""
-        return self.recipes[0].base_model or str(self.folder / "base")
+        """The folder or Hub id of the whole model that the run starts from."""
+        base = self.recipes[0].base_model
+        return str(self.folder / "base") if base is None or self.makes_base else base
 
     def stage_folder(self, number: int) -> Path:
         """Give the folder of a stage's checkpoints and result."""

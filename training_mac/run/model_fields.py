@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from transformers import CONFIG_MAPPING
+from transformers.utils import find_adapter_config_file
 
 from modeling_mac import MacConfig
 from training_mac.recipe.fields import Recipe
@@ -155,9 +156,14 @@ def change_config(config: MacConfig, model: Mapping[str, Any], origin: str) -> M
     return config
 
 
+def model_below(base: str) -> str | None:
+    """Name the model that an adapter, by its folder or Hub id, belongs to; None for a whole model."""
+    if (Path(base) / "config.json").is_file():
+        return None
+    file = find_adapter_config_file(base)
+    return None if file is None else json.loads(Path(file).read_text(encoding="utf-8"))["base_model_name_or_path"]
+
+
 def read_config(base: str) -> MacConfig:
-    """Read the configuration of a folder or Hub id; for an adapter's folder, that of the model below it."""
-    adapter = Path(base) / "adapter_config.json"
-    if adapter.is_file() and not (Path(base) / "config.json").is_file():
-        base = json.loads(adapter.read_text(encoding="utf-8"))["base_model_name_or_path"]
-    return MacConfig.from_pretrained(base)
+    """Read the configuration of a folder or Hub id; of an adapter, that of the model below it."""
+    return MacConfig.from_pretrained(model_below(base) or base)

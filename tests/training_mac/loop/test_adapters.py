@@ -197,6 +197,39 @@ def test_an_adapter_folder_loads_captions_and_merges(base, write_recipe, train, 
     assert first == second
 
 
+def test_an_adapter_is_a_base_and_gives_its_encoder(base, write_recipe, train, tmp_path, capsys, manifest) -> None:
+    """Merged with the model below it, so that what comes of it is whole or an adapter on a model of its own."""
+    fields = {"base_model": str(base), "encoder": "full", "language_model": "lora", "learning_rate": 0.02}
+    first = train(write_recipe(**fields, output_dir=str(tmp_path / "first")))
+    learnt = load_base(str(first))[0]
+    assert not isinstance(learnt, PeftModel) and not any("lora" in name for name in learnt.state_dict())
+
+    further = {**fields, "base_model": str(first), "learning_rate": 0.0, "max_steps": 1}
+    second = train(write_recipe(**further, output_dir=str(tmp_path / "second")))
+    assert json.loads((second / "adapter_config.json").read_text())["base_model_name_or_path"] == str(second / "base")
+    third = train(write_recipe(**further, output_dir=str(tmp_path / "third")), "--merge_adapter", "true")
+    batch = batch_for(learnt)
+    for folder in (first, second, third):
+        loaded = MacForConditionalGeneration.from_pretrained(folder).eval()
+        torch.testing.assert_close(loaded(**batch).logits, learnt.eval()(**batch).logits, atol=1e-5, rtol=1e-5)
+    capsys.readouterr()
+    assert mac_caption(["--model", str(second), str(manifest.parent / "0.wav")]) == 0
+
+    new = train(write_recipe(encoder_of=str(first), encoder="frozen", max_steps=1, output_dir=str(tmp_path / "new")))
+    found = MacForConditionalGeneration.from_pretrained(new).model.audio_tower.state_dict()
+    for name, tensor in learnt.model.audio_tower.state_dict().items():
+        assert torch.equal(tensor, found[name]), name
+
+
+@pytest.mark.parametrize("field", ["base_model", "encoder_of"])
+def test_nothing_learns_from_weights_of_8_bits(base, write_recipe, train, tmp_path, field) -> None:
+    rounded = MacForConditionalGeneration.from_pretrained(base).to_int8()
+    rounded.save_pretrained(tmp_path / "rounded")
+    load_base(str(base))[1].save_pretrained(tmp_path / "rounded")
+    with pytest.raises(ValueError, match="rounded holds weights of 8 bits, from which nothing learns"):
+        train(write_recipe(**{field: str(tmp_path / "rounded")}))
+
+
 def test_frozen_parts_stay_bit_identical(base, write_recipe, train) -> None:
     recipe = write_recipe(base_model=str(base), encoder="frozen", connector="frozen", max_steps=2)
     after = MacForConditionalGeneration.from_pretrained(train(recipe)).state_dict()
