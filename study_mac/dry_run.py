@@ -1,5 +1,6 @@
 """What a cell would cost: parameters, audio tokens, steps and hours, without its weights and without its training."""
 
+import math
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -157,16 +158,22 @@ def stage_examples(study: Study, stages: Sequence[Stage]) -> list[int]:
 
 
 def stage_steps(stage: Stage, examples: int) -> int:
-    """Optimiser steps of a stage on one process."""
+    """Optimiser steps of a stage on one process, as the Trainer counts them."""
     training = stage.training
-    batch = training.per_device_train_batch_size * training.gradient_accumulation_steps
-    return training.max_steps if training.max_steps > 0 else round(examples // batch * training.num_train_epochs)
+    if training.max_steps > 0:
+        return training.max_steps
+    batches = examples / training.per_device_train_batch_size
+    batches = math.floor(batches) if training.dataloader_drop_last else math.ceil(batches)
+    steps = max(math.ceil(batches / training.gradient_accumulation_steps), 1)
+    return math.ceil(steps * training.num_train_epochs)
 
 
 def seen(stage: Stage, examples: int) -> int:
     """Examples that a stage goes through."""
     training = stage.training
-    return stage_steps(stage, examples) * training.per_device_train_batch_size * training.gradient_accumulation_steps
+    batch = training.per_device_train_batch_size * training.gradient_accumulation_steps
+    steps = stage_steps(stage, examples) * batch
+    return steps if training.max_steps > 0 else min(steps, round(examples * training.num_train_epochs))
 
 
 def hours_of(

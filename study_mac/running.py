@@ -9,6 +9,7 @@ imported everything, since a small cell would else spend most of its time on imp
     CELL/log.txt                 what the commands printed
     CELL/failed.txt              why its last run failed, if it did
     CELL/cell.json               written last: a cell with it is finished and is never run again
+    CELL/lock                    held by the process that is at the cell; the next one waits for it
 """
 
 import json
@@ -25,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from filelock import FileLock, Timeout
 
 from processing_mac.whole_files_mac import write_folder_whole, write_text_whole
 from study_mac.dry_run import model_sizes, stages_of
@@ -89,7 +91,19 @@ def run_cell(study: Study, cell: Cell, launch: str = "", tell: Callable[[str], N
         return note
     folder = study.cell_folder(cell)
     folder.mkdir(parents=True, exist_ok=True)
-    reason = folder / FAILED
+    lock = FileLock(folder / "lock")
+    try:
+        held = lock.acquire(blocking=False)
+    except Timeout:
+        tell("waiting for another process that is at it")
+        held = lock.acquire()
+    with held:
+        return finished(study, cell) or train_or_note(study, cell, launch, tell)
+
+
+def train_or_note(study: Study, cell: Cell, launch: str, tell: Callable[[str], None]) -> dict[str, Any]:
+    """`run_cell` for a cell that is not finished and that nobody else is at."""
+    reason = study.cell_folder(cell) / FAILED
     reason.unlink(missing_ok=True)
     try:
         return train_and_evaluate(study, cell, launch, tell)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
 
+from study_mac.report import check_scores, read_results
 from study_mac.running import CellError, finished, run_cell
 from study_mac.study_file import Cell, Study
 
@@ -25,6 +26,7 @@ def run_here(study: Study, cells: Sequence[Cell], launch: str) -> dict[Cell, str
                 tell("finished before")
                 continue
             run_cell(study, cell, launch, tell)
+            check_scores(study, read_results(study))  # a name that is wrong is told by the first cell, not by the last
         except CellError as error:
             failed[cell] = str(error)
             tell(f"FAILED: {error}")
@@ -68,6 +70,8 @@ def run_on_ray(study: Study, cells: Sequence[Cell], launch: str, gpus: float) ->
                 error = str(lost).splitlines()[-1]
             if error:
                 failed[cell] = error
+            else:
+                check_scores(study, read_results(study))
             rest = timedelta(seconds=round((time.monotonic() - start) / done * (count - done)))
             print(f"[{done}/{count}] {cell.name}: {error or 'done'}; about {rest} left", flush=True)
     return failed

@@ -241,8 +241,10 @@ def make_cells(given: Mapping[str, Any], axes: Mapping[str, Any], reference: Cel
 
 
 def check_donor(study: Study, cell: Cell) -> None:
-    """Refuse a cell that takes the encoder of one that the study does not have, or of itself."""
+    """Refuse a cell that takes the encoder of one that the study does not have, or has one that no other replaces."""
     donor = study.donor(cell)
+    if donor and study.recipe_of(cell).get("base_model"):
+        raise ValueError(f"the cell {cell.name} has `base_model`, whose encoder stays: `{DONOR}` is for new models.")
     if donor and donor not in study.cells:
         raise ValueError(f"the cell {cell.name} takes the encoder of {donor.name}, which the study does not have.")
 

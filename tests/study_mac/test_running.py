@@ -16,7 +16,9 @@ import psutil
 import pytest
 import soundfile
 import yaml
+from filelock import FileLock
 
+from study_mac import running, scheduling
 from study_mac.cli import main
 from study_mac.running import finished
 from study_mac.study_file import read_study
@@ -103,6 +105,36 @@ def test_a_study_that_is_killed_and_continued_gives_the_same_tables(folder) -> N
     assert "2 of 2 cells" in page and "data:image/png;base64" in page and "http" not in page
 
 
+def test_what_another_process_is_at_is_waited_for(folder, monkeypatch) -> None:
+    study = read_study(Path(write("study")))
+    cell, told, note = study.cells[0], [], study.cell_folder(study.cells[0]) / "cell.json"
+    monkeypatch.setattr(running, "train_and_evaluate", Mock(side_effect=AssertionError("trained twice")))
+    note.parent.mkdir(parents=True)
+
+    def finish(stage: str) -> None:
+        """What the other process does, which ends while this one waits."""
+        told.append(stage)
+        note.write_text(json.dumps({"recipe": study.recipe_of(cell), "evaluations": study.evaluations}))
+        other.release()
+
+    other = FileLock(note.parent / "lock")
+    other.acquire()
+    assert running.run_cell(study, cell, tell=finish) == json.loads(note.read_text())
+    assert told == ["waiting for another process that is at it"]
+    FileLock(note.parent / "lock").acquire(blocking=False).lock.release()  # it is free again
+
+
+def test_a_score_that_no_evaluation_gives_is_told_by_the_first_cell(folder, monkeypatch) -> None:
+    study = read_study(Path(write("study", scores={"CIDEr-D": "captioning.ciderd"})))
+    ran: list[str] = []
+    results = {"evaluations": {"captioning": {"results": {"scores": {"cider_d": {"value": 1.0}}}}}}
+    monkeypatch.setattr(scheduling, "run_cell", lambda study, cell, *others: ran.append(cell.name))
+    monkeypatch.setattr(scheduling, "read_results", lambda study: {study.cells[0]: results})
+    with pytest.raises(ValueError, match="captioning has no score 'ciderd'; it has cider_d"):
+        scheduling.run_here(study, study.cells, "")
+    assert len(ran) == 1
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(find_spec("ray") is None, reason="needs ray")
 def test_tasks_of_ray_and_launched_trainings_give_the_same_tables(folder, capsys) -> None:
@@ -153,6 +185,18 @@ def test_a_dry_run_counts(folder, capsys) -> None:
     assert "[4/4] connector=mean_pool,seed=1" in printed and "; 16 audio tokens" in printed
     assert "4 steps" in printed and "min on 1 x H100" in printed and "min on this machine" in printed
     assert not Path("study").exists()
+
+
+@pytest.mark.parametrize(
+    ("batch", "accumulated", "drops", "steps"),
+    [(8, 1, False, 2), (3, 1, False, 4), (3, 1, True, 2), (1, 3, False, 4), (16, 1, True, 2)],
+)
+def test_steps_are_counted_as_the_trainer_does(folder, capsys, batch, accumulated, drops, steps) -> None:
+    """Four clips, two epochs."""
+    fields = {"max_steps": -1, "num_train_epochs": 2, "per_device_train_batch_size": batch,
+              "gradient_accumulation_steps": accumulated, "dataloader_drop_last": drops}  # fmt: skip
+    assert main([write("study", set=fields, axes={"connector": ["concat"]}), "--dry-run"]) == 0
+    assert f"; {steps} steps;" in capsys.readouterr().out
 
 
 def test_what_a_user_typed_is_told_in_a_line(folder, capsys) -> None:

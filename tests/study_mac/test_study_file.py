@@ -62,6 +62,10 @@ def test_only_chooses(write) -> None:
         ({"scores": {"x": "f.y"}}, "expected EVALUATION.SCORE"),
         ({"evaluations": {"e": {"task": "guess", "data": "a"}}}, "and `data`, or `dataset` and `audio_root`"),
         ({"axes": {"width": [1, 2]}}, "expected values with their fields"),
+        (
+            {"set": {"base_model": "mac-tiny"}, "cells": [{"encoder_from": "l"}]},
+            "`base_model`, whose encoder stays",
+        ),
     ],
 )
 def test_what_is_refused(write, fields, message) -> None:
