@@ -24,11 +24,13 @@ from study_mac.running import CellError
 from study_mac.scheduling import run_here, run_on_ray
 from study_mac.study_file import choose, read_study
 from training_mac.recipe.file import recipes_folder
+from training_mac.run.building import quieten
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run and report: 0 if every chosen cell is finished, 1 if one failed, 2 (by exit) if the study
     cannot be run, 130 if it was stopped."""
+    quieten()
     parser = build_parser()
     options = parser.parse_args(arguments)
     if options.time_steps and not options.dry_run:

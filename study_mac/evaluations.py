@@ -5,7 +5,8 @@ import io
 from pathlib import Path
 from typing import Any
 
-from evaluation_mac.cli import build_parser, read_clips
+from evaluation_mac.cli import check_options, read_clips
+from evaluation_mac.options import build_parser
 from study_mac.study_file import Study
 
 
@@ -34,6 +35,7 @@ def check_evaluations(study: Study, is_data_here: bool) -> None:
         try:
             with contextlib.redirect_stderr(told):
                 parsed = build_parser().parse_args(evaluation_arguments(options, "MODEL", Path("OUTPUT")))
+            check_options(parsed)
             if is_data_here:
                 read_clips(parsed)
         except SystemExit:

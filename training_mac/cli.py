@@ -8,17 +8,16 @@
 """
 
 import sys
-import warnings
 from pathlib import Path
 
 from accelerate import PartialState
-from transformers.utils import logging
 
 from training_mac.release.card import launch_options, read_states, write_card
 from training_mac.release.curve import CURVE, draw_curve
 from training_mac.release.emissions import hardware_in_use
 from training_mac.release.hub import prepare, publish, read_target, remove_stale
 from training_mac.release.summary import next_command, summarize_training
+from training_mac.run.building import quieten
 from training_mac.run.check import check_base, check_stages
 from training_mac.run.folder import ClipTables, Run
 from training_mac.run.input_errors import input_errors, training_errors
@@ -29,8 +28,7 @@ from training_mac.run.stage import train_stage
 def main(arguments: list[str] | None = None) -> None:
     """Train, save and release; if something that was given cannot be used, print one line and exit with 2."""
     arguments = sys.argv[1:] if arguments is None else arguments
-    logging.disable_progress_bar()  # of the files of weights that are loaded
-    warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)  # peft asks by the older name
+    quieten()
     with input_errors():
         run = Run.from_arguments(arguments)
     state = PartialState()

@@ -1,7 +1,8 @@
 """The recordings that a task of `mac-eval` is about: those of a manifest, or of a data set by its published table."""
 
-from collections import defaultdict
+from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -51,12 +52,21 @@ def as_clips(title: str, recordings: Sequence[Recording], task: str) -> list[Any
     return [Clip(one.audio, one.captions, source="; ".join(one.labels) or None) for one in recordings]
 
 
+def merge_rows(clips: Sequence[Clip]) -> list[Clip]:
+    """Make one clip of the rows that differ in their captions alone, as AudioCaps has five of a recording."""
+    merged: dict[Clip, Clip] = {}
+    for clip in clips:
+        key = replace(clip, captions=(), phrases=())
+        known = merged.get(key, key)
+        captions, phrases = known.captions + clip.captions, known.phrases + clip.phrases
+        merged[key] = replace(key, captions=tuple(dict.fromkeys(captions)), phrases=tuple(dict.fromkeys(phrases)))
+    return list(merged.values())
+
+
 def refuse_twice(place: str, clips: Sequence[Any]) -> None:
     """Refuse clips that name one recording twice."""
-    rows = defaultdict(list)
-    for row, clip in enumerate(clips):
-        rows[clip.audio].append(row)
-    twice = [f"{audio} in rows {', '.join(map(str, found))}" for audio, found in rows.items() if len(found) > 1]
+    times = Counter(clip.audio for clip in clips)
+    twice = [f"{audio} is there {count} times" for audio, count in times.items() if count > 1]
     if twice:
         more = f" and {len(twice) - 5} more" if len(twice) > 5 else ""
         raise ValueError(f"{place}: expected every recording once, but {'; '.join(twice[:5])}{more}")

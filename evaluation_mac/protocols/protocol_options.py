@@ -10,6 +10,9 @@ from evaluation_mac.protocols.label_protocols import LABEL_PROTOCOLS, LabelProto
 
 
 CAPTION_TASKS = ("captioning", "classification")  # those in which a protocol says how captions are written
+OF_CAPTIONS = ("protocol", "num_beams", "batch_size", "text_encoder")  # options that likelihoods do not read
+OF_CARDS = ("dataset_id", "dataset_split")
+BATCH_SIZE = 8
 
 
 def protocol_of(options: argparse.Namespace) -> LabelProtocol | None:
@@ -26,19 +29,19 @@ def generation_of(options: argparse.Namespace) -> dict[str, Any]:
 
 def complete(options: argparse.Namespace) -> None:
     """
-    Fill in prompt and text encoder.
+    Fill in prompt, text encoder and batch size.
 
     Raises:
-        ValueError: Options contradict the protocol, or it lacks its labels.
+        ValueError: Nothing would read an option, options contradict the protocol, or it lacks its labels.
     """
+    refuse_unread(options)
+    options.batch_size = getattr(options, "batch_size", None) or BATCH_SIZE
     by_caption = options.task == "classification" and options.by == "caption"
     protocol = protocol_of(options)
     if by_caption:
         options.text_encoder = options.text_encoder or LABEL_PROTOCOLS[options.protocol or "plain"].text_encoder
     if protocol is None:
         return
-    if options.task == "classification" and not by_caption:
-        raise ValueError("--protocol is about captions; leave it out with --by likelihood")
     if not protocol.is_published:
         return
     for name in ("num_beams", "refine"):
@@ -52,6 +55,16 @@ def complete(options: argparse.Namespace) -> None:
         )
     known = find_dataset(options.dataset)
     options.prompt = options.prompt or (DATASETS[known].prompt if known else LTU_PROMPT)
+
+
+def refuse_unread(options: argparse.Namespace) -> None:
+    """Refuse options of captions where none are written, and of the card where none is."""
+    by_likelihood = options.task == "classification" and options.by == "likelihood"
+    unread = {name: "is about captions; leave it out with --by likelihood" for name in OF_CAPTIONS if by_likelihood}
+    unread |= {name: "is for --update-card" for name in OF_CARDS if not options.update_card}
+    for name, reason in unread.items():
+        if getattr(options, name, None) is not None:
+            raise ValueError(f"--{name.replace('_', '-')} {reason}")
 
 
 def check_refine(options: argparse.Namespace) -> None:

@@ -39,6 +39,17 @@ def test_captioning(folder, captioner, capsys, run):
     assert capsys.readouterr().out == report
 
 
+def test_rows_of_one_recording_are_one_clip(folder, run) -> None:
+    """As AudioCaps' tables have them: a caption a row."""
+    assert run("captioning") == 0
+    Path("out").rename("joined")
+    rows = [(name, source, caption) for name, source, *captions in ROWS for caption in filter(None, captions)]
+    write_manifest(folder / "data.csv", rows[::-1], "audio,source,caption")
+    assert len(rows) > len(ROWS) and run("captioning") == 0
+    read = [{row["audio"]: row["cider_d"] for row in read_csv(f"{name}/clips.csv")} for name in ("joined", "out")]
+    assert read[0] == read[1]
+
+
 def test_naming_accuracy_counts_known_sources(folder, monkeypatch, run):
     said = {"a.wav": "a dog barks", "b.wav": "a dog barks", "c.wav": "a clock ticks", "d.wav": "a cat meows"}
     (folder / "d.wav").write_bytes((folder / "a.wav").read_bytes())

@@ -52,13 +52,29 @@ def test_without_matplotlib(folder, monkeypatch, capsys, run):
     [
         ("audio,source", [("a.wav", "dog")], "no column `caption`; it has audio, source"),
         ("audio,source,caption", [("a.wav", "dog", " ")], "line 2: no `caption`"),
-        ("audio,caption", [("a.wav", "a dog"), ("a.wav", "a cat")], "every recording once, but a.wav in rows 0, 1"),
+        ("audio,caption,prompt", [("a.wav", "a dog", "What?"), ("a.wav", "a cat", "Who?")], "a.wav is there 2 times"),
         ("audio,caption", [], "holds no rows"),
     ],
 )
 def test_bad_manifests(header, rows, message, folder, refused):
     write_manifest(folder / "data.csv", rows, header)
     assert message in refused("captioning")
+
+
+@pytest.mark.parametrize(
+    ("task", "options", "message"),
+    [
+        ("classification", ["--by", "likelihood", "--num-beams", "2"], "--num-beams is about captions; leave it out"),
+        ("classification", ["--by", "likelihood", "--batch-size", "2"], "--batch-size is about captions"),
+        ("classification", ["--by", "likelihood", "--text-encoder", "x"], "--text-encoder is about captions"),
+        ("captioning", ["--dataset-id", "user/x"], "--dataset-id is for --update-card"),
+        ("retrieval", ["--batch-size", "2"], "unrecognized arguments: --batch-size 2"),
+        ("intensity", ["--prompt", "What?"], "unrecognized arguments: --prompt"),
+    ],
+)
+def test_options_that_nothing_would_read(task, options, message, folder, refused):
+    assert message in refused(task, *options)
+    assert not Path("out").exists()
 
 
 def test_a_manifest_without_labels(folder, refused):

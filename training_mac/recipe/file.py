@@ -156,11 +156,15 @@ def parse_overrides(arguments: list[str]) -> tuple[dict[str, Any], dict[int, dic
     """
     common: dict[str, Any] = {}
     staged: dict[int, dict[str, Any]] = {}
-    given = list(arguments)
+    given, last = list(arguments), "--field"
     while given:
         name = given.pop(0)
         if not name.startswith("--"):
-            raise ValueError("Expected `--field` after the recipe or a value; found a value without its field.")
+            raise ValueError(
+                f"{name!r} is a value without its field. Expected `--field value`, and for several values one list: "
+                f"{last} '[a, b]'."
+            )
+        last = name.partition("=")[0]
         name, joined, text = name.partition("=")
         if not joined:
             text = given.pop(0) if given and not given[0].startswith("--") else "true"

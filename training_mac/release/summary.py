@@ -32,6 +32,7 @@ def summarize_training(states: Sequence[Mapping[str, Any]], stages: Sequence[Sta
         if best is not None:
             scores = ", ".join(f"{name} {value:.3f}" for name, value in shown_scores(best).items())
             kept = "it was kept" if training.load_best_model_at_end else "the end was kept, not this"
+            kept = "the end" if best["step"] == state["global_step"] else kept
             measure = measure_of(training.metric_for_best_model)
             lines.append(f"    best {measure} after epoch {best['epoch']:.3g} (step {best['step']}; {kept}): {scores}")
     return lines

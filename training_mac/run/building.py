@@ -2,6 +2,7 @@
 
 import math
 import re
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from huggingface_hub.file_download import repo_folder_name
 from peft import PeftModel
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
+from transformers.utils import logging
 
 from modeling_mac import MacConfig, MacForConditionalGeneration
 from modeling_mac.configuration_discrete_mac import ATTENTION_NAMES
@@ -24,6 +26,12 @@ from training_mac.loop.checkpoints import write_whole
 from training_mac.objectives.mohawk import make_student
 from training_mac.recipe.fields import Recipe
 from training_mac.run.model_fields import PARTS, change_config, is_made_of_teacher, model_below, read_config
+
+
+def quieten() -> None:
+    """Keep off the console what libraries say of every model: bars of files of weights, and older names of fields."""
+    logging.disable_progress_bar()
+    warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)  # peft asks by it
 
 
 def load_base(base: str, fields: Mapping[str, Any] | None = None) -> tuple[MacForConditionalGeneration, MacProcessor]:

@@ -32,7 +32,7 @@ NEVER = {
     "do_predict": "`mac-train` trains; `mac-eval` predicts",
 }  # fmt: skip
 # Options by which the Trainer reaches into a causal model of transformers.
-OF_CAPTIONS = {
+OF_CAPTIONS = {  # and why not of an encoder alone
     "label_smoothing_factor": "its labels are no tokens; tags are smoothed by 0.1 as they are",
     "neftune_noise_alpha": "it has no embedding of tokens to add noise to",
     "include_num_input_tokens_seen": "it reads windows, and no tokens",
@@ -40,6 +40,7 @@ OF_CAPTIONS = {
     "activation_checkpointing": "it is small, and keeps all activations; nor does `gradient_checkpointing`",
     "torch_compile": "the number of its spans changes from step to step",
 }
+BESIDE_A_TEACHER = "the Trainer would reach for it into a causal model, which stands beside its teacher here"
 OFF: tuple[Any, ...] = (None, False, 0, 0.0, "no", "", [])  # values by which an option asks for nothing
 
 
@@ -57,6 +58,7 @@ def check_options(stage: Stage) -> None:
     if objective != "captions":
         for name, reason in OF_CAPTIONS.items():
             if differs(training, name):
+                reason = BESIDE_A_TEACHER if stage.recipe.distill_from else reason
                 raise ValueError(f"`{name}` does nothing for `objective: {objective}`: {reason}.")
     if objective == "teacher" and training.train_sampling_strategy == "group_by_length":
         raise ValueError("`train_sampling_strategy`: a teacher hears excerpts of one length, which need no groups.")

@@ -51,7 +51,8 @@ def test_an_unknown_field_in_a_stage_names_file_and_stage(recipe_file: Path) -> 
         (["--vocab_size.x", "1"], "reaches into 'vocab_size'"),
         (["--learning_rate"], "'learning_rate' is True; expected float"),
         (["--hub_token", "7"], "'hub_token' is not shown; expected str"),
-        (["learning_rate", "1"], "Expected `--field`"),
+        (["learning_rate", "1"], "'learning_rate' is a value without its field. Expected `--field value`"),
+        (["--eval_metrics", "bleu", "cider_d"], r"'cider_d' is a value .* one list: --eval_metrics '\[a, b\]'"),
     ],
 )
 def test_a_wrong_override_is_explained(recipe_file: Path, arguments: list[str], message: str) -> None:

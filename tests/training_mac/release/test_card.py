@@ -14,7 +14,7 @@ from huggingface_hub import ModelCard
 from safetensors.torch import save_file
 from transformers import Trainer, TrainingArguments
 
-from evaluation_mac.cli import build_parser
+from evaluation_mac.options import build_parser
 from evaluation_mac.reports.evaluation import Evaluation
 from evaluation_mac.reports.model_card import update_card
 from training_mac.release.card import CARDS, launch_options, write_card

@@ -52,6 +52,9 @@ def test_a_training_that_logged_nothing_has_no_curve(tmp_path: Path) -> None:
          {"max_steps": 90},
          ["Stage 1, captions: 30 steps of 90, ended early, 3 epochs, 2.0 minutes, loss from 3 to 1.",
           "    best cider_d after epoch 2 (step 20; it was kept): loss 2.500, cider_d 0.900, bleu_4 0.200"]),
+        ({}, {"global_step": 10},
+         ["Stage 1, captions: 10 steps of 30, ended early, 3 epochs, 2.0 minutes, loss from 3 to 1.",
+          "    best loss after epoch 1 (step 10; the end): loss 2.000, cider_d 0.500, bleu_4 0.250"]),
         ({}, {"log_history": []}, ["Stage 1, captions: 30 steps, 3 epochs, 0.0 minutes."]),
     ],
 )  # fmt: skip

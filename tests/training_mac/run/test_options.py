@@ -36,6 +36,7 @@ VALIDATES = {"eval_strategy": "steps", "eval_steps": 1}
         ({"neftune_noise_alpha": 5.0, "packing": True}, "`neftune_noise_alpha` scales its noise by a row's length"),
         ({"objective": "teacher", "train_sampling_strategy": "group_by_length"}, "need no groups"),
         ({"objective": "tags", "gradient_checkpointing": True}, "does nothing for .*`gradient_check"),
+        ({"objective": "distillation", "distill_from": "mac-tiny", "torch_compile": True}, "beside its teacher here"),
         *(
             ({"objective": objective, **option}, f"`{next(iter(option))}` does nothing for `objective: {objective}`")
             for objective in ("tags", "teacher")
