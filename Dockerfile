@@ -1,5 +1,4 @@
-# A server of captions: `docker build -t mac . && docker run -p 8000:8000 mac`. Written and linted (hadolint), but not
-# built: where it was written there is no way to fetch a base image.
+# A server of captions: `docker build -t mac . && docker run -p 8000:8000 mac`. Linted (hadolint), not built.
 #
 #   CPU (the default):  docker build -t mac .
 #   CUDA:               docker build -t mac-cuda --build-arg BASE=nvidia/cuda:12.6.3-runtime-ubuntu24.04 \

@@ -99,7 +99,7 @@ def main() -> None:
     task = tasks.add_parser("borders")
     task.add_argument("--esc50", type=Path, required=True)
     task.add_argument("--folder", default="uniform", help="folder of the recordings, below --esc50")
-    task.add_argument("--choose", action="store_true", help="folds 1 to 4, to choose the threshold on")
+    task.add_argument("--choose", action="store_true", help="all folds but 5, to choose the threshold on")
     task.add_argument("--thresholds", type=float, nargs="+", help="of a change; several to choose among")
     task.add_argument("--every", type=float, nargs="*", default=[10.24, 4.0], help="seconds of blind cuts to compare")
     task.add_argument("--streams", type=int, default=40)

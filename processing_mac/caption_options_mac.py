@@ -62,9 +62,9 @@ def build_parser() -> argparse.ArgumentParser:
     stream.add_argument(
         "--stream",
         metavar="SOURCE",
-        help="caption without end: - for raw PCM (s16le, 16 kHz, mono) or a sound file on standard input, mic, or an "
-        "address that begins with http:// or https://; --output FILE.jsonl, .csv or .tsv grows from run to run, other "
-        "formats are those of one run",
+        help="caption without end: - for raw PCM (s16le, 16 kHz, mono) or a sound file on standard input, mic, an "
+        "address that begins with http:// or https://, or a file; --output FILE.jsonl, .csv or .tsv grows from run to "
+        "run, other formats are those of one run",
     )
     stream.add_argument("--reconnect", action="store_true", help="open an address of --stream again when it breaks")
     stream.add_argument(

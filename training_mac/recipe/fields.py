@@ -248,7 +248,10 @@ class Recipe:
     )
     naming: str | None = field(
         default=None,
-        metadata={"help": "Word lists by which validation counts captions that name their clip's `source`: 'esc50'."},
+        metadata={
+            "help": "Word lists by which validation counts captions that name their clip's `source`: 'esc50' or "
+            "'everyday'."
+        },
     )
     early_stopping_patience: int | None = field(
         default=None,
