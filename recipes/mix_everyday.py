@@ -97,9 +97,13 @@ def main(arguments: list[str] | None = None) -> None:
     gather(options.output)
 
 
-def load_teacher(path: Path) -> Callable[[np.ndarray], np.ndarray]:
+def load_teacher(path: Path, classes: bool = False) -> Callable[[np.ndarray], np.ndarray]:
     """
     Load YAMNet as a function from (samples,) to embeddings (frames, 1024) float16, square roots, of every 0.96 s.
+
+    Args:
+        path: yamnet.tflite
+        classes: Whether it gives the scores of its classes instead, (frames, 521).
 
     Raises:
         ValueError: The file is missing, or is another model.
@@ -111,6 +115,7 @@ def load_teacher(path: Path) -> Callable[[np.ndarray], np.ndarray]:
     interpreter: Any = Interpreter(str(path), num_threads=1, experimental_preserve_all_tensors=True)
     interpreter.allocate_tensors()
     place = interpreter.get_input_details()[0]["index"]
+    asked = interpreter.get_output_details()[0]["index"] if classes else EMBEDDING
     widths = {one["index"]: int(np.prod(one["shape"])) for one in interpreter.get_tensor_details()}
     if widths.get(EMBEDDING) != WIDTH or widths[place] != FRAME:
         raise ValueError(f"{path}: expected YAMNet, with {WIDTH} values in tensor {EMBEDDING}.")
@@ -121,7 +126,8 @@ def load_teacher(path: Path) -> Callable[[np.ndarray], np.ndarray]:
             frame = wave[first : first + FRAME]
             interpreter.set_tensor(place, np.pad(frame, (0, FRAME - len(frame))).astype(np.float32)[None])
             interpreter.invoke()
-            frames.append(np.sqrt(np.maximum(interpreter.get_tensor(EMBEDDING).reshape(-1), 0)))
+            told = interpreter.get_tensor(asked).reshape(-1)
+            frames.append(told.copy() if classes else np.sqrt(np.maximum(told, 0)))
         return np.stack(frames).astype(np.float16)
 
     return hear
