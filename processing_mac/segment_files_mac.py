@@ -215,7 +215,8 @@ class SegmentFiles:
                     raise ValueError(f"{file}: would be written for {name} and for {owners[file]}.")
             path.mkdir(parents=True, exist_ok=True)
         self.lock = lock_output(path.resolve())  # a folder named "." has no name otherwise
-        self.done = {name for name, file in self.files.items() if file.exists()}
+        # An empty file is what a run that was stopped, or a stream without sound, left.
+        self.done = {name for name, file in self.files.items() if file.exists() and file.stat().st_size}
 
     def close(self) -> None:
         """Let other runs have the output."""

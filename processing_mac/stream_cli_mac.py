@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from .audio_mac import read_blocks
+from .audio_mac import MIN_SAMPLES, read_blocks
 from .caption_file_mac import CaptionFile
 from .pipeline_mac import AudioCaptioningPipeline
 from .reading_ahead_mac import warnings_of_decoding_printed
@@ -57,7 +57,7 @@ def caption_stream(captioner: AudioCaptioningPipeline, options: argparse.Namespa
         output: What `open_stream_output` opened; None prints.
 
     Returns:
-        The exit code: 0 if sound was heard to the end of the source or to a signal, 1 if it broke or held none.
+        The exit code: 0 if sound was heard to the end of the source or to a signal, 1 if it broke or had less than 25 ms.
 
     Raises:
         OSError: A line cannot be printed or written.
@@ -91,8 +91,9 @@ def caption_stream(captioner: AudioCaptioningPipeline, options: argparse.Namespa
     finally:
         signal.signal(signal.SIGTERM, before)
     show(stream.close())
-    if not heard and not code:
-        print(f"mac-caption: {options.stream}: no sound came", file=sys.stderr)
+    if heard < MIN_SAMPLES and not code:
+        what = f"{heard} samples came; expected at least {MIN_SAMPLES} (25 ms)" if heard else "no sound came"
+        print(f"mac-caption: {options.stream}: {what}", file=sys.stderr)
         code = 1
     return code
 

@@ -1,5 +1,6 @@
 """Writes files and folders under another name and then renames them, so that they are whole or not there at all."""
 
+import errno
 import os
 import shutil
 from collections.abc import Iterator
@@ -13,11 +14,18 @@ def write_file_whole(path: Path) -> Iterator[Path]:
     Give a temporary name to write a file under, and rename the file when the `with` block ends without an error.
 
     Args:
-        path: Name of the file once it is whole; an older file of this name stays readable until then.
+        path: Name of the file once it is whole; an older file of this name stays readable until then. Of a link it is
+            the file that it leads to.
 
     Yields:
         The temporary name to write to, in the same folder, so that renaming never copies between disks.
+
+    Raises:
+        OSError: Under this name is a device, a pipe or a folder, which no file may replace.
     """
+    path = Path(os.path.realpath(path))
+    if path.exists() and not path.is_file():
+        raise OSError(errno.EINVAL, "expected a file, and this is a device, a pipe or a folder", str(path))
     temporary = path.with_name(f"{path.name}.part")
     try:
         yield temporary

@@ -69,7 +69,8 @@ def main(arguments: list[str] | None = None) -> int:
         tell("stopped. What was heard so far is kept; the same command goes on after it")
         return 130
     except OSError as error:
-        tell(f"--output {options.output}: cannot be read or written ({error}). What it holds is whole; run it again")
+        left = ". What it holds is whole; run it again" if options.output.exists() else ""
+        tell(f"--output {options.output}: cannot be read or written ({error}){left}")
         return 2
     except RuntimeError as error:  # of torch, such as memory that does not suffice
         reason = (str(error).splitlines() or [type(error).__name__])[0]

@@ -65,6 +65,8 @@ def test_several_recordings_get_a_file_each(tmp_path: Path) -> None:
     files.close()
     assert SegmentFiles(tmp_path / "out", "vtt", ["a/x.wav", "a/y.wav"]).done == {"a/y.wav"}
     assert (tmp_path / "out" / "y.wav.vtt").read_text().startswith("WEBVTT")
+    (tmp_path / "out" / "x.wav.vtt").touch()  # as a run leaves it that was stopped
+    assert SegmentFiles(tmp_path / "out", "vtt", ["a/x.wav", "a/y.wav"]).done == {"a/y.wav"}
     with pytest.raises(ValueError, match=r"x.wav.srt: would be written for"):
         SegmentFiles(tmp_path, "srt", ["a/x.wav", "b/x.wav"])
     SegmentFiles(tmp_path / "labels.txt", "audacity", ["a/x.wav"]).close()

@@ -75,6 +75,7 @@ def test_what_is_no_sound_is_said(run, sound, monkeypatch, tmp_path, capsys) -> 
     broken = sound(3)
     broken[40_000] = np.nan
     assert "-: no sound came" in told("-")
+    assert "-: 3 samples came; expected at least 400 (25 ms)" in told("-", b"hello\n")
     assert "standard input: has NaN or Inf at sample 40000" in told("-", wav(broken, "FLOAT"))
     assert "no sound" in told("-", wav(broken[:0]))
     assert "standard input: cannot be read as audio" in told("-", b"RIFF" + b"nonsense" * 9)
