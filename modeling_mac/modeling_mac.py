@@ -291,7 +291,8 @@ class MacForConditionalGeneration(MacPreTrainedModel, MacGenerationMixin):
             config: Further fields of `MacConfig`, such as `connector_type`.
 
         Raises:
-            ValueError: A weight of a tower is missing or left over, or a file could run code.
+            ValueError: A weight of a tower is missing or left over, a file could run code, `MacConfig` has no such
+                field, or MAC cannot run the language model.
             ImportError: The class comes from a saved folder, and the package is not installed.
         """
         # Looked up by name and not imported at the top: a saved folder holds the code of inference alone, and the
@@ -300,6 +301,7 @@ class MacForConditionalGeneration(MacPreTrainedModel, MacGenerationMixin):
             conversion = import_module("modeling_mac.conversion_mac")
         except ModuleNotFoundError as error:
             raise ImportError("`from_towers` needs the package: pip install mamba-audio-captioning") from error
+        conversion.refuse_unknown_fields(config)
         towers = conversion.load_towers(audio, language_model, audio_token_id)
         mac_config = MacConfig(
             audio_config=towers.audio_config,
