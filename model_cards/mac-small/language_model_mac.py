@@ -8,6 +8,7 @@ nothing, and that LoRA learns. Any other kind is refused by name. A fault of thi
 plausible captions, and a check at first use would find it with some weights, lengths and windows and not with others.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -75,6 +76,8 @@ REFUSED = {
     "recurrent_gemma": "it keeps its state in itself instead of a cache, which beams and batches would share",
 }
 
+ANY_STEP = (0.0, math.inf)
+
 
 def kind_of(config: PreTrainedConfig) -> Kind:
     """
@@ -107,7 +110,15 @@ def build_language_model(config: PreTrainedConfig, audio_projections: Sequence[s
     model_class = kind_of(config).model_class
     if audio_projections:
         return Mamba2MacModel(config, audio_projections)  # `MacConfig` refuses them for any other kind
-    return AutoModel.from_config(config) if model_class is None else model_class(config)
+    if model_class is not None:
+        return model_class(config)
+    model = AutoModel.from_config(config)
+    for module in model.modules():
+        if hasattr(module, "time_step_limit"):
+            # In Zamba2 and Nemotron-H, transformers keeps step sizes above `time_step_min` when it reads a prompt and
+            # not when it writes. The code that these models were trained with never does.
+            module.time_step_limit = ANY_STEP
+    return model
 
 
 def head_has_bias(config: PreTrainedConfig) -> bool:
@@ -253,4 +264,11 @@ def read_token_by_token(
     return whole
 
 
-__all__ = ["TESTED", "build_language_model", "finish_logits", "head_has_bias", "kind_of", "read"]
+__all__ = [
+    "TESTED",
+    "build_language_model",
+    "finish_logits",
+    "head_has_bias",
+    "kind_of",
+    "read",
+]
