@@ -13,7 +13,7 @@ from .configuration_mac import MacConfig
 from .conversion_audio_mac import load_audio_tower
 from .conversion_eat_mac import convert_eat_state_dict, load_eat
 from .conversion_text_mac import first_free_row, language_model_config, load_language_model
-from .language_model_mac import kind_of
+from .language_model_mac import check_language_model
 from .weight_files_mac import load_strictly, locate
 
 
@@ -55,7 +55,7 @@ def load_towers(audio: str | PathLike, language_model: str | PathLike, audio_tok
     """
     path = locate(language_model)
     text_config, num_tokens = language_model_config(path)
-    kind_of(text_config)  # refuses a language model that MAC cannot run, before anything large is read
+    check_language_model(text_config)  # before anything large is read
     if audio_token_id is None:
         audio_token_id = first_free_row(text_config, num_tokens)
     audio_config, audio_weights = load_audio_tower(audio)

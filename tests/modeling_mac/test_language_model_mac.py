@@ -19,6 +19,24 @@ from modeling_mac.language_model_mac import REFUSED, TESTED
 every_kind = pytest.mark.parametrize("model_type", sorted(TESTED))
 SEARCHES = {"greedy": {"num_beams": 1}, "beams": {"num_beams": 4, "num_return_sequences": 2}}
 searches = pytest.mark.parametrize("search", SEARCHES.values(), ids=SEARCHES)
+LONGROPE = {"rope_type": "longrope", "short_factor": [1.0] * 4, "long_factor": [2.0] * 4}
+# Variants of kinds that are right otherwise, and what their refusal says.
+FAULTY = {
+    "opt": ({"word_embed_proj_dim": 16}, "embeddings are 16 wide .* layers 32"),  # as facebook/opt-350m
+    "llama": ({"rope_parameters": {"rope_type": "dynamic", "factor": 2.0}}, "'dynamic'.* another caption in a batch"),
+    "phi3": ({"rope_parameters": LONGROPE, "original_max_position_embeddings": 20}, "'longrope'.* another caption"),
+    "gemma3_text": (
+        {"rope_parameters": {"full_attention": {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 10_000.0},
+                             "sliding_attention": {"rope_type": "default", "rope_theta": 10_000.0}}}, "'dynamic'",
+    ),
+    "mac_discrete_mamba2": ({"rope_parameters": {"rope_type": "dynamic", "factor": 2.0}}, "'dynamic'"),
+    "lfm2": ({"layer_types": ["conv", "conv"]}, "none of its layers has attention"),
+    "bamba": ({"attn_layer_indices": []}, "none of its layers has attention"),
+    "jamba": ({"attn_layer_period": 5, "attn_layer_offset": 4}, "none of its layers has attention"),
+    "qwen3_next": ({"layer_types": ["linear_attention", "linear_attention"]}, "none of its layers has attention"),
+    "granitemoehybrid": ({"layer_types": None}, "none of its layers has attention"),
+    "falcon_h1": ({"time_step_limit": (0.01, 0.2)}, r"step sizes are limited to \(0.01, 0.2\)"),
+}  # fmt: skip
 
 
 @pytest.fixture
@@ -181,6 +199,17 @@ def test_other_kinds_are_refused_by_name(model_type, eat_folder, tmp_path):
         MacModel(MacConfig(text_config=config, audio_token_id=1))
     config.save_pretrained(tmp_path)
     with pytest.raises(ValueError, match=f"'{model_type}' model"):
+        MacForConditionalGeneration.from_towers(eat_folder, tmp_path, audio_token_id=1)
+
+
+@pytest.mark.parametrize("model_type", FAULTY)
+def test_variants_that_would_be_wrong_are_refused(model_type, eat_folder, tmp_path):
+    fields, reason = FAULTY[model_type]
+    config = text_config(model_type, **fields)
+    with pytest.raises(ValueError, match=f"'{model_type}' model that MAC cannot run: .*{reason}"):
+        MacModel(MacConfig(text_config=config, audio_token_id=1))
+    config.save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match=f"'{model_type}' model that MAC cannot run"):
         MacForConditionalGeneration.from_towers(eat_folder, tmp_path, audio_token_id=1)
 
 
