@@ -160,7 +160,7 @@ def build_language_model(config: PreTrainedConfig, audio_projections: Sequence[s
     for module in model.modules():
         if hasattr(module, "time_step_limit"):
             # In Zamba2 and Nemotron-H, transformers keeps step sizes above `time_step_min` when it reads a prompt and
-            # not when it writes. The code that these models were trained with never does.
+            # not when it writes. The code that their authors published never does.
             module.time_step_limit = ANY_STEP
     return model
 

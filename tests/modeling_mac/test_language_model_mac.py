@@ -56,7 +56,7 @@ def causal_model(model_type: str, **fields) -> PreTrainedModel:
     if (bias := model.get_output_embeddings().bias) is not None:
         nn.init.normal_(bias)
     for module in model.modules():
-        if hasattr(module, "time_step_limit"):  # Zamba2 and Nemotron-H as trained, without transformers' own limit
+        if hasattr(module, "time_step_limit"):  # Zamba2 and Nemotron-H as published, without transformers' own limit
             module.time_step_limit = (0.0, math.inf)
     return model
 
