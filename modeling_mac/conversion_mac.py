@@ -1,17 +1,23 @@
 """Reads two pretrained towers for `MacForConditionalGeneration.from_towers`."""
 
-from dataclasses import dataclass
+import difflib
+from collections.abc import Iterable
+from dataclasses import dataclass, fields
 from os import PathLike
 
 import torch
 from transformers import GenerationConfig
 from transformers.configuration_utils import PreTrainedConfig
 
+from .configuration_mac import MacConfig
 from .conversion_audio_mac import load_audio_tower
 from .conversion_eat_mac import convert_eat_state_dict, load_eat
 from .conversion_text_mac import first_free_row, language_model_config, load_language_model
-from .language_model_mac import kind_of
+from .language_model_mac import check_language_model
 from .weight_files_mac import load_strictly, locate
+
+
+SAID_BY_TOWERS = {"audio_config", "text_config", "tie_word_embeddings"}
 
 
 @dataclass
@@ -49,13 +55,25 @@ def load_towers(audio: str | PathLike, language_model: str | PathLike, audio_tok
     """
     path = locate(language_model)
     text_config, num_tokens = language_model_config(path)
-    kind_of(text_config)  # refuses a language model that MAC cannot run, before anything large is read
+    check_language_model(text_config)  # before anything large is read
     if audio_token_id is None:
         audio_token_id = first_free_row(text_config, num_tokens)
     audio_config, audio_weights = load_audio_tower(audio)
     text_weights, tied = load_language_model(path, text_config)
     audio_weights = {f"model.audio_tower.{name}": weight for name, weight in audio_weights.items()}
     return Towers(audio_config, text_config, audio_token_id, tied, audio_weights | text_weights)
+
+
+def refuse_unknown_fields(names: Iterable[str]) -> None:
+    """Refuse names that are no field of `MacConfig`, which would keep and never read them, or that the towers say."""
+    known = {field.name for field in fields(MacConfig)} - SAID_BY_TOWERS
+    for name in names:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f" Did you mean {near[0]!r}?" if near else ""
+            raise ValueError(
+                f"`from_towers` takes no {name!r}; expected a field of `MacConfig` that no tower says.{hint}"
+            )
 
 
 def copy_projections(weights: dict[str, torch.Tensor], names: list[str] | None) -> dict[str, torch.Tensor]:
@@ -88,4 +106,5 @@ __all__ = [
     "load_eat",
     "load_strictly",
     "load_towers",
+    "refuse_unknown_fields",
 ]

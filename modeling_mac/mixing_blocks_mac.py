@@ -160,29 +160,21 @@ class GatedCnnBlock(nn.Module):
     """
     MambaOut's block: a gate and a depthwise convolution over (time, frequency), with a residual.
 
+    As in every published MambaOut, the last `width` of 8/3 `width` hidden channels are convolved; the others pass.
+
     Args:
         width: Width of the tokens.
         grid: Tokens along (time, frequency).
-        expansion: Hidden channels, in multiples of `width`.
-        kernel_size: Side of the convolution, odd.
-        conv_ratio: Channels that are convolved, in multiples of `width`: the last ones; the others pass.
     """
 
-    def __init__(
-        self,
-        width: int,
-        grid: tuple[int, int],
-        expansion: float = 8 / 3,
-        kernel_size: int = 7,
-        conv_ratio: float = 1.0,
-    ):
+    def __init__(self, width: int, grid: tuple[int, int]):
         super().__init__()
         self.grid = grid
-        hidden, convolved = int(expansion * width), int(conv_ratio * width)
-        self.split = [hidden, hidden - convolved, convolved]
+        hidden = int(8 / 3 * width)
+        self.split = [hidden, hidden - width, width]
         self.norm = nn.LayerNorm(width, eps=1e-6)
         self.fc1 = nn.Linear(width, 2 * hidden)
-        self.conv = nn.Conv2d(convolved, convolved, kernel_size, padding=kernel_size // 2, groups=convolved)
+        self.conv = nn.Conv2d(width, width, kernel_size=7, padding=3, groups=width)
         self.fc2 = nn.Linear(hidden, width)
 
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:

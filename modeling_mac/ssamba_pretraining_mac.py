@@ -17,6 +17,7 @@ from transformers.utils import ModelOutput
 
 from .configuration_mac import SsambaConfig
 from .modeling_ssamba import SsambaModel, SsambaPreTrainedModel
+from .token_pruning_mac import gather_tokens
 
 
 RECONSTRUCTION_WEIGHT = 10.0  # of the reconstruction in the loss, as in SSAST
@@ -105,13 +106,13 @@ class SsambaForPreTraining(SsambaPreTrainedModel):
         """
         patches = self.patches(input_features)
         tokens = self.masked_tokens(input_features, contrastive_mask)
-        predicted, targets = self.contrastive_head(tokens), pick(patches, contrastive_mask)
+        predicted, targets = self.contrastive_head(tokens), gather_tokens(patches, contrastive_mask)
         fit = targets @ predicted.mT  # (windows, targets, predictions)
         own = torch.arange(fit.shape[1], device=fit.device).expand(len(fit), -1)
         contrastive = cross_entropy(fit.flatten(0, 1), own.flatten())
         if reconstruction_mask is not None:
             tokens = self.masked_tokens(input_features, reconstruction_mask)
-            targets = pick(patches, reconstruction_mask)
+            targets = gather_tokens(patches, reconstruction_mask)
         reconstruction = mse_loss(self.reconstruction_head(tokens), targets)
         return SsambaPreTrainingOutput(
             loss=contrastive + RECONSTRUCTION_WEIGHT * reconstruction,
@@ -130,12 +131,7 @@ class SsambaForPreTraining(SsambaPreTrainedModel):
         tokens = self.ssamba(input_features, mask, self.mask_embed, return_dict=True).last_hidden_state[:, 1:]
         frequencies = self.config.grid[1]
         frequency_major = tokens.unflatten(1, (-1, frequencies)).transpose(1, 2).flatten(1, 2)
-        return pick(frequency_major, mask)
-
-
-def pick(tokens: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
-    """Take the tokens at `index`: (windows, tokens, width) at (windows, picked) -> (windows, picked, width)."""
-    return tokens.gather(1, index.unsqueeze(-1).expand(-1, -1, tokens.shape[2]))
+        return gather_tokens(frequency_major, mask)
 
 
 __all__ = ["SsambaForPreTraining", "draw_mask"]

@@ -57,7 +57,8 @@ def caption_stream(captioner: AudioCaptioningPipeline, options: argparse.Namespa
         output: What `open_stream_output` opened; None prints.
 
     Returns:
-        The exit code: 0 if sound was heard to the end of the source or to a signal, 1 if it broke or had less than 25 ms.
+        The exit code: 0 if sound was heard to the end of the source or to a signal, 1 if it broke or had less than
+        25 ms.
 
     Raises:
         OSError: A line cannot be printed or written.

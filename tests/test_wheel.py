@@ -76,6 +76,12 @@ def manifest(tmp_path: Path, sound) -> Path:
     return tmp_path / "clips.csv"
 
 
+def test_every_package_brings_its_types(run):
+    names = sorted(path.parent.name for path in ROOT.glob("*_mac/__init__.py"))
+    code = f"from importlib.resources import files; print(*[(files(name) / 'py.typed').is_file() for name in {names}])"
+    assert run("python", "-c", code).split() == ["True"] * 7
+
+
 def test_it_captions_and_evaluates(run, manifest, model):
     assert run("mac-caption", "a.wav").count("a.wav\t") == 1
     options = ["--model", model, "--data", "clips.csv", "--output", "out", "--naming", "esc50"]

@@ -4,17 +4,19 @@ What MAC must know of a causal language model of transformers to run it under a 
 For each kind of language model this file says which class serves it, how its embeddings and logits are scaled, what a
 step on a cache must be given, and how faults of transformers are worked around. `TESTED` names every kind for which
 tests show that its logits are those of its own causal model, that a cache, padding, a forked state and saving change
-nothing, and that LoRA learns. Any other kind is refused by name. A fault of this sort raises no error and writes
-plausible captions, and a check at first use would find it with some weights, lengths and windows and not with others.
+nothing, and that LoRA learns. Any other kind is refused by name, and so are variants of these kinds that would be
+wrong. A fault of this sort raises no error and writes plausible captions, and a check at first use would find it with
+some weights, lengths and windows and not with others.
 """
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from transformers import AutoModel
-from transformers.cache_utils import Cache, LinearAttentionCacheLayerMixin
+from transformers.cache_utils import Cache, CacheLayerMixin, DynamicCache, LinearAttentionCacheLayerMixin
 from transformers.configuration_utils import PreTrainedConfig
 from transformers.modeling_utils import PreTrainedModel
 from transformers.utils import ModelOutput, torch_compilable_check
@@ -75,6 +77,9 @@ REFUSED = {
     "recurrent_gemma": "it keeps its state in itself instead of a cache, which beams and batches would share",
 }
 
+LENGTH_DEPENDENT_ROPE = {"dynamic", "longrope"}
+ANY_STEP = (0.0, math.inf)
+
 
 def kind_of(config: PreTrainedConfig) -> Kind:
     """
@@ -91,6 +96,47 @@ def kind_of(config: PreTrainedConfig) -> Kind:
     )
 
 
+def check_language_model(config: PreTrainedConfig) -> None:
+    """
+    Refuse a language model that MAC cannot run.
+
+    Raises:
+        ValueError: It is not among the tested kinds, or a variant of one that would be wrong.
+    """
+    kind_of(config)
+    if faults := list(find_faults(config)):
+        raise ValueError(f"`text_config` is a {config.model_type!r} model that MAC cannot run: {'; '.join(faults)}.")
+
+
+def find_faults(config: PreTrainedConfig) -> Iterator[str]:
+    """Find what in the fields of a tested kind would make it fail, or be wrong without an error."""
+    if config.model_type == "mac_discrete_mamba2" and config.attention_layers:
+        yield from find_faults(config.source_config())  # these layers are still those of the transformer
+    if kind_of(config).model_class is not None:
+        return
+    width = getattr(config, "word_embed_proj_dim", config.hidden_size)
+    if width != config.hidden_size:
+        yield (
+            f"its embeddings are {width} wide (`word_embed_proj_dim`) and its layers {config.hidden_size} "
+            "(`hidden_size`), but the connector and the head need one width"
+        )
+    rope = getattr(config, "rope_parameters", None) or {}
+    by_layer = [fields for fields in rope.values() if isinstance(fields, Mapping)]
+    for name in sorted(LENGTH_DEPENDENT_ROPE & {fields.get("rope_type") for fields in (rope, *by_layer)}):
+        yield (
+            f"its positions (`rope_type` {name!r}) depend on the longest text of a batch, so that a clip would get "
+            "another caption in a batch than alone"
+        )
+    if not any(isinstance(layer, CacheLayerMixin) for layer in DynamicCache(config=config).layers):
+        yield "none of its layers has attention, without which its cache in transformers fails"
+    limit = tuple(getattr(config, "time_step_limit", None) or ANY_STEP)
+    if limit != ANY_STEP:
+        yield (
+            f"its step sizes are limited to {limit} (`time_step_limit`), which transformers does when it reads a "
+            "prompt and not when it writes"
+        )
+
+
 def build_language_model(config: PreTrainedConfig, audio_projections: Sequence[str] = ()) -> PreTrainedModel:
     """
     Build the language model without its head, with new weights.
@@ -102,12 +148,21 @@ def build_language_model(config: PreTrainedConfig, audio_projections: Sequence[s
         audio_projections: Projections of a Mamba-2 of which audio tokens have their own.
 
     Raises:
-        ValueError: It is not among the tested kinds.
+        ValueError: MAC cannot run it.
     """
+    check_language_model(config)
     model_class = kind_of(config).model_class
     if audio_projections:
         return Mamba2MacModel(config, audio_projections)  # `MacConfig` refuses them for any other kind
-    return AutoModel.from_config(config) if model_class is None else model_class(config)
+    if model_class is not None:
+        return model_class(config)
+    model = AutoModel.from_config(config)
+    for module in model.modules():
+        if hasattr(module, "time_step_limit"):
+            # In Zamba2 and Nemotron-H, transformers keeps step sizes above `time_step_min` when it reads a prompt and
+            # not when it writes. The code that their authors published never does.
+            module.time_step_limit = ANY_STEP
+    return model
 
 
 def head_has_bias(config: PreTrainedConfig) -> bool:
@@ -253,4 +308,12 @@ def read_token_by_token(
     return whole
 
 
-__all__ = ["TESTED", "build_language_model", "finish_logits", "head_has_bias", "kind_of", "read"]
+__all__ = [
+    "TESTED",
+    "build_language_model",
+    "check_language_model",
+    "finish_logits",
+    "head_has_bias",
+    "kind_of",
+    "read",
+]

@@ -7,8 +7,10 @@ step t and frequency f stand at `1 + t * columns + f`. The configuration of a to
 `window_frames`. A new kind needs a line here and a line in `AUDIO_CONFIGS`.
 """
 
+import torch
 from transformers.configuration_utils import PreTrainedConfig
 from transformers.modeling_utils import PreTrainedModel
+from transformers.utils import torch_compilable_check
 
 from .modeling_eat import EatModel
 from .modeling_ssamba import SsambaModel
@@ -27,4 +29,17 @@ def build_audio_tower(config: PreTrainedConfig) -> PreTrainedModel:
     return AUDIO_TOWERS[config.model_type](config)
 
 
-__all__ = ["AUDIO_TOWERS", "build_audio_tower"]
+def check_num_windows(input_features: torch.Tensor, audio_num_windows: torch.Tensor | None) -> None:
+    """Refuse windows, (windows, ...), whose number is not the sum of the clips' windows, (clips,)."""
+    if audio_num_windows is None:
+        return
+    torch_compilable_check(
+        audio_num_windows.sum() == input_features.shape[0],
+        lambda: (
+            f"`audio_num_windows` adds up to {int(audio_num_windows.sum())}, but `input_features` holds "
+            f"{input_features.shape[0]} windows."
+        ),
+    )
+
+
+__all__ = ["AUDIO_TOWERS", "build_audio_tower", "check_num_windows"]

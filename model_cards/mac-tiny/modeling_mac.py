@@ -15,7 +15,7 @@ from transformers.modeling_utils import PreTrainedModel, slice_logits_to_keep
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 from transformers.utils import ModelOutput, can_return_tuple, torch_compilable_check
 
-from .audio_tower_mac import build_audio_tower
+from .audio_tower_mac import build_audio_tower, check_num_windows
 from .configuration_mac import MacConfig
 from .connector_mac import CONNECTORS
 from .generation_mac import MacGenerationMixin
@@ -150,7 +150,11 @@ class MacModel(MacPreTrainedModel):
     def insert_audio(
         self, input_ids: torch.Tensor | None, inputs_embeds: torch.Tensor, audio_embeds: torch.Tensor
     ) -> torch.Tensor:
-        """Put the audio embeddings, in order, where `<|audio|>` or its embedding stands; the counts must agree."""
+        """Put the audio embeddings, in order, where `<|audio|>` or its embedding stands; count and width must fit."""
+        if audio_embeds.shape[-1] != inputs_embeds.shape[-1]:  # `masked_scatter` would break them into other tokens
+            raise ValueError(
+                f"Audio embeddings are {audio_embeds.shape[-1]} wide, those of the text {inputs_embeds.shape[-1]}."
+            )
         is_audio = self.find_audio(input_ids, inputs_embeds)
         expected = audio_embeds.shape[0] * audio_embeds.shape[1]
         torch_compilable_check(
@@ -235,19 +239,6 @@ class MacModel(MacPreTrainedModel):
         )
 
 
-def check_num_windows(input_features: torch.Tensor, audio_num_windows: torch.Tensor | None) -> None:
-    """Refuse windows, (windows, ...), whose number is not the sum of the clips' windows, (clips,)."""
-    if audio_num_windows is None:
-        return
-    torch_compilable_check(
-        audio_num_windows.sum() == input_features.shape[0],
-        lambda: (
-            f"`audio_num_windows` adds up to {int(audio_num_windows.sum())}, but `input_features` holds "
-            f"{input_features.shape[0]} windows."
-        ),
-    )
-
-
 class MacForConditionalGeneration(MacPreTrainedModel, MacGenerationMixin):
     """MAC with its language-modelling head; `generate` maps audio and a prompt to a caption."""
 
@@ -291,7 +282,8 @@ class MacForConditionalGeneration(MacPreTrainedModel, MacGenerationMixin):
             config: Further fields of `MacConfig`, such as `connector_type`.
 
         Raises:
-            ValueError: A weight of a tower is missing or left over, or a file could run code.
+            ValueError: A weight of a tower is missing or left over, a file could run code, `MacConfig` has no such
+                field, or MAC cannot run the language model.
             ImportError: The class comes from a saved folder, and the package is not installed.
         """
         # Looked up by name and not imported at the top: a saved folder holds the code of inference alone, and the
@@ -300,6 +292,7 @@ class MacForConditionalGeneration(MacPreTrainedModel, MacGenerationMixin):
             conversion = import_module("modeling_mac.conversion_mac")
         except ModuleNotFoundError as error:
             raise ImportError("`from_towers` needs the package: pip install mamba-audio-captioning") from error
+        conversion.refuse_unknown_fields(config)
         towers = conversion.load_towers(audio, language_model, audio_token_id)
         mac_config = MacConfig(
             audio_config=towers.audio_config,

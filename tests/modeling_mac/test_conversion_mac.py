@@ -47,6 +47,18 @@ def test_config_and_generation_config(model):
     assert not model.training
 
 
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"conector_type": "concat"}, "takes no 'conector_type'; expected a field .* Did you mean 'connector_type'?"),
+        ({"text_config": None}, "takes no 'text_config'"),  # the tower says it
+    ],
+)
+def test_fields_that_nothing_would_read_are_refused(fields, message, eat_folder, mamba2_folder):
+    with pytest.raises(ValueError, match=message):
+        MacForConditionalGeneration.from_towers(eat_folder, mamba2_folder, **fields)
+
+
 def test_only_the_connector_is_new(model):
     assert model.model.connector.linear.weight.std().item() == pytest.approx(0.02, rel=0.2)
     assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}

@@ -100,21 +100,12 @@ def test_orders_and_merges_are_those_of_the_two_scans():
     torch.testing.assert_close(merge_ways(outputs), golden["out.cumsum.cross_sum"])
 
 
-@pytest.mark.parametrize(
-    ("name", "options"),
-    [
-        ("default", {}),
-        ("half_conv", {"conv_ratio": 0.5}),
-        ("k3", {"kernel_size": 3}),
-        ("wide", {"expansion": 2.0, "conv_ratio": 2.0}),
-    ],
-)
 @torch.no_grad()
-def test_gated_cnn_is_mambaouts(name, options):
+def test_gated_cnn_is_mambaouts():
     golden = load_file(FIXTURES / "mambaout_tiny.safetensors")
-    block = GatedCnnBlock(24, GRID, **options)
-    block.load_state_dict(without_prefix(golden, f"sd.block_{name}."))
-    torch.testing.assert_close(block(golden["in.grid"]), golden[f"out.block_{name}"], rtol=1e-5, atol=1e-6)
+    block = GatedCnnBlock(24, GRID)
+    block.load_state_dict(without_prefix(golden, "sd.block_default."))
+    torch.testing.assert_close(block(golden["in.grid"]), golden["out.block_default"], rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("fields", [{}, {"connector_scan": "cross"}, {"connector_type": "gated_cnn"}])

@@ -71,6 +71,14 @@ def test_a_wrong_count_of_audio_tokens_names_both_numbers(mac, make_inputs):
         mac(**inputs)
 
 
+def test_audio_of_another_width_than_the_text_is_refused(mac, make_inputs):
+    inputs = make_inputs(1)
+    features = mac.get_audio_features(inputs["input_features"]).pooler_output
+    narrow = mac.get_input_embeddings()(inputs["input_ids"])[..., :16]
+    with pytest.raises(ValueError, match="Audio embeddings are 32 wide, those of the text 16"):
+        mac.model.insert_audio(inputs["input_ids"], narrow, features)
+
+
 def test_a_wrong_count_of_windows_names_both_numbers(mac, make_inputs):
     with pytest.raises(ValueError, match="adds up to 3, but `input_features` holds 2 windows"):
         mac(**make_inputs(2) | {"audio_num_windows": torch.tensor([3])})

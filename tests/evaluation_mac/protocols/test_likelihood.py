@@ -31,8 +31,7 @@ def test_equals_each_pair_from_scratch(kind, make_config, tokenizer, processor, 
     clips = [{"array": sound(seconds, seed), "sampling_rate": 16_000} for seconds, seed in [(2, 1), (11, 2)]]
     losses = score_by_likelihood(model, processor, clips, CAPTIONS, prompt="What is it?", batch_size=2)
     expected = [[from_scratch(model, processor, clip, text, "What is it?") for text in CAPTIONS] for clip in clips]
-    clamped = {"zamba2", "nemotron_h"}  # a prefill keeps the step sizes above `time_step_min`, a single token does not
-    torch.testing.assert_close(losses, torch.tensor(expected), rtol=0, atol=0.02 if kind in clamped else 2e-4)
+    torch.testing.assert_close(losses, torch.tensor(expected), rtol=0, atol=5e-4)
     assert losses.std(dim=0).min() > 1e-3  # the clip matters
 
 
