@@ -69,3 +69,9 @@ def weighted_intervals(
         low, high = np.nanpercentile([scores[name] for scores in drawn], _PERCENTILES)
         intervals[name] = (float(low), float(high))
     return intervals
+
+
+def mean_of(values: np.ndarray, counts: np.ndarray) -> float:
+    """Mean of what is a number, each value so many times."""
+    real = ~np.isnan(values)
+    return float(np.average(values[real], weights=counts[real])) if counts[real].any() else float("nan")

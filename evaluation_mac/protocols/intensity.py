@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from evaluation_mac.metrics.bootstrap import weighted_intervals
+from evaluation_mac.metrics.bootstrap import mean_of, weighted_intervals
 from evaluation_mac.metrics.intensity import CLUSTERS, Intensities, WindowPatches, analyse, look_at
 from evaluation_mac.reports.evaluation import RESAMPLES, Evaluation
 from modeling_mac import EatModel
@@ -55,12 +55,6 @@ def evaluate_intensity(named: Sequence[tuple[str, WindowPatches]], folder: Path,
     if find_spec("matplotlib"):
         draw(folder / "intensity.png", found, keep_rate)
     return Evaluation(scores, intervals, rows)
-
-
-def mean_of(values: np.ndarray, counts: np.ndarray) -> float:
-    """Mean of what is a number, each value so many times."""
-    real = ~np.isnan(values)
-    return float(np.average(values[real], weights=counts[real])) if counts[real].any() else float("nan")
 
 
 def draw(path: Path, found: Intensities, keep_rate: float) -> None:

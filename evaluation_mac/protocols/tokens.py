@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from evaluation_mac.metrics.bootstrap import weighted_intervals
+from evaluation_mac.metrics.bootstrap import mean_of, weighted_intervals
 from evaluation_mac.metrics.token_geometry import describe_tokens
 from evaluation_mac.reports.evaluation import RESAMPLES, Evaluation
 from modeling_mac.audio_tower_mac import build_audio_tower
@@ -173,9 +173,3 @@ def evaluate_tokens(
     )
     energy = {place: np.mean([curve[place] for curve in curves], axis=0) for place in curves[0]}
     return Evaluation(scores, intervals, rows), {place: curve.tolist() for place, curve in energy.items()}
-
-
-def mean_of(values: np.ndarray, counts: np.ndarray) -> float:
-    """Mean of what is a number, each value so many times."""
-    real = ~np.isnan(values)
-    return float(np.average(values[real], weights=counts[real])) if counts[real].any() else float("nan")

@@ -146,18 +146,6 @@ def hidden_distance(ours: torch.Tensor, theirs: torch.Tensor, mask: torch.Tensor
     return distance.mean() if mask is None else distance[mask.bool()].mean()
 
 
-def soft_cross_entropy(logits: torch.Tensor, targets: torch.Tensor, temperature: float = 1.0) -> torch.Tensor:
-    """
-    Compute MOHAWK's third loss, in nats a token; less the teacher's entropy it is what the third stage minimises.
-
-    Args:
-        logits: Logits of the student, (tokens, vocabulary), which alone the temperature divides.
-        targets: Logits of the teacher, (tokens, vocabulary).
-        temperature: Temperature of the student.
-    """
-    return nn.functional.cross_entropy(logits.float() / temperature, targets.float().softmax(-1))
-
-
 def make_mohawk_trainer(stage: Stage, materials: Materials) -> CaptionTrainer:
     """
     Make the trainer of one of MOHAWK's stages.
