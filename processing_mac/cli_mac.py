@@ -39,6 +39,7 @@ from .segment_files_mac import (
 from .stream_cli_mac import caption_stream, open_stream_output
 from .unfinished_mac import UnfinishedSegments
 from .unread_options_mac import find_unread
+from .web_addresses_mac import hide_password
 
 
 Output = CaptionFile | SegmentFiles | GrowingSegments
@@ -154,7 +155,7 @@ def caption_all(
                 tqdm.write(f"mac-caption: {result}", file=sys.stderr)
             else:
                 if not result["caption"].strip():
-                    tqdm.write(f"mac-caption: {file}: {NOTHING_SAID}", file=sys.stderr)
+                    tqdm.write(f"mac-caption: {hide_password(file)}: {NOTHING_SAID}", file=sys.stderr)
                 if output is None:
                     print(show(file, result).rstrip("\n"), flush=True)
                 else:

@@ -13,6 +13,7 @@ from processing_mac import load_captioner
 from processing_mac.caption_file_mac import CaptionFile
 from processing_mac.cli_mac import NOTHING_SAID, format_caption
 from processing_mac.finding_audio_mac import find_audio
+from processing_mac.web_addresses_mac import hide_password
 
 from .bulk_files import ShardFolder, is_remote, list_remote
 from .bulk_ray import BulkOptions, caption_on_ray, start_ray
@@ -104,7 +105,7 @@ def take(output: CaptionFile | ShardFolder | None, file: str, result: dict[str, 
             output.fail(file, str(result))
         return
     if not result["caption"].strip():
-        tqdm.write(f"mac-caption: {file}: {NOTHING_SAID}", file=sys.stderr)
+        tqdm.write(f"mac-caption: {hide_password(file)}: {NOTHING_SAID}", file=sys.stderr)
     if output is None:
         print(format_caption(file, result), flush=True)
     else:

@@ -20,6 +20,7 @@ from processing_mac.audio_mac import AUDIO_SUFFIXES
 from processing_mac.caption_options_mac import plain_text, positive
 from processing_mac.finding_audio_mac import find_audio
 from processing_mac.unread_options_mac import refuse_given
+from processing_mac.web_addresses_mac import hide_password
 
 from .bulk_files import is_text
 from .caption_vectors import keep_vectors, kept_encoder
@@ -88,7 +89,7 @@ def find_files(inputs: list[str]) -> list[str]:
     """
     for name in inputs:
         if "://" in name:
-            raise ValueError(f"{name}: is an address; an index is of files on this machine")
+            raise ValueError(f"{hide_password(name)}: is an address; an index is of files on this machine")
         if not os.path.exists(name):
             raise ValueError(f"{name}: there is no such file or folder")
     return list(dict.fromkeys(map(os.path.abspath, find_audio(inputs))))
