@@ -21,7 +21,7 @@ from processing_mac import AudioCaptioningPipeline, load_captioner
 
 from .audio_mac import AUDIO_SUFFIXES, TooLongError
 from .caption_file_mac import CaptionFile
-from .caption_options_mac import build_parser
+from .caption_options_mac import build_parser, check_device
 from .captioning_mac import caption_files
 from .finding_audio_mac import find_audio
 from .free_cores_mac import FreeCores
@@ -61,6 +61,7 @@ def main(arguments: list[str] | None = None) -> int:
         parser.error("expected recordings and folders, or --stream with one source")
     if unread := find_unread(parser, options):
         parser.error(unread)
+    check_device(parser, options)
     if options.ray is not None:
         return importlib.import_module("serving_mac.bulk_cli").caption_in_bulk(parser, options)
     if isinstance(options.output, str):
