@@ -150,7 +150,8 @@ def caption_all(
                 if free_cores:
                     free_cores.take()
                 result = caption_long(captioner, file, output, options)
-                unsaid += not isinstance(result, ValueError) and output is not None and not options.segments
+                if output is not None and not options.segments and not isinstance(result, ValueError):
+                    unsaid += len(result["segments"]) > 1  # a pipe may hold a short recording
             if isinstance(result, ValueError):
                 failed += 1
                 tqdm.write(f"mac-caption: {result}", file=sys.stderr)
@@ -182,10 +183,15 @@ def caption_long(
 
     Without an output or a format, segments are printed as they come; the result then is without them.
     """
+    waiting: list[dict[str, Any]] = []
 
     def print_segment(segment: dict[str, Any]) -> None:
-        with tqdm.external_write_mode(sys.stdout):
-            print(format_segment(segment), flush=True)
+        # One segment alone, of a short recording in a pipe, says no more than its caption.
+        waiting.append(segment)
+        if segment["start"] > 0 or options.segments:
+            with tqdm.external_write_mode(sys.stdout):
+                print(*map(format_segment, waiting), sep="\n", flush=True)
+            waiting.clear()
 
     try:
         if output is not None:
@@ -197,6 +203,8 @@ def caption_long(
             return caption_long_file(captioner, file)
         return {"caption": caption_long_file(captioner, file, print_segment)["caption"]}
     except ValueError as error:
+        if output is not None:  # a later run would break off at the same place
+            output.unfinished(file).unlink(missing_ok=True)
         return error
 
 

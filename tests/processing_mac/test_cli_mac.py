@@ -2,6 +2,7 @@
 
 import io
 import os
+import threading
 from pathlib import Path
 
 import pytest
@@ -172,6 +173,21 @@ def test_wrong_use(arguments, message, sounds, model_folder, capsys):
 def test_longer_recordings_are_counted_in_words(run, sounds, capsys):
     assert run(sounds, "--output", "captions.jsonl") == 0
     assert "mac-caption: 1 recording is longer than a window" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("options", [[], ["--segments"], ["--output", "captions.jsonl"]])
+def test_a_short_recording_in_a_pipe_is_told_as_its_file_is(options, run, sounds, capsys):
+    os.mkfifo("pipe")
+    told = []
+    for name in (FILES[1], "pipe"):
+        writer = threading.Thread(target=lambda: Path("pipe").write_bytes(Path(FILES[1]).read_bytes()), daemon=True)
+        if name == "pipe":
+            writer.start()
+        assert run(name, *options) == 0
+        printed = capsys.readouterr()
+        assert "longer than a window" not in printed.err
+        told.append(printed.out.replace(name, "it"))
+    assert told[0] == told[1]
 
 
 def test_help_is_in_groups_with_examples(capsys):
