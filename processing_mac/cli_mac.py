@@ -75,13 +75,26 @@ def main(arguments: list[str] | None = None) -> int:
         parser.error(f"--output {error}")
     except OSError as error:
         parser.error(f"--output {options.output}: cannot be written ({error.strerror or error})")
-    try:
+
+    def work() -> int:
         free_cores = FreeCores()  # it looks before the loading, so that the first batch knows what there is
         captioner = open_captioner(parser, options)
         if options.stream:
             return caption_stream(captioner, options, output)
         assert not isinstance(output, GrowingSegments)  # which is of a stream
         return 1 if caption_all(captioner, files, output, options, free_cores) else 0
+
+    try:
+        return end_in_words(work, options, output)
+    finally:
+        if output is not None:
+            output.close()
+
+
+def end_in_words(work: Callable[[], int], options: argparse.Namespace, output: Any) -> int:
+    """Return the exit code of the work; what stops it, or the writing of its output, is told in a line."""
+    try:
+        return work()
     except KeyboardInterrupt:
         tqdm.write(f"mac-caption: stopped. {what_is_kept(output)}".rstrip(), file=sys.stderr)
         return 130
@@ -96,9 +109,6 @@ def main(arguments: list[str] | None = None) -> int:
             f"mac-caption: {target}: cannot be written ({error}). {what_is_kept(output)}".rstrip(), file=sys.stderr
         )
         return 2
-    finally:
-        if output is not None:
-            output.close()
 
 
 def open_captioner(parser: argparse.ArgumentParser, options: argparse.Namespace) -> AudioCaptioningPipeline:
@@ -208,7 +218,7 @@ def caption_long(
         return error
 
 
-def what_is_kept(output: Output | None) -> str:
+def what_is_kept(output: Any) -> str:
     """Say what a run that ends too early leaves behind."""
     if isinstance(output, GrowingSegments):
         return "Captions written so far are kept"
