@@ -16,7 +16,8 @@ from tqdm import tqdm
 from .audio_mac import TooLongError, load_waveform, read_blocks
 from .decoding_mac import stated_seconds
 from .feature_extraction_mac import FRAME_LENGTH, FRAME_SHIFT
-from .pipeline_mac import MIN_SEGMENT_SECONDS, AudioCaptioningPipeline
+from .listening_mac import MIN_SEGMENT_SECONDS
+from .pipeline_mac import AudioCaptioningPipeline
 from .web_addresses_mac import hide_password
 
 

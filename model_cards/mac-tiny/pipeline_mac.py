@@ -9,11 +9,10 @@ from transformers import AutoModelForMultimodalLM, GenerationConfig, Pipeline
 
 from .audio_mac import is_list_of_clips
 from .audio_state_mac import AudioState
-from .listening_mac import CaptionStream
+from .listening_mac import MIN_SEGMENT_SECONDS, CaptionStream
 
 
 TASK = "audio-captioning"
-MIN_SEGMENT_SECONDS = 0.5  # a shorter rest at the end of a clip belongs to the segment before it
 
 
 class AudioCaptioningPipeline(Pipeline):
