@@ -15,6 +15,7 @@ from tempfile import TemporaryDirectory
 
 from processing_mac import DEFAULT_MODEL, load_captioner
 from processing_mac.audio_mac import AUDIO_SUFFIXES
+from processing_mac.caption_options_mac import check_device
 
 
 # In a wheel the examples lie in this folder, in a clone (and an editable install) beside it.
@@ -26,6 +27,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Serve the page until interrupted, with exit status 0; exit with 2 if it cannot be served."""
     parser = build_parser()
     options = parser.parse_args(arguments)
+    check_device(parser, options)
     if missing := [name for name in ("gradio", "matplotlib") if find_spec(name) is None]:
         parser.error(
             f"needs {' and '.join(missing)}: pip install 'mamba-audio-captioning[demo]', in a clone '.[demo]'"

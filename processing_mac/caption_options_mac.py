@@ -1,14 +1,17 @@
 """The options of `mac-caption`, and how their values are read."""
 
 import argparse
+import os
 from pathlib import Path
 
 from processing_mac import DEFAULT_MODEL
 
+from .loading_mac import device_problem
 from .processing_mac import AUDIO_TOKEN
 from .segment_files_mac import FORMATS
 
 
+THREADS_PER_CORE = 8  # more only wait for each other, and the memory of very many does not suffice
 EPILOG = """\
 examples:
   mac-caption dog.wav rain.flac                            print what is heard
@@ -77,7 +80,7 @@ def build_parser() -> argparse.ArgumentParser:
     machine.add_argument("--device", help="such as cpu or cuda:1 (default: the first accelerator, else the CPU)")
     machine.add_argument(
         "--threads",
-        type=positive,
+        type=thread_count,
         help="of the CPU, for one batch at a time (default: a batch on each core that other programs leave free)",
     )
     machine.add_argument(
@@ -120,6 +123,24 @@ def positive(text: str) -> int:
     return int(text)
 
 
+def thread_count(text: str) -> int:
+    """Read a number of threads that this machine can bear."""
+    cores = os.cpu_count() or 1
+    most = THREADS_PER_CORE * cores
+    if (count := positive(text)) > most:
+        raise argparse.ArgumentTypeError(
+            f"expected at most {most}, {THREADS_PER_CORE} for each of {cores} cores, not {count}"
+        )
+    return count
+
+
+def check_device(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
+    """End a command, before it does anything, if there is no such `--device`; on Ray it is one of the workers."""
+    is_here = getattr(options, "ray", None) is None
+    if options.device is not None and (problem := device_problem(options.device, is_here)):
+        parser.error(f"--device {options.device}: {problem}")
+
+
 def output_name(text: str) -> Path | str:
     """Read the name of a file, or an address such as `s3://…`, from which a `Path` would take a slash."""
     return text if "://" in text else Path(text)
@@ -132,4 +153,4 @@ def plain_text(text: str) -> str:
     return text
 
 
-__all__ = ["build_parser", "output_name", "plain_text", "positive"]
+__all__ = ["build_parser", "check_device", "output_name", "plain_text", "positive"]

@@ -21,7 +21,7 @@ from processing_mac import AudioCaptioningPipeline, load_captioner
 
 from .audio_mac import AUDIO_SUFFIXES, TooLongError
 from .caption_file_mac import CaptionFile
-from .caption_options_mac import build_parser
+from .caption_options_mac import build_parser, check_device
 from .captioning_mac import caption_files
 from .finding_audio_mac import find_audio
 from .free_cores_mac import FreeCores
@@ -39,6 +39,7 @@ from .segment_files_mac import (
 from .stream_cli_mac import caption_stream, open_stream_output
 from .unfinished_mac import UnfinishedSegments
 from .unread_options_mac import find_unread
+from .web_addresses_mac import hide_password
 
 
 Output = CaptionFile | SegmentFiles | GrowingSegments
@@ -60,6 +61,7 @@ def main(arguments: list[str] | None = None) -> int:
         parser.error("expected recordings and folders, or --stream with one source")
     if unread := find_unread(parser, options):
         parser.error(unread)
+    check_device(parser, options)
     if options.ray is not None:
         return importlib.import_module("serving_mac.bulk_cli").caption_in_bulk(parser, options)
     if isinstance(options.output, str):
@@ -73,13 +75,26 @@ def main(arguments: list[str] | None = None) -> int:
         parser.error(f"--output {error}")
     except OSError as error:
         parser.error(f"--output {options.output}: cannot be written ({error.strerror or error})")
-    try:
+
+    def work() -> int:
         free_cores = FreeCores()  # it looks before the loading, so that the first batch knows what there is
         captioner = open_captioner(parser, options)
         if options.stream:
             return caption_stream(captioner, options, output)
         assert not isinstance(output, GrowingSegments)  # which is of a stream
         return 1 if caption_all(captioner, files, output, options, free_cores) else 0
+
+    try:
+        return end_in_words(work, options, output)
+    finally:
+        if output is not None:
+            output.close()
+
+
+def end_in_words(work: Callable[[], int], options: argparse.Namespace, output: Any) -> int:
+    """Return the exit code of the work; what stops it, or the writing of its output, is told in a line."""
+    try:
+        return work()
     except KeyboardInterrupt:
         tqdm.write(f"mac-caption: stopped. {what_is_kept(output)}".rstrip(), file=sys.stderr)
         return 130
@@ -94,9 +109,6 @@ def main(arguments: list[str] | None = None) -> int:
             f"mac-caption: {target}: cannot be written ({error}). {what_is_kept(output)}".rstrip(), file=sys.stderr
         )
         return 2
-    finally:
-        if output is not None:
-            output.close()
 
 
 def open_captioner(parser: argparse.ArgumentParser, options: argparse.Namespace) -> AudioCaptioningPipeline:
@@ -148,13 +160,14 @@ def caption_all(
                 if free_cores:
                     free_cores.take()
                 result = caption_long(captioner, file, output, options)
-                unsaid += not isinstance(result, ValueError) and output is not None and not options.segments
+                if output is not None and not options.segments and not isinstance(result, ValueError):
+                    unsaid += len(result["segments"]) > 1  # a pipe may hold a short recording
             if isinstance(result, ValueError):
                 failed += 1
                 tqdm.write(f"mac-caption: {result}", file=sys.stderr)
             else:
                 if not result["caption"].strip():
-                    tqdm.write(f"mac-caption: {file}: {NOTHING_SAID}", file=sys.stderr)
+                    tqdm.write(f"mac-caption: {hide_password(file)}: {NOTHING_SAID}", file=sys.stderr)
                 if output is None:
                     print(show(file, result).rstrip("\n"), flush=True)
                 else:
@@ -180,10 +193,15 @@ def caption_long(
 
     Without an output or a format, segments are printed as they come; the result then is without them.
     """
+    waiting: list[dict[str, Any]] = []
 
     def print_segment(segment: dict[str, Any]) -> None:
-        with tqdm.external_write_mode(sys.stdout):
-            print(format_segment(segment), flush=True)
+        # One segment alone, of a short recording in a pipe, says no more than its caption.
+        waiting.append(segment)
+        if segment["start"] > 0 or options.segments:
+            with tqdm.external_write_mode(sys.stdout):
+                print(*map(format_segment, waiting), sep="\n", flush=True)
+            waiting.clear()
 
     try:
         if output is not None:
@@ -195,10 +213,12 @@ def caption_long(
             return caption_long_file(captioner, file)
         return {"caption": caption_long_file(captioner, file, print_segment)["caption"]}
     except ValueError as error:
+        if output is not None:  # a later run would break off at the same place
+            output.unfinished(file).unlink(missing_ok=True)
         return error
 
 
-def what_is_kept(output: Output | None) -> str:
+def what_is_kept(output: Any) -> str:
     """Say what a run that ends too early leaves behind."""
     if isinstance(output, GrowingSegments):
         return "Captions written so far are kept"

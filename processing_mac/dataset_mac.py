@@ -278,22 +278,24 @@ def read_rows(path: Path, problems: list[str] | None = None) -> Iterator[tuple[i
         with open(path, encoding="utf-8-sig", newline="") as file:  # spreadsheets write a byte-order mark
             yield from _read_csv(path, file) if path.suffix == ".csv" else _read_jsonl(path, file, problems)
     except UnicodeDecodeError as error:
-        raise ValueError(
-            f"{path}: expected UTF-8 text, which line {_undecodable_line(path)} is not ({error})."
-        ) from error
+        raise ValueError(explain_undecodable(path, error)) from error
     except OSError as error:
         raise ValueError(f"{path}: cannot be read ({error.strerror or error}).") from error
 
 
-def _undecodable_line(path: Path) -> int:
-    """Find the first line that is not UTF-8; it is 1 if every line by itself is."""
+def explain_undecodable(path: Path, error: UnicodeDecodeError) -> str:
+    """Say that a file is not UTF-8, and from which line on; it is the first if every line by itself is."""
     with open(path, "rb") as file:
-        for line, content in enumerate(file, start=1):
-            try:
-                content.decode()
-            except UnicodeDecodeError:
-                return line
-    return 1
+        line = next((line for line, content in enumerate(file, start=1) if not _is_utf8(content)), 1)
+    return f"{path}: expected UTF-8 text, which line {line} is not ({error})."
+
+
+def _is_utf8(content: bytes) -> bool:
+    try:
+        content.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _read_csv(path: Path, file: TextIO) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -302,6 +304,7 @@ def _read_csv(path: Path, file: TextIO) -> Iterator[tuple[int, dict[str, Any]]]:
     begin = 1
     try:
         names = [name for name in reader.fieldnames or [] if name]
+        _refuse_other_separators(path, names)
         if doubled := _find_double(names):
             raise ValueError(f"{path}, line 1: two columns are called `{doubled}`.")
         begin = reader.line_num + 1
@@ -315,6 +318,13 @@ def _read_csv(path: Path, file: TextIO) -> Iterator[tuple[int, dict[str, Any]]]:
         raise ValueError(
             f"{path}, line {begin}: not valid CSV ({error}); is a quote opened here and not closed, or not doubled?"
         ) from error
+
+
+def _refuse_other_separators(path: Path, names: list[str]) -> None:
+    """Refuse a header of one name that holds several, as spreadsheets of many languages write it."""
+    for separator, words in ((";", "semicolons"), ("\t", "tabs")):
+        if len(names) == 1 and separator in names[0]:
+            raise ValueError(f"{path}, line 1: its columns are separated by {words}; expected commas.")
 
 
 def _refuse_swallowed_rows(place: str, cells: list[str], columns: int) -> None:
@@ -379,4 +389,4 @@ def _refuse_double_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return dict(pairs)
 
 
-__all__ = ["Clip", "ClipRows", "iter_clips", "make_clips", "read_manifest"]
+__all__ = ["Clip", "ClipRows", "explain_undecodable", "iter_clips", "make_clips", "read_manifest"]

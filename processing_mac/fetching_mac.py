@@ -22,6 +22,8 @@ from functools import partial
 from typing import Any, BinaryIO
 from urllib.parse import urlsplit
 
+from .web_addresses_mac import Redirects, make_request
+
 
 IN_MEMORY = 2**24  # bytes; what is longer goes to a temporary file
 
@@ -56,10 +58,9 @@ def fetch(url: str, limits: UrlLimits) -> BinaryIO:
     Raises:
         ValueError: It cannot be fetched; the message says why and is meant to follow the address.
     """
-    request = urllib.request.Request(url, headers={"User-Agent": "mamba-audio-captioning"})
     file: Any = tempfile.SpooledTemporaryFile(max_size=IN_MEMORY)  # noqa: SIM115  the caller closes it
     try:
-        with _opener(limits).open(request, timeout=limits.connect_seconds) as response:
+        with _opener(limits).open(make_request(url), timeout=limits.connect_seconds) as response:
             _copy(response, file, limits)
     except Exception as error:  # the errors of HTTP and of connections have no common class
         file.close()
@@ -92,7 +93,7 @@ def await_name(host: str, port: int, seconds: float) -> None:
     answered = threading.Event()
 
     def look_up() -> None:
-        with suppress(OSError):
+        with suppress(OSError, UnicodeError):  # the second of what cannot be a name, such as `a..b`
             socket.getaddrinfo(host, port)
         answered.set()
 
@@ -124,7 +125,7 @@ def _opener(limits: UrlLimits) -> urllib.request.OpenerDirector:
         def https_open(self, request: Any) -> Any:
             return self.do_open(partial(connect, http.client.HTTPSConnection), request)  # type: ignore[arg-type]
 
-    return urllib.request.build_opener(Http, Https)
+    return urllib.request.build_opener(Http, Https, Redirects)
 
 
 def _copy(response: Any, file: BinaryIO, limits: UrlLimits) -> None:

@@ -9,10 +9,13 @@ import torch
 
 from .audio_mac import read_blocks
 from .audio_state_mac import AudioState
+from .feature_extraction_mac import FRAME_LENGTH, FRAME_SHIFT
 
 
-LOOK_AHEAD = 240  # samples that the last frame of a window shares with the next window, with Kaldi's front end
-SHORTEST_REST = 0.5  # seconds; a shorter rest at the end is no segment of its own
+LOOK_AHEAD = (
+    FRAME_LENGTH - FRAME_SHIFT
+)  # samples that the last frame of a window shares with the next window, with Kaldi's front end
+MIN_SEGMENT_SECONDS = 0.5  # a shorter rest at the end of a clip belongs to the segment before it
 CONTEXT = 1.0  # seconds before and after a place that are compared to tell whether the sound changes there
 CHANGE = 0.4  # cosine distance above which it does; docs/listening.md tells how it was chosen
 
@@ -124,7 +127,8 @@ class CaptionStream:
             self.blocks = np.concatenate([self.blocks, rest])
         self.resampler = self.source_rate = None
         found: list[dict[str, Any]] = []
-        while len(self.blocks) >= SHORTEST_REST * self.rate or (self.begin == 0 and len(self.blocks) >= 400):
+        shortest = MIN_SEGMENT_SECONDS * self.rate
+        while len(self.blocks) >= shortest or (self.begin == 0 and len(self.blocks) >= FRAME_LENGTH):
             found += self.caption(self.find_cut(self.blocks[: self.length]))
         if self.pending is not None:
             self.pending["end"] = round((self.begin + len(self.blocks)) / self.rate, 3)
@@ -142,7 +146,7 @@ class CaptionStream:
     def log_mel(self, end: int) -> torch.Tensor:
         """Compute the windows of the first `end` samples, (1, frames, mel bins)."""
         frames = self.extractor.raw_log_mel(self.blocks[: end + self.look_ahead])
-        return self.extractor.to_windows(frames[: max(-(-end // 160), 1)])
+        return self.extractor.to_windows(frames[: max(-(-end // FRAME_SHIFT), 1)])
 
     @torch.inference_mode()
     def find_cut(self, samples: np.ndarray) -> int:

@@ -46,6 +46,8 @@ def load_captioner(
     Raises:
         ValueError: The model cannot be loaded or, on request, compiled, or there is no such device.
     """
+    if device is not None and (problem := device_problem(device)):
+        raise ValueError(f"device {device}: {problem}")
     # Registers the models. By name, since in a saved folder neither of the two packages may need the other.
     importlib.import_module("modeling_mac")
     logging.disable_progress_bar()
@@ -62,7 +64,7 @@ def load_captioner(
             return_segments=return_segments,
             generate_kwargs={"num_beams": num_beams} if num_beams else None,
         )
-    except (OSError, ValueError, RuntimeError, AssertionError) as error:  # torch raises the last two without a device
+    except (OSError, ValueError, RuntimeError) as error:  # the last of torch, such as memory that does not suffice
         what = "" if Path(model).is_dir() else "is no folder, and as a Hub id "
         raise ValueError(f"{model} {what}cannot be loaded: {error}") from error
     warn_of_slow_bf16(captioner)
@@ -72,6 +74,23 @@ def load_captioner(
         except ValueError as error:
             raise ValueError(f"{model} cannot be compiled: {error}") from error
     return captioner
+
+
+def device_problem(device: str | torch.device, is_here: bool = True) -> str | None:
+    """
+    Say why torch cannot compute on a device; None if it can.
+
+    Args:
+        device: Name of the device.
+        is_here: Whether it is to be of this machine; if not, its name alone is looked at.
+    """
+    try:
+        if is_here or torch.device(device).type == "meta":  # which every torch has, but without any numbers
+            torch.zeros(1, device=device).tolist()
+    except (RuntimeError, AssertionError, ImportError) as error:
+        reason = str(error).partition("\n")[0].partition(". ")[0]  # what follows is for torch's developers
+        return f"cannot compute here ({reason}); expected a device such as cpu or cuda:1"
+    return None
 
 
 def warn_of_slow_bf16(captioner: AudioCaptioningPipeline) -> None:
@@ -85,4 +104,4 @@ def warn_of_slow_bf16(captioner: AudioCaptioningPipeline) -> None:
         )
 
 
-__all__ = ["load_captioner"]
+__all__ = ["device_problem", "load_captioner"]

@@ -16,7 +16,9 @@ from tqdm import tqdm
 from .audio_mac import TooLongError, load_waveform, read_blocks
 from .decoding_mac import stated_seconds
 from .feature_extraction_mac import FRAME_LENGTH, FRAME_SHIFT
-from .pipeline_mac import MIN_SEGMENT_SECONDS, AudioCaptioningPipeline
+from .listening_mac import MIN_SEGMENT_SECONDS
+from .pipeline_mac import AudioCaptioningPipeline
+from .web_addresses_mac import hide_password
 
 
 BLOCK_WINDOWS = 6  # about a minute of sound is held and captioned at a time
@@ -101,7 +103,7 @@ def read_windows(extractor: Any, audio: Any, known: int = 0) -> Iterator[tuple[l
         if is_last:  # a short rest belongs to the window before it
             starts = starts[:1] + [begin for begin in starts[1:] if len(part) - begin >= shortest]
             if len(part) < FRAME_LENGTH and start == 0:
-                name = audio if isinstance(audio, str) else "audio"
+                name = hide_password(audio) if isinstance(audio, str) else "audio"
                 raise ValueError(
                     f"{name}: {len(part)} samples at {rate} Hz; expected at least {FRAME_LENGTH} (25 ms)."
                 )

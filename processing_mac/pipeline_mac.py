@@ -1,7 +1,7 @@
 """The pipeline `pipeline("audio-captioning")`, which describes recordings in sentences."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -9,11 +9,10 @@ from transformers import AutoModelForMultimodalLM, GenerationConfig, Pipeline
 
 from .audio_mac import is_list_of_clips
 from .audio_state_mac import AudioState
-from .listening_mac import CaptionStream
+from .listening_mac import MIN_SEGMENT_SECONDS, CaptionStream
 
 
 TASK = "audio-captioning"
-MIN_SEGMENT_SECONDS = 0.5  # a shorter rest at the end of a clip belongs to the segment before it
 
 
 class AudioCaptioningPipeline(Pipeline):
@@ -47,9 +46,15 @@ class AudioCaptioningPipeline(Pipeline):
         return any(getattr(module, "decodes_compiled", False) for module in self.model.modules())
 
     def __call__(self, inputs: Any, *args: Any, **kwargs: Any) -> Any:
-        """Caption one clip or many, in any form that the class names; an empty list gives an empty list."""
+        """
+        Caption one clip or many, in any form that the class names; an empty list gives an empty list.
+
+        Of a generator, or any other iterator, clips are taken as results are.
+        """
         if isinstance(inputs, (list, tuple)) and not inputs:
             return []
+        if isinstance(inputs, Iterator) and not hasattr(inputs, "read"):  # an open file gives lines, but is one clip
+            inputs = (clip for clip in inputs)  # transformers knows generators alone
         if is_list_of_clips(inputs) and not isinstance(inputs, (list, torch.utils.data.Dataset)):
             return list(super().__call__((inputs[row] for row in range(len(inputs))), *args, **kwargs))
         return super().__call__(inputs, *args, **kwargs)
@@ -71,6 +76,8 @@ class AudioCaptioningPipeline(Pipeline):
                 )
         forward = {**(generate_kwargs or {}), **generation_parameters}
         if prompt is not None:
+            if not isinstance(prompt, str):
+                raise ValueError(f"`prompt` is {prompt!r}; expected a string, which every clip is asked.")
             forward["prompt"] = prompt
         if return_segments is not None:
             forward["return_segments"] = return_segments

@@ -1,5 +1,6 @@
 """The processor, which turns audio and text into a model's inputs and labels, and generated tokens into captions."""
 
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -267,10 +268,14 @@ class MacProcessor(ProcessorMixin):
 
 def match_clips(texts: str | list[str], clips: int, name: str) -> list[str]:
     """Return one text for each clip; a single string serves all clips."""
-    texts = [texts] * clips if isinstance(texts, str) else list(texts)
-    if len(texts) != clips:
-        raise ValueError(f"`{name}` has {len(texts)} rows for {clips} clips of audio; expected one each.")
-    return texts
+    if isinstance(texts, str):
+        return [texts] * clips
+    rows = list(texts) if isinstance(texts, Iterable) else [texts]
+    if others := [row for row in rows if not isinstance(row, str)]:
+        raise ValueError(f"`{name}` holds {others[0]!r}; expected a string, or one for each clip.")
+    if len(rows) != clips:
+        raise ValueError(f"`{name}` has {len(rows)} rows for {clips} clips of audio; expected one each.")
+    return rows
 
 
 def clean(text: str) -> str:

@@ -22,7 +22,7 @@ from .caption_file_mac import CaptionFile
 from .pipeline_mac import AudioCaptioningPipeline
 from .reading_ahead_mac import warnings_of_decoding_printed
 from .segment_files_mac import SUFFIXES, TABLES, GrowingSegments, SegmentText, format_of, refuse_other_suffix
-from .unread_options_mac import is_address
+from .web_addresses_mac import Redirects, hide_password, is_web_address, make_request
 
 
 FIELDS = ("time", "start", "end", "caption")  # of a record of a segment: clock time, and seconds of what was heard
@@ -94,7 +94,7 @@ def caption_stream(captioner: AudioCaptioningPipeline, options: argparse.Namespa
     show(stream.close())
     if heard < MIN_SAMPLES and not code:
         what = f"{heard} samples came; expected at least {MIN_SAMPLES} (25 ms)" if heard else "no sound came"
-        print(f"mac-caption: {options.stream}: {what}", file=sys.stderr)
+        print(f"mac-caption: {hide_password(options.stream)}: {what}", file=sys.stderr)
         code = 1
     return code
 
@@ -145,7 +145,7 @@ def read_source(options: argparse.Namespace) -> Generator[np.ndarray | None, Non
         yield from read_pipe(sys.stdin.buffer)
     elif options.stream == "mic":
         yield from read_microphone()
-    elif is_address(options.stream):
+    elif is_web_address(options.stream):
         yield from read_address(options.stream, options.url_timeout or 20, options.reconnect)
     else:
         yield from read_blocks(options.stream)
@@ -298,14 +298,17 @@ def read_address(url: str, silent_seconds: float, reconnect: bool) -> Iterator[n
     Raises:
         ValueError: It cannot be opened or broke, and `reconnect` is off.
     """
-    failures = 0
+    name, failures = hide_password(url), 0
     while True:
         try:
-            request = urllib.request.Request(url, headers={"User-Agent": "mamba-audio-captioning"})
-            with urllib.request.urlopen(request, timeout=silent_seconds) as response:
+            request = make_request(url)
+        except ValueError as error:  # which no reconnecting mends
+            raise ValueError(f"{name}: {error}") from error
+        try:
+            with urllib.request.build_opener(Redirects).open(request, timeout=silent_seconds) as response:
                 source = UntilItBreaks(response)
                 try:
-                    for block in read_blocks(Onwards(source), name=url):
+                    for block in read_blocks(Onwards(source), name=name):
                         failures = 0
                         yield block
                 except ValueError:
@@ -313,11 +316,11 @@ def read_address(url: str, silent_seconds: float, reconnect: bool) -> Iterator[n
                         raise
                 if source.problem is not None:  # also where the decoder complained of what is missing
                     raise source.problem
-            problem = f"{url}: ended"
+            problem = f"{name}: ended"
             if not reconnect:
                 return
         except (OSError, http.client.HTTPException, ValueError) as error:
-            problem = explain(error, url, silent_seconds)
+            problem = explain(error, name, silent_seconds)
             if not reconnect:
                 raise ValueError(problem) from error
         pause = RETRY_SECONDS[min(failures, len(RETRY_SECONDS) - 1)]
@@ -327,12 +330,12 @@ def read_address(url: str, silent_seconds: float, reconnect: bool) -> Iterator[n
         time.sleep(pause)
 
 
-def explain(error: Exception, url: str, silent_seconds: float) -> str:
+def explain(error: Exception, name: str, silent_seconds: float) -> str:
     """Say in a line what an error of a server means."""
     reason = error if isinstance(error, urllib.error.HTTPError) else getattr(error, "reason", error)
     if isinstance(reason, TimeoutError):
-        return f"{url}: stalled, no byte came for {silent_seconds:g} s"
-    return str(error) if isinstance(error, ValueError) else f"{url}: {reason}"
+        return f"{name}: stalled, no byte came for {silent_seconds:g} s"
+    return str(error) if isinstance(error, ValueError) else f"{name}: {reason}"
 
 
 class UntilItBreaks:

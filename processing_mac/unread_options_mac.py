@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from .segment_files_mac import format_of
+from .web_addresses_mac import is_web_address
 
 
 # A use of the command, and the options that it does not read.
@@ -31,8 +32,8 @@ def find_unread(parser: argparse.ArgumentParser, options: argparse.Namespace) ->
     sources = [options.stream] if options.stream else options.inputs
     needs = {
         ("revision",): (not os.path.isdir(options.model), f"--model is the folder {options.model}, without revisions"),
-        ("reconnect",): (is_address(sources[0]), f"--stream {options.stream} is no address"),
-        ("url_timeout", "url_megabytes"): (any(map(is_address, sources)), "no recording is an address"),
+        ("reconnect",): (is_web_address(sources[0]), f"--stream {options.stream} is no address"),
+        ("url_timeout", "url_megabytes"): (any(map(is_web_address, sources)), "no recording is an address"),
         ("shards",): (is_folder(options.output), "--output is no folder"),
         ("whole",): (not holds_segments_alone(options), "what is heard in each window is written, and nothing else"),
     }
@@ -72,9 +73,4 @@ def holds_segments_alone(options: argparse.Namespace) -> bool:
     return options.format is not None or by_suffix not in (None, "jsonl", "csv")
 
 
-def is_address(source: str) -> bool:
-    """Whether a source is looked for on a server."""
-    return source.lower().startswith(("http://", "https://"))
-
-
-__all__ = ["find_unread", "is_address", "refuse_given"]
+__all__ = ["find_unread", "refuse_given"]

@@ -11,8 +11,9 @@ from tqdm import tqdm
 
 from processing_mac import load_captioner
 from processing_mac.caption_file_mac import CaptionFile
-from processing_mac.cli_mac import NOTHING_SAID, format_caption
+from processing_mac.cli_mac import NOTHING_SAID, end_in_words, format_caption
 from processing_mac.finding_audio_mac import find_audio
+from processing_mac.web_addresses_mac import hide_password
 
 from .bulk_files import ShardFolder, is_remote, list_remote
 from .bulk_ray import BulkOptions, caption_on_ray, start_ray
@@ -41,22 +42,21 @@ def caption_in_bulk(parser: argparse.ArgumentParser, options: argparse.Namespace
         ray = start_ray(options.ray or None) if todo else None
     except (OSError, ValueError) as error:
         parser.error(str(error))
-    failed = 0
-    try:
+
+    def work() -> int:
         results = caption_on_ray(ray, todo, worker_options(options), options.ray_actors) if todo else ()
         with (
             output if isinstance(output, ShardFolder) else nullcontext(),
             tqdm(total=len(files), initial=len(files) - len(todo), unit="file", disable=output is None) as bar,
         ):
+            failed = 0
             for file, result in results:
-                failed += isinstance(result, ValueError)
-                take(output, file, result)
+                failed += not take(output, file, result)
                 bar.update()
-    except KeyboardInterrupt:
-        tqdm.write("mac-caption: interrupted; the same command goes on from here", file=sys.stderr)
-        return 130
-    except OSError as error:
-        parser.error(f"--output {options.output}: cannot be written ({error}); run it again to go on")
+        return 1 if failed else 0
+
+    try:
+        return end_in_words(work, options, output)
     except Exception as error:
         if ray is None or not isinstance(error, ray.exceptions.RayError):
             raise
@@ -64,7 +64,6 @@ def caption_in_bulk(parser: argparse.ArgumentParser, options: argparse.Namespace
     finally:
         if ray is not None:
             ray.shutdown()
-    return 1 if failed else 0
 
 
 def find_local(name: str) -> list[str]:
@@ -96,19 +95,22 @@ def worker_options(options: argparse.Namespace) -> BulkOptions:
     )
 
 
-def take(output: CaptionFile | ShardFolder | None, file: str, result: dict[str, Any] | ValueError) -> None:
-    """Print or write one result as `mac-caption` does."""
+def take(output: CaptionFile | ShardFolder | None, file: str, result: dict[str, Any] | ValueError) -> bool:
+    """Print or write one result as `mac-caption` does, and tell whether it holds the captions."""
+    if isinstance(output, ShardFolder) and not output.can_hold(file):
+        result = ValueError(f"{file!a}: its name is no UTF-8, which Parquet cannot hold; take --shards jsonl")
     if isinstance(result, ValueError):
         tqdm.write(f"mac-caption: {result}", file=sys.stderr)
         if isinstance(output, ShardFolder):
             output.fail(file, str(result))
-        return
+        return False
     if not result["caption"].strip():
-        tqdm.write(f"mac-caption: {file}: {NOTHING_SAID}", file=sys.stderr)
+        tqdm.write(f"mac-caption: {hide_password(file)}: {NOTHING_SAID}", file=sys.stderr)
     if output is None:
         print(format_caption(file, result), flush=True)
     else:
         output.append({"audio": file, **result})
+    return True
 
 
 def first_line(error: Exception) -> str:

@@ -147,11 +147,12 @@ class ShardFolder:
         """Names of the fields of a record."""
         return SCHEMA.names[: 3 if self.with_segments else 2]
 
+    def can_hold(self, name: str) -> bool:
+        """Tell whether shards of this kind can hold the name of a recording: those of Parquet only UTF-8."""
+        return self.kind != "parquet" or is_text(name)
+
     def append(self, record: dict[str, Any]) -> None:
-        """Take the record of one recording; a full shard is written."""
-        if self.kind == "parquet" and not is_text(record["audio"]):
-            self.fail(record["audio"], "its name is no UTF-8, which Parquet cannot hold; take JSONL")
-            return
+        """Take the record of one recording, whose name this kind of shard can hold; a full shard is written."""
         self.records.append({field: record[field] for field in self.fields})
         if len(self.records) >= self.shard_records:
             self.flush()

@@ -17,9 +17,10 @@ from tqdm import tqdm
 from evaluation_mac.metrics.text_encoder import TextEncoder
 from processing_mac import DEFAULT_MODEL, load_captioner
 from processing_mac.audio_mac import AUDIO_SUFFIXES
-from processing_mac.caption_options_mac import plain_text, positive
+from processing_mac.caption_options_mac import check_device, plain_text, positive
 from processing_mac.finding_audio_mac import find_audio
 from processing_mac.unread_options_mac import refuse_given
+from processing_mac.web_addresses_mac import hide_password
 
 from .bulk_files import is_text
 from .caption_vectors import keep_vectors, kept_encoder
@@ -44,6 +45,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Bring an index up to date, and return the exit code that the help explains."""
     parser = build_parser()
     options = parser.parse_args(arguments)
+    check_device(parser, options)
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: what was heard is kept
     options.prompt = (options.prompt or "").strip() or None
     try:
@@ -89,7 +91,7 @@ def find_files(inputs: list[str]) -> list[str]:
     """
     for name in inputs:
         if "://" in name:
-            raise ValueError(f"{name}: is an address; an index is of files on this machine")
+            raise ValueError(f"{hide_password(name)}: is an address; an index is of files on this machine")
         if not os.path.exists(name):
             raise ValueError(f"{name}: there is no such file or folder")
     return list(dict.fromkeys(map(os.path.abspath, find_audio(inputs))))

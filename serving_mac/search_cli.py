@@ -15,7 +15,7 @@ from typing import TextIO
 
 from evaluation_mac.metrics.text_encoder import TextEncoder
 from processing_mac import DEFAULT_MODEL, load_captioner
-from processing_mac.caption_options_mac import positive
+from processing_mac.caption_options_mac import check_device, positive
 from processing_mac.cli_mac import show_any_name
 from processing_mac.processing_mac import AUDIO_TOKEN
 from processing_mac.unread_options_mac import refuse_given
@@ -40,6 +40,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Search, print what was found, and return the exit code that the help explains."""
     parser = build_parser()
     options = parser.parse_args(arguments)
+    check_device(parser, options)
     show_any_name(sys.stdout)
     if options.words and options.encoder:
         parser.error("--words compares words and --encoder meanings; expected one of them")

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from processing_mac import DEFAULT_MODEL, load_captioner
-from processing_mac.caption_options_mac import positive
+from processing_mac.caption_options_mac import check_device, positive
 from processing_mac.unread_options_mac import refuse_given
 
 from .server_loading import load_for_service, loading_beside_workers
@@ -33,6 +33,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Serve until interrupted, with exit status 0; exit with 2 if nothing can be served."""
     parser = build_parser()
     options = parser.parse_args(arguments)
+    check_device(parser, options)
     if missing := [name for name in NEEDED if find_spec(name) is None]:
         parser.error(
             f"needs {' and '.join(missing)}: pip install 'mamba-audio-captioning[serve]', in a clone '.[serve]'"

@@ -14,6 +14,7 @@ import soxr
 
 from .decoding_mac import decode_blocks
 from .fetching_mac import UrlLimits, open_source
+from .web_addresses_mac import hide_password
 
 
 MIN_SAMPLES = 400  # samples of one frame: 25 ms at 16 kHz
@@ -177,7 +178,7 @@ def _unwrap(audio: Any, sampling_rate: Any, name: str) -> tuple[Any, Any, str]:
 def _join_names(name: str, source: str) -> str:
     """Make the name that an error gives to a clip that has a row, a file or both."""
     # The name of a file need not be UTF-8, and an address can be very long.
-    source = source.encode(errors="backslashreplace").decode()[:200]
+    source = hide_password(source).encode(errors="backslashreplace").decode()[:200]
     return f"{name} ({source})" if name and source else name or source or repr(source)
 
 

@@ -22,7 +22,7 @@ def test_says_what_to_install(monkeypatch, capsys):
     ("arguments", "message"),
     [
         (["--model", "nowhere/at/all"], "--model nowhere/at/all is no folder, and as a Hub id cannot be loaded"),
-        (["--device", "cuda:99"], "cannot be loaded"),
+        (["--device", "cuda:99"], "--device cuda:99: cannot compute here"),
         (["--port", "many"], "--port"),
     ],
 )

@@ -2,6 +2,7 @@
 
 import io
 import os
+import threading
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from processing_mac import AudioCaptioningPipeline, cli_mac, load_captioner
 from processing_mac.cli_mac import main
 
 
+CORES = os.cpu_count()
 FILES = ["sounds/a/C.FLAC", "sounds/a/d.ogg", "sounds/b.wav"]
 
 
@@ -120,7 +122,10 @@ def test_any_terminal_shows_any_name(encoding, shown, run, sounds, monkeypatch):
     [
         (["sounds", "--model", "nowhere/at/all"], "--model nowhere/at/all is no folder, and as a Hub id"),
         (["sounds", "--model", "sounds"], "--model sounds cannot be loaded"),
-        (["sounds", "--device", "cuda:99"], "cannot be loaded"),
+        (["sounds", "--device", "cuda:99"], "error: --device cuda:99: cannot compute here ("),
+        (["sounds", "--device", "foo"], "error: --device foo: cannot compute here (Expected one of cpu, cuda"),
+        (["sounds", "--device", "meta"], "error: --device meta: cannot compute here (Cannot copy out of meta"),
+        (["sounds", "--device", "meta", "--ray"], "error: --device meta: cannot compute here ("),
         (["sounds/folder.wav"], "no audio in sounds/folder.wav"),
         (["sounds", "--output", "captions.docx"], "ends in .tsv, .csv, .jsonl, .srt, .vtt, .txt; or --format"),
         (["sounds", "--output", "captions.txt"], "is one file for 3 recordings; expected a folder"),
@@ -128,6 +133,10 @@ def test_any_terminal_shows_any_name(encoding, shown, run, sounds, monkeypatch):
         (["sounds/b.wav", "--output", "full.srt"], "full.srt: is a device or a pipe; expected a file"),
         (["sounds", "--format", "srt"], "--output is needed for 3 recordings with --format srt: a folder"),
         (["sounds", "--threads", "0"], "argument --threads: expected a whole number above 0, not '0'"),
+        (
+            ["sounds", "--threads", "100000"],
+            f"--threads: expected at most {8 * CORES}, 8 for each of {CORES} cores, not 100000",
+        ),
         (["sounds", "--output", "no/folder/captions.csv"], "No such file or directory"),
         (["sounds", "--batch-size", "0"], "--batch-size"),
         (["sounds", "--prompt", "<|audio|>"], "'<|audio|>' holds <|audio|>, which stands for the recording"),
@@ -164,6 +173,21 @@ def test_wrong_use(arguments, message, sounds, model_folder, capsys):
 def test_longer_recordings_are_counted_in_words(run, sounds, capsys):
     assert run(sounds, "--output", "captions.jsonl") == 0
     assert "mac-caption: 1 recording is longer than a window" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("options", [[], ["--segments"], ["--output", "captions.jsonl"]])
+def test_a_short_recording_in_a_pipe_is_told_as_its_file_is(options, run, sounds, capsys):
+    os.mkfifo("pipe")
+    told = []
+    for name in (FILES[1], "pipe"):
+        writer = threading.Thread(target=lambda: Path("pipe").write_bytes(Path(FILES[1]).read_bytes()), daemon=True)
+        if name == "pipe":
+            writer.start()
+        assert run(name, *options) == 0
+        printed = capsys.readouterr()
+        assert "longer than a window" not in printed.err
+        told.append(printed.out.replace(name, "it"))
+    assert told[0] == told[1]
 
 
 def test_help_is_in_groups_with_examples(capsys):

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import soundfile
 from command_files import read_jsonl
@@ -176,6 +177,16 @@ def test_a_long_recording_goes_on_where_it_was_stopped(output, run, sound, tmp_p
     )
     assert run("night.wav", "--output", output) == 0
     assert sum(asked) == 9 and Path(output).read_bytes() == expected and not unfinished.exists()
+
+
+@pytest.mark.parametrize("output", ["night.srt", "night.jsonl"])
+def test_what_breaks_off_half_way_leaves_nothing_behind(output, run, sound, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    samples = sound(90)
+    samples[-1] = np.nan  # after all windows of the first part
+    soundfile.write("night.wav", samples, 16_000, subtype="FLOAT")
+    assert run("night.wav", "--output", output) == 1
+    assert "night.wav: has NaN" in capsys.readouterr().err and not list(Path().glob("*unfinished*"))
 
 
 @pytest.mark.parametrize("seconds", [3, 30])

@@ -61,6 +61,8 @@ def test_jsonl(write, tmp_path):
         ("train.csv", "audio_file,caption\n" + "a.wav,A\n" * 9, r"no column `audio`; .* Did you mean `audio_file`"),
         ("train.csv", "audio,text\na.wav,A\n", r"no column `caption`; it has audio, text\.$"),
         ("train.csv", "audio,caption\na.wav,A dog, far away\n", "line 2: more cells than columns"),
+        ("train.csv", "audio;caption\na.wav;A dog, far away\n", "line 1: .* separated by semicolons; expected commas"),
+        ("train.csv", "audio\tcaption\na.wav\tA dog\n", "line 1: its columns are separated by tabs; expected commas"),
         ("train.jsonl", '{"audio": "a.wav", "caption": "A"}\n{"audio"', "line 2: not valid JSON"),
         ("train.jsonl", '["a.wav", "A"]\n', "line 1: expected an object"),
         ("train.jsonl", '{"audio": "a.wav", "caption": 7}\n', "line 1: no `caption`"),

@@ -15,6 +15,12 @@ def test_bf16_is_said_to_be_slow_where_it_is(model_folder, monkeypatch, caplog, 
     assert ("avx512_bf16" in caplog.text) == (dtype == "bfloat16" and not fast)
 
 
+@pytest.mark.parametrize("device", ["foo", "meta", torch.device("meta"), "cuda:99"])
+def test_a_device_that_cannot_compute_is_named_before_the_model_is_read(device):
+    with pytest.raises(ValueError, match=f"^device {device}: cannot compute here"):
+        load_captioner("nowhere/at/all", device=device)
+
+
 @pytest.mark.parametrize("int8", [[], ["--int8"]])
 def test_mac_caption_takes_a_dtype(model_folder, sounds, monkeypatch, capsys, int8):
     loaded = []

@@ -67,6 +67,7 @@ def test_a_generator_is_read_as_it_goes(captioner, clips):
     results = iter(captioner(generate()))
     assert next(results) == captioner(clips[0]) and len(read) < 3
     assert list(results) == captioner(clips[1:])
+    assert list(captioner(iter(clips), batch_size=2)) == captioner(clips) == list(captioner(map(np.copy, clips)))
 
 
 def test_files_bytes_and_dicts(captioner, clips, tmp_path):
@@ -75,6 +76,8 @@ def test_files_bytes_and_dicts(captioner, clips, tmp_path):
     row = {"array": clips[0], "sampling_rate": 16_000}
     for audio in (str(path), path, path.read_bytes(), row, {"path": str(path), "bytes": None}):
         assert captioner(audio) == captioner(clips[0])
+    with open(path, "rb") as file:
+        assert captioner(file) == captioner(clips[0])
 
 
 def test_the_sampling_rate_of_arrays(model, processor, sound):
@@ -109,6 +112,12 @@ def test_a_generation_config(captioner, clips, caption_directly):
 def test_several_captions_a_clip_are_refused(captioner, clips):
     with pytest.raises(ValueError, match="one caption a clip"):
         captioner(clips[:2], batch_size=2, num_beams=2, num_return_sequences=2)
+
+
+@pytest.mark.parametrize("prompt", [3, ["Hi", "Who?"], b"Hi"])
+def test_a_prompt_that_is_no_string_is_refused(prompt, captioner, clips):
+    with pytest.raises(ValueError, match=r"`prompt` is .*; expected a string"):
+        captioner(clips[:2], batch_size=2, prompt=prompt)
 
 
 def test_an_unknown_argument_is_refused(captioner, clips, model, processor):

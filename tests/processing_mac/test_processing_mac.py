@@ -131,6 +131,8 @@ def test_prompts(processor, sound):
     [
         ({"text": "Who?"}, ValueError, "`audio` is missing"),
         ({"audio": 2, "text": ["Who?"]}, ValueError, "`text` has 1 rows for 2 clips"),
+        ({"audio": 1, "text": 3}, ValueError, "`text` holds 3; expected a string"),
+        ({"audio": 2, "answer": ["a", None]}, ValueError, "`answer` holds None; expected a string"),
         ({"audio": 1, "text": "<|audio|><|audio|>"}, ValueError, "text 0 holds .* 2 times; expected once"),
         ({"audio": 2, "answer": ["a", "b", "c"]}, ValueError, "`answer` has 3 rows for 2 clips"),
         ({"audio": 1, "answer": "a <|audio|>"}, ValueError, "answer 0 holds .* which stands for audio"),

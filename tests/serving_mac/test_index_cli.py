@@ -199,6 +199,8 @@ def test_what_is_no_index_or_of_another_model_is_refused(captioner, capsys, make
     for option in (["--likelihood", "query"], ["--device", "cpu"]):
         told = refused(search_cli, "index", "rain", "--rerank", "0", *option)
         assert f"{option[0]}: not read, since --rerank 0 loads no model" in told
+    for command in ((index_cli, ".", "--output", "index"), (search_cli, "index", "rain")):
+        assert "error: --device meta: cannot compute here" in refused(*command, "--device", "meta")
     assert "the query is blank" in refused(search_cli, "index", " ")
     assert "nothing: there is no such file" in refused(index_cli, "nothing", "--output", "index")
     assert "is an address" in refused(index_cli, "https://example.org/a.wav", "--output", "index")

@@ -27,6 +27,8 @@ from serving_mac.server_options import ServerOptions
         (["--token-file", "empty"], "--token-file empty: is empty"),
         (["--model", "nowhere"], "nowhere is no folder"),
         (["--model", "nowhere", "--ray", "--port", "0"], "nowhere is no folder"),
+        (["--device", "foo"], "error: --device foo: cannot compute here"),
+        (["--device", "foo", "--ray"], "error: --device foo: cannot compute here"),
         (["--port", "99999"], "cannot listen at 127.0.0.1:99999"),
         (["--max-seconds", "nan"], "--max-seconds: expected a number above 0, not 'nan'"),
         (["--batch-wait", "x"], "--batch-wait: expected a number of at least 0, not 'x'"),

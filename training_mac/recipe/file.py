@@ -18,6 +18,7 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 import yaml
 from transformers import HfArgumentParser
 
+from processing_mac.dataset_mac import explain_undecodable
 from training_mac.recipe.data_fields import DataRecipe
 from training_mac.recipe.fields import MacTrainingArguments, Recipe, is_of_run
 
@@ -141,6 +142,8 @@ def read_yaml(path: Path) -> dict[str, Any]:
     """Read the mapping in a recipe file."""
     try:
         settings = yaml.load(path.read_text(encoding="utf-8"), RecipeLoader) or {}
+    except UnicodeDecodeError as error:
+        raise ValueError(explain_undecodable(path, error)) from error
     except yaml.YAMLError as error:
         raise ValueError(f"{path}: not valid YAML: {error}") from error
     if not isinstance(settings, dict):

@@ -92,6 +92,12 @@ def test_a_missing_recipe_or_field_is_named(tmp_path: Path) -> None:
         load_stages([str(tmp_path / "empty.yaml")])
 
 
+def test_a_recipe_in_another_encoding_is_named_with_its_line(tmp_path: Path) -> None:
+    (tmp_path / "latin.yaml").write_bytes("seed: 1\nprompt: Was hört man?\n".encode("latin-1"))
+    with pytest.raises(ValueError, match=r"latin.yaml: expected UTF-8 text, which line 2 is not"):
+        load_stages([str(tmp_path / "latin.yaml")])
+
+
 def test_no_is_a_word_and_1e_4_a_number(recipe_file: Path) -> None:
     [stage, _] = load_stages([str(recipe_file), "--eval_strategy", "no", "--weight_decay", "1e-4"])
     assert stage.training.eval_strategy == "no" and stage.training.weight_decay == 1e-4
