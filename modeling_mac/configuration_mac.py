@@ -54,6 +54,9 @@ class EatConfig(PreTrainedConfig):
             compare with: "intensity" and "deviation" keep those with the highest mean, or standard deviation.
         pruned_tokens: "grid": dropped patches come out as they were when dropped, on a whole grid; "sequence": they
             do not come out, the kept ones in the order of time do.
+        padding_columns: Columns of patches of padding that are encoded in inference after what is heard of a window
+            that is not full; all if None, as EAT was made.
+        padding_cell: What a cell of padding is, normalised; the default is EAT's, (0 - mean) / scale.
     """
 
     model_type = "mac_eat"
@@ -72,6 +75,8 @@ class EatConfig(PreTrainedConfig):
     pruning_layers: list[int] | None = None
     pruning_score: Literal["cls", "mean", "intensity", "deviation"] = "cls"
     pruned_tokens: Literal["grid", "sequence"] = "grid"
+    padding_columns: int | None = None
+    padding_cell: float = 4.268 / 9.138
 
     def validate_architecture(self) -> None:
         """Refuse sizes that do not divide, and prunings that cannot be; called by `@strict` after construction."""
@@ -88,6 +93,8 @@ class EatConfig(PreTrainedConfig):
             raise ValueError(f"`hidden_size` ({self.hidden_size}) must be a multiple of 4: positions are 2-D sin-cos.")
         if not 0 < self.keep_rate <= 1:
             raise ValueError(f"`keep_rate` is {self.keep_rate}; expected a share above 0, at most 1.")
+        if (self.padding_columns or 0) < 0:
+            raise ValueError(f"`padding_columns` is {self.padding_columns}; expected 0 or more, or None.")
         wrong = [layer for layer in self.pruned_layers if not 0 <= layer < self.num_hidden_layers]
         if wrong or len(set(self.pruned_layers)) != len(self.pruned_layers):
             raise ValueError(

@@ -23,6 +23,7 @@ from .int8_mac import round_model
 from .language_model_mac import build_language_model, finish_logits, head_has_bias, read
 from .linear_mac import as_weight, project
 from .mixing_blocks_mac import ScanMixer
+from .padding_mac import encode_heard, ends_early
 
 
 # Windows that are encoded at a time where no gradient is needed; this bounds the memory of hour-long recordings.
@@ -121,13 +122,18 @@ class MacModel(MacPreTrainedModel):
             `last_hidden_state` of the encoder, (windows, 1 + patches, dim), with its `hidden_states` and `attentions`,
             and as `pooler_output` that of the connector, (windows, audio tokens per window, language model's width).
         """
+        plain = not (kwargs or torch.is_grad_enabled())
         exporting = torch.compiler.is_exporting()  # an exported graph must not depend on the number of windows
-        if not (exporting or kwargs or torch.is_grad_enabled()) and len(input_features) > ENCODER_BATCH:
+        if plain and not exporting and len(input_features) > ENCODER_BATCH:
             parts = [self.get_audio_features(part, return_dict=True) for part in input_features.split(ENCODER_BATCH)]
             return BaseModelOutputWithPooling(
                 last_hidden_state=torch.cat([part.last_hidden_state for part in parts]),
                 pooler_output=torch.cat([part.pooler_output for part in parts]),
             )
+        in_graph = torch.compiler.is_compiling() or torch.jit.is_tracing()  # which is the same whatever is heard
+        if plain and not in_graph and ends_early(self.audio_tower.config):
+            encoded = encode_heard(self.audio_tower, input_features)
+            return BaseModelOutputWithPooling(last_hidden_state=encoded, pooler_output=self.connector(encoded[:, 1:]))
         # Activation checkpointing marks the output of every embedding as requiring a gradient; a frozen encoder must
         # keep no activations all the same.
         learns = input_features.requires_grad or any(weight.requires_grad for weight in self.audio_tower.parameters())
