@@ -131,7 +131,7 @@ class MacModel(MacPreTrainedModel):
                 pooler_output=torch.cat([part.pooler_output for part in parts]),
             )
         in_graph = torch.compiler.is_compiling() or torch.jit.is_tracing()  # which is the same whatever is heard
-        if plain and not in_graph and ends_early(self.audio_tower.config):
+        if plain and not in_graph and ends_early(input_features, self.audio_tower.config):
             encoded = encode_heard(self.audio_tower, input_features)
             return BaseModelOutputWithPooling(last_hidden_state=encoded, pooler_output=self.connector(encoded[:, 1:]))
         # Activation checkpointing marks the output of every embedding as requiring a gradient; a frozen encoder must

@@ -1,6 +1,7 @@
 """Loads a captioner from a folder or the Hub with the installed classes."""
 
 import importlib
+import json
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -66,7 +67,7 @@ def load_captioner(
         )
     except (OSError, ValueError, RuntimeError) as error:  # the last of torch, such as memory that does not suffice
         what = "" if Path(model).is_dir() else "is no folder, and as a Hub id "
-        raise ValueError(f"{model} {what}cannot be loaded: {error}") from error
+        raise ValueError(f"{model} {what}cannot be loaded: {missing_base(Path(model)) or error}") from error
     warn_of_slow_bf16(captioner)
     if compile:
         try:
@@ -74,6 +75,17 @@ def load_captioner(
         except ValueError as error:
             raise ValueError(f"{model} cannot be compiled: {error}") from error
     return captioner
+
+
+def missing_base(folder: Path) -> str | None:
+    """Say that the folder of an adapter, which may have been moved, names a model that is not there; None else."""
+    file = folder / "adapter_config.json"
+    if not file.is_file() or (folder / "config.json").is_file():
+        return None
+    base = json.loads(file.read_text(encoding="utf-8"))["base_model_name_or_path"]
+    if not Path(base).is_absolute() or Path(base).exists():
+        return None
+    return f"it is an adapter of {base}, which is not there; adapter_config.json names it"
 
 
 def device_problem(device: str | torch.device, is_here: bool = True) -> str | None:

@@ -4,7 +4,7 @@ import csv
 import itertools
 import json
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -86,12 +86,23 @@ def read_results(study: Study) -> dict[Cell, dict[str, Any]]:
 
 
 def check_scores(study: Study, found: dict[Cell, Any]) -> None:
-    """Refuse a score that no cell's evaluation has, nor says why it was skipped; its column would stay empty."""
+    """
+    Refuse a score that no cell's evaluation has, nor says why it was skipped; its column would stay empty.
+
+    Raises:
+        ValueError: There is such a score.
+    """
+    if lacking := list(missing_scores(study, found)):
+        raise ValueError(f"{study.path}: {lacking[0]}.")
+
+
+def missing_scores(study: Study, found: dict[Cell, Any]) -> Iterator[str]:
+    """Find the scores that no cell has so far, and say what there is."""
     for score, (evaluation, name) in study.scores.items():
         results = [one["evaluations"][evaluation]["results"] for one in found.values()]
         if results and not any(name in one.get("scores", {}) or name in one.get("skipped", {}) for one in results):
             has = ", ".join(results[0].get("scores", {})) or "none; those of tokens have a table of their own"
-            raise ValueError(f"{study.path}: `scores.{score}`: {evaluation} has no score {name!r}; it has {has}.")
+            yield f"`scores.{score}`: {evaluation} has no score {name!r}; it has {has}"
 
 
 def by_seed(cells: Iterable[Cell]) -> dict[Cell, list[Cell]]:

@@ -1,12 +1,13 @@
 """Goes through cells: one after another here, or as tasks on a Ray cluster whose machines share the study's folder."""
 
 import os
+import sys
 import time
 from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
 
-from study_mac.report import check_scores, read_results
+from study_mac.report import missing_scores, read_results
 from study_mac.running import CellError, finished, run_cell
 from study_mac.study_file import Cell, Study
 
@@ -26,12 +27,19 @@ def run_here(study: Study, cells: Sequence[Cell], launch: str) -> dict[Cell, str
                 tell("finished before")
                 continue
             run_cell(study, cell, launch, tell)
-            check_scores(study, read_results(study))  # a name that is wrong is told by the first cell, not by the last
+            tell_missing(study, ran)
         except CellError as error:
             failed[cell] = str(error)
             tell(f"FAILED: {error}")
         ran += 1
     return failed
+
+
+def tell_missing(study: Study, before: int) -> None:
+    """Tell of scores that the first cell has not: a name may be wrong, and else they are seen after the last one."""
+    if not before:
+        for line in missing_scores(study, read_results(study)):
+            print(f"mac-study: {line}. If no other cell has it, correct the study now: cells stay.", file=sys.stderr)
 
 
 def left(start: float, ran: int, following: int) -> str:
@@ -71,7 +79,7 @@ def run_on_ray(study: Study, cells: Sequence[Cell], launch: str, gpus: float) ->
             if error:
                 failed[cell] = error
             else:
-                check_scores(study, read_results(study))
+                tell_missing(study, done - 1)
             rest = timedelta(seconds=round((time.monotonic() - start) / done * (count - done)))
             print(f"[{done}/{count}] {cell.name}: {error or 'done'}; about {rest} left", flush=True)
     return failed

@@ -58,8 +58,7 @@ def merge_rows(clips: Sequence[Clip]) -> list[Clip]:
     for clip in clips:
         key = replace(clip, captions=(), phrases=())
         known = merged.get(key, key)
-        captions, phrases = known.captions + clip.captions, known.phrases + clip.phrases
-        merged[key] = replace(key, captions=tuple(dict.fromkeys(captions)), phrases=tuple(dict.fromkeys(phrases)))
+        merged[key] = replace(key, captions=known.captions + clip.captions, phrases=known.phrases + clip.phrases)
     return list(merged.values())
 
 

@@ -14,9 +14,12 @@ STEP = 4  # columns to which lengths are rounded up, so that more windows are of
 ROUNDING = 5e-3  # of a cell of padding, where features are bf16; a frame of 128 such cells is nothing that sounds
 
 
-def ends_early(config: PreTrainedConfig) -> bool:
-    """Tell whether a tower encodes its windows as far as they are heard; it prunes by itself, or does not."""
-    return getattr(config, "padding_columns", None) is not None and config.keep_rate == 1
+def ends_early(input_features: torch.Tensor, config: PreTrainedConfig) -> bool:
+    """Tell whether windows are encoded as far as they are heard: they are not where they have another shape."""
+    if getattr(config, "padding_columns", None) is None or config.keep_rate < 1 or input_features.ndim != 3:
+        return False
+    frames, bins = input_features.shape[1:]
+    return frames % config.patch_size == 0 and bins == config.num_mel_bins
 
 
 def count_columns(input_features: torch.Tensor, config: PreTrainedConfig) -> torch.Tensor:
@@ -31,7 +34,8 @@ def count_columns(input_features: torch.Tensor, config: PreTrainedConfig) -> tor
         (windows,)
     """
     frames = input_features.shape[1]
-    is_heard = ((input_features - config.padding_cell).abs() > ROUNDING).any(-1)  # (windows, frames)
+    # (windows, frames); what is no number is heard, too
+    is_heard = ~((input_features - config.padding_cell).abs() <= ROUNDING).all(-1)
     last = (is_heard * torch.arange(1, frames + 1, device=is_heard.device)).amax(1)
     columns = -(-last // config.patch_size) + config.padding_columns
     return (-(-columns // STEP) * STEP).clamp(min=1, max=frames // config.patch_size)

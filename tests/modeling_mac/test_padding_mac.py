@@ -36,6 +36,9 @@ def test_columns_are_those_that_are_heard_and_some_of_padding(model) -> None:
     heard = (0, 1, 16, 17, 48, 49, 200, 256)
     assert count_columns(windows(*heard), config).tolist() == [4, 4, 4, 4, 4, 8, 16, 16]
     assert count_columns(windows(17).bfloat16(), config).tolist() == [4]
+    broken = windows(17)
+    broken[0, 200, 3] = torch.nan
+    assert count_columns(broken, config).tolist() == [16], "what is no number is not hidden"
     silence = windows(256)
     silence[0, 20:] = SILENCE
     assert count_columns(silence, config).tolist() == [16], "digital silence was recorded"
@@ -79,6 +82,17 @@ def test_windows_are_whole_in_training_in_graphs_and_where_patches_are_pruned(mo
         torch.testing.assert_close(model.get_audio_features(features).last_hidden_state, tower(features)[0])
         tower.config.keep_rate, tower.config.padding_columns = 1.0, None
         torch.testing.assert_close(model.get_audio_features(features).last_hidden_state, whole)
+
+
+@pytest.mark.parametrize("shape", [(1, 250, 128), (1, 256, 64), (16, 128)])
+@torch.no_grad()
+def test_wrong_shapes_are_told_as_by_the_encoder(model, shape) -> None:
+    features = torch.randn(shape)
+    with pytest.raises(ValueError) as expected:
+        model.model.audio_tower(features)
+    with pytest.raises(ValueError) as found:
+        model.get_audio_features(features)
+    assert str(found.value) == str(expected.value)
 
 
 def test_columns_cannot_be_negative() -> None:

@@ -106,6 +106,8 @@ class Run:
                 self.folder.mkdir(parents=True, exist_ok=True)
                 write_text_whole(self.folder / "run.json", json.dumps(self.settings, indent=1))
             if self.makes_base and not is_whole(Path(self.base)):
+                if self.has_begun and self.recipes[0].base_model:
+                    raise ValueError(f"{self.base} is missing, from which the run in {self.folder} began. {HINT}")
                 self.make_base(tables)
         PartialState().wait_for_everyone()
 

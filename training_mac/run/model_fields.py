@@ -157,11 +157,20 @@ def change_config(config: MacConfig, model: Mapping[str, Any], origin: str) -> M
 
 
 def model_below(base: str) -> str | None:
-    """Name the model that an adapter, by its folder or Hub id, belongs to; None for a whole model."""
-    if (Path(base) / "config.json").is_file():
+    """
+    Name the model that an adapter, by its folder or Hub id, belongs to; None for a whole model.
+
+    Raises:
+        ValueError: That model is not there, or is an adapter itself.
+    """
+    if (Path(base) / "config.json").is_file() or (file := find_adapter_config_file(base)) is None:
         return None
-    file = find_adapter_config_file(base)
-    return None if file is None else json.loads(Path(file).read_text(encoding="utf-8"))["base_model_name_or_path"]
+    below = json.loads(Path(file).read_text(encoding="utf-8"))["base_model_name_or_path"]
+    if Path(below).is_absolute() and not Path(below).exists():
+        raise ValueError(f"{base} is an adapter of {below}, which is not there; adapter_config.json names it.")
+    if (Path(below) / "adapter_config.json").is_file() and not (Path(below) / "config.json").is_file():
+        raise ValueError(f"{base} is an adapter of {below}, which is an adapter itself: train it anew from that.")
+    return below
 
 
 def read_config(base: str) -> MacConfig:

@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from torch import nn
 from transformers import AutoModelForMultimodalLM
 
 from modeling_mac import EatConfig, MacConfig, MacForConditionalGeneration
+from processing_mac import load_captioner
 from processing_mac.cli_mac import main as mac_caption
 from training_mac.loop.adapters import attach_adapter, module_to_train, parameter_groups, part_of, set_trainable
 from training_mac.recipe.fields import Recipe
@@ -214,6 +216,14 @@ def test_an_adapter_is_a_base_and_gives_its_encoder(base, write_recipe, train, t
         torch.testing.assert_close(loaded(**batch).logits, learnt.eval()(**batch).logits, atol=1e-5, rtol=1e-5)
     capsys.readouterr()
     assert mac_caption(["--model", str(second), str(manifest.parent / "0.wav")]) == 0
+
+    shutil.rmtree(second / "base")
+    with pytest.raises(ValueError, match=r"second cannot be loaded: it is an adapter of .*second/base, which is not"):
+        load_captioner(str(second))
+    with pytest.raises(ValueError, match="second/base is missing, from which the run in"):
+        train(write_recipe(**further, output_dir=str(tmp_path / "second")))
+    with pytest.raises(ValueError, match=r"second is an adapter of .*second/base, which is not there"):
+        train(write_recipe(**{**further, "base_model": str(second)}, output_dir=str(tmp_path / "fourth")))
 
     new = train(write_recipe(encoder_of=str(first), encoder="frozen", max_steps=1, output_dir=str(tmp_path / "new")))
     found = MacForConditionalGeneration.from_pretrained(new).model.audio_tower.state_dict()
