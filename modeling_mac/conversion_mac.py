@@ -69,7 +69,7 @@ def refuse_unknown_fields(names: Iterable[str]) -> None:
     known = {field.name for field in fields(MacConfig)} - SAID_BY_TOWERS
     for name in names:
         if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
+            near = difflib.get_close_matches(name, known, n=1, cutoff=0.8)
             hint = f" Did you mean {near[0]!r}?" if near else ""
             raise ValueError(
                 f"`from_towers` takes no {name!r}; expected a field of `MacConfig` that no tower says.{hint}"

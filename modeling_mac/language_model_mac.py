@@ -124,8 +124,8 @@ def find_faults(config: PreTrainedConfig) -> Iterator[str]:
     by_layer = [fields for fields in rope.values() if isinstance(fields, Mapping)]
     for name in sorted(LENGTH_DEPENDENT_ROPE & {fields.get("rope_type") for fields in (rope, *by_layer)}):
         yield (
-            f"its positions (`rope_type` {name!r}) depend on the longest text of a batch, so that a clip would get "
-            "another caption in a batch than alone"
+            f"its positions (`rope_type` {name!r}) depend, beyond a length, on the longest text of a batch, so that a "
+            "clip would get another caption in a batch than alone"
         )
     if not any(isinstance(layer, CacheLayerMixin) for layer in DynamicCache(config=config).layers):
         yield "none of its layers has attention, without which its cache in transformers fails"

@@ -47,6 +47,8 @@ def load_captioner(
     Raises:
         ValueError: The model cannot be loaded or, on request, compiled, or there is no such device.
     """
+    if not isinstance(prompt, str | None):
+        raise ValueError(f"`prompt` is {prompt!r}; expected a text.")
     if device is not None and (problem := device_problem(device)):
         raise ValueError(f"device {device}: {problem}")
     # Registers the models. By name, since in a saved folder neither of the two packages may need the other.

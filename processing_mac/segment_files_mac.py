@@ -12,6 +12,7 @@ import pysubs2
 
 from .caption_file_mac import append_whole, lock_output, refuse_devices
 from .listening_mac import merge_equal
+from .web_addresses_mac import hide_password
 from .whole_files_mac import write_text_whole
 
 
@@ -212,7 +213,8 @@ class SegmentFiles:
             owners = {file: name for name, file in self.files.items()}
             for name, file in self.files.items():
                 if owners[file] != name:
-                    raise ValueError(f"{file}: would be written for {name} and for {owners[file]}.")
+                    both = f"{hide_password(name)} and for {hide_password(owners[file])}"
+                    raise ValueError(f"{file}: would be written for {both}.")
             path.mkdir(parents=True, exist_ok=True)
         self.lock = lock_output(path.resolve())  # a folder named "." has no name otherwise
         # An empty file is what a run that was stopped, or a stream without sound, left.

@@ -10,6 +10,7 @@ from urllib.parse import SplitResult, quote, unquote, urlsplit, urlunsplit
 
 
 USER_AGENT = "mamba-audio-captioning"
+OF_OTHER_PARTS = re.compile(r"[\s/?#@\\:]")  # characters that would end a host, or begin another part
 
 
 def is_web_address(source: str) -> bool:
@@ -19,7 +20,7 @@ def is_web_address(source: str) -> bool:
 
 def make_request(url: str) -> urllib.request.Request:
     """
-    Make the request for an `http://` or `https://` address, which is written as browsers do.
+    Make the request for an `http://` or `https://` address, which is written as browsers do (hosts by IDNA 2003).
 
     A name and its password go into a header that urllib sends to this address alone.
 
@@ -41,9 +42,10 @@ def quote_address(parts: SplitResult) -> str:
         host = name.encode("idna").decode()
     except UnicodeError:
         host = ""
-    if not host:
+    in_brackets = "[" in parts.netloc  # as an IPv6 address is, with colons of its own
+    if not host or (not in_brackets and OF_OTHER_PARTS.search(host)):
         raise ValueError(f"{name!r} is no name of a host")
-    place = (f"[{host}]" if ":" in host else host) + ("" if parts.port is None else f":{parts.port}")
+    place = (f"[{host}]" if in_brackets else host) + ("" if parts.port is None else f":{parts.port}")
     # A name of a file may be bytes that are no UTF-8.
     path, query = (
         quote(part, safe=string.punctuation, errors="surrogateescape") for part in (parts.path, parts.query)
@@ -60,14 +62,21 @@ class Redirects(urllib.request.HTTPRedirectHandler):
         except ValueError as error:
             raise urllib.error.URLError(f"a redirect: {error}") from error
         account = request.get_header("Authorization")
-        if account and (onward.type, onward.host) == (request.type, request.host):
+        # Not by `type` and `host`, which are a proxy's where there is one.
+        if account and not onward.has_header("Authorization") and origin(onward) == origin(request):
             onward.add_unredirected_header("Authorization", account)
         return onward
 
 
+def origin(request: urllib.request.Request) -> tuple[str, str]:
+    """The scheme of the address that is asked for, and its host and port."""
+    parts = urlsplit(request.full_url)
+    return parts.scheme.lower(), parts.netloc.lower()
+
+
 def hide_password(source: str) -> str:
     """Put stars for the password of an address, for messages; anything else is returned unchanged."""
-    return re.sub(r"^(https?://[^/?#:@]*):[^/?#]*@", r"\1:***@", source, flags=re.IGNORECASE)
+    return re.sub(r"^(https?://[^/?#:]*):[^/?#]*@", r"\1:***@", source, flags=re.IGNORECASE)
 
 
 __all__ = ["Redirects", "hide_password", "is_web_address", "make_request"]

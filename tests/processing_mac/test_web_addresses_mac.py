@@ -4,6 +4,7 @@ import base64
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from types import SimpleNamespace
 from urllib.parse import unquote
 
@@ -11,6 +12,7 @@ import pytest
 import soundfile
 
 from processing_mac.audio_mac import load_waveform
+from processing_mac.segment_files_mac import SegmentFiles
 from processing_mac.stream_cli_mac import read_address
 from processing_mac.web_addresses_mac import hide_password, make_request
 
@@ -23,11 +25,13 @@ def servers(tmp_path, sound):
 
     class Noting(BaseHTTPRequestHandler):
         def do_GET(self):
-            asked.append((self.server.server_port, self.path, self.headers["Authorization"]))
-            leads = self.path.startswith("/to/")
+            whole = self.path.startswith("http://")  # as a proxy is asked
+            path = "/" + self.path.split("/", 3)[3] if whole else self.path
+            asked.append((self.server.server_port, path, self.headers["Authorization"]))
+            leads = path.startswith("/to/")
             self.send_response(302 if leads else 200)
             if leads:
-                onward = unquote(self.path[3:]).replace("//other", f"//127.0.0.1:{running[1].server_port}")
+                onward = unquote(path[3:]).replace("//other", f"//127.0.0.1:{running[1].server_port}")
                 self.send_header("Location", onward.encode().decode("latin-1"))  # not quoted, as many servers do
             self.end_headers()
             self.wfile.write(b"" if leads else (tmp_path / "dog.wav").read_bytes())
@@ -93,6 +97,28 @@ def test_an_account_is_told_to_its_own_server_alone(servers):
     assert servers.asked == [(here, "/dog.wav", account)]
 
 
+def test_an_account_is_not_told_to_a_proxy_s_address(servers, monkeypatch):
+    """Behind a proxy, urllib calls that the host; the account stays with the server, and a newer one is taken."""
+    here, _ = servers.ports
+    account, newer = (f"Basic {base64.b64encode(words).decode()}" for words in (b"anna:secret", b"new:two"))
+    monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{here}")
+    monkeypatch.delenv("no_proxy", raising=False)
+    load_waveform("http://anna:secret@host.test/to/dog.wav")
+    assert [asked[2] for asked in servers.asked] == [account, account]
+    servers.asked.clear()
+    load_waveform(f"http://anna:secret@host.test/to//127.0.0.1:{here}/dog.wav")
+    assert [asked[2] for asked in servers.asked] == [account, None]
+    servers.asked.clear()
+    load_waveform("http://anna:secret@host.test/to//new:two@host.test/dog.wav")
+    assert [asked[2] for asked in servers.asked] == [account, newer]
+
+
+@pytest.mark.parametrize("host", ["h%2Fe", "h%3Fx", "h%23x", "a%40b", "h ", "h\\x", "h%3A80"])
+def test_a_host_holds_no_other_part(host):
+    with pytest.raises(ValueError, match="is no name of a host"):
+        make_request(f"http://{host}/y")
+
+
 def test_no_message_tells_a_password(servers):
     with pytest.raises(ValueError, match=r"^http://anna:\*\*\*@127\.0\.0\.1:1/x: cannot be fetched"):
         load_waveform("http://anna:s3cret@127.0.0.1:1/x")
@@ -101,3 +127,6 @@ def test_no_message_tells_a_password(servers):
     for unchanged in ("http://host:80/a:b@c", "http://anna@host/x", "a:b@c.wav", "s3://a:b@c/d"):
         assert hide_password(unchanged) == unchanged
     assert hide_password("HTTPS://a:b@c@host/x") == "HTTPS://a:***@host/x"
+    assert hide_password("http://anna@d.org:s3cret@host/x") == "http://anna@d.org:***@host/x"
+    with pytest.raises(ValueError, match=r"written for http://anna:\*\*\*@a/x.wav and for http://anna:\*\*\*@b/x.wav"):
+        SegmentFiles(Path("folder"), "srt", ["http://anna:s3cret@a/x.wav", "http://anna:s3cret@b/x.wav"])
