@@ -16,7 +16,7 @@ from processing_mac.caption_options_mac import plain_text, positive
 def build_parser() -> argparse.ArgumentParser:
     """The options and their help."""
     data = argparse.ArgumentParser(add_help=False)
-    data.add_argument("--data", type=Path, metavar="MANIFEST", help=".csv or .jsonl; or a known --dataset's table")
+    data.add_argument("--data", type=Path, metavar="MANIFEST", help=".csv, .jsonl, .parquet; or a known --dataset's")
     data.add_argument(
         "--dataset",
         help="what the results call the data (default: the manifest's name); with --audio-root, one that is known by "

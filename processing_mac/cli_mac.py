@@ -195,13 +195,16 @@ def caption_long(
     """
     waiting: list[dict[str, Any]] = []
 
+    def print_waiting() -> None:
+        with tqdm.external_write_mode(sys.stdout):
+            print(*map(format_segment, waiting), sep="\n", flush=True)
+        waiting.clear()
+
     def print_segment(segment: dict[str, Any]) -> None:
         # One segment alone, of a short recording in a pipe, says no more than its caption.
         waiting.append(segment)
         if segment["start"] > 0 or options.segments:
-            with tqdm.external_write_mode(sys.stdout):
-                print(*map(format_segment, waiting), sep="\n", flush=True)
-            waiting.clear()
+            print_waiting()
 
     try:
         if output is not None:
@@ -213,6 +216,8 @@ def caption_long(
             return caption_long_file(captioner, file)
         return {"caption": caption_long_file(captioner, file, print_segment)["caption"]}
     except ValueError as error:
+        if waiting:
+            print_waiting()
         if output is not None:  # a later run would break off at the same place
             output.unfinished(file).unlink(missing_ok=True)
         return error

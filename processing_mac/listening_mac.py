@@ -12,9 +12,8 @@ from .audio_state_mac import AudioState
 from .feature_extraction_mac import FRAME_LENGTH, FRAME_SHIFT
 
 
-LOOK_AHEAD = (
-    FRAME_LENGTH - FRAME_SHIFT
-)  # samples that the last frame of a window shares with the next window, with Kaldi's front end
+# Samples that the last frame of a window shares with the next window, with Kaldi's front end.
+LOOK_AHEAD = FRAME_LENGTH - FRAME_SHIFT
 MIN_SEGMENT_SECONDS = 0.5  # a shorter rest at the end of a clip belongs to the segment before it
 CONTEXT = 1.0  # seconds before and after a place that are compared to tell whether the sound changes there
 CHANGE = 0.4  # cosine distance above which it does; docs/listening.md tells how it was chosen

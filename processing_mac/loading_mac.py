@@ -118,4 +118,4 @@ def warn_of_slow_bf16(captioner: AudioCaptioningPipeline) -> None:
         )
 
 
-__all__ = ["device_problem", "load_captioner"]
+__all__ = ["device_problem", "load_captioner", "missing_base"]

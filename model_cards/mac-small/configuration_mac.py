@@ -55,7 +55,7 @@ class EatConfig(PreTrainedConfig):
         pruned_tokens: "grid": dropped patches come out as they were when dropped, on a whole grid; "sequence": they
             do not come out, the kept ones in the order of time do.
         padding_columns: Columns of patches of padding that are encoded in inference after what is heard of a window
-            that is not full; all if None, as EAT was made.
+            that is not full; all if None, as EAT was made, and where patches are pruned.
         padding_cell: What a cell of padding is, normalised; the default is EAT's, (0 - mean) / scale.
     """
 

@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from command_files import read_jsonl
 
 from processing_mac import AudioCaptioningPipeline
 from processing_mac.caption_file_mac import CaptionFile
+from processing_mac.cli_mac import caption_long
 from processing_mac.segment_files_mac import SegmentFiles
 from processing_mac.unfinished_mac import UnfinishedSegments
 
@@ -177,6 +179,19 @@ def test_a_long_recording_goes_on_where_it_was_stopped(output, run, sound, tmp_p
     )
     assert run("night.wav", "--output", output) == 0
     assert sum(asked) == 9 and Path(output).read_bytes() == expected and not unfinished.exists()
+
+
+def test_what_was_heard_before_a_recording_breaks_off_is_printed(monkeypatch, capsys):
+    """Also its first segment, which otherwise waits for the second one."""
+
+    def caption(captioner, file, tell):
+        tell({"start": 0.0, "end": 10.24, "caption": "a dog barks"})
+        raise ValueError("it breaks off")
+
+    monkeypatch.setattr("processing_mac.cli_mac.caption_long_file", caption)
+    options = SimpleNamespace(segments=False, format=None)
+    assert str(caption_long(None, "a.wav", None, options)) == "it breaks off"
+    assert "a dog barks" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("output", ["night.srt", "night.jsonl"])

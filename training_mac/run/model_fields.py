@@ -12,6 +12,7 @@ from transformers import CONFIG_MAPPING
 from transformers.utils import find_adapter_config_file
 
 from modeling_mac import MacConfig
+from processing_mac.loading_mac import missing_base
 from training_mac.recipe.fields import Recipe
 
 
@@ -166,8 +167,8 @@ def model_below(base: str) -> str | None:
     if (Path(base) / "config.json").is_file() or (file := find_adapter_config_file(base)) is None:
         return None
     below = json.loads(Path(file).read_text(encoding="utf-8"))["base_model_name_or_path"]
-    if Path(below).is_absolute() and not Path(below).exists():
-        raise ValueError(f"{base} is an adapter of {below}, which is not there; adapter_config.json names it.")
+    if problem := missing_base(Path(file).parent):
+        raise ValueError(f"{base}: {problem}.")
     if (Path(below) / "adapter_config.json").is_file() and not (Path(below) / "config.json").is_file():
         raise ValueError(f"{base} is an adapter of {below}, which is an adapter itself: train it anew from that.")
     return below

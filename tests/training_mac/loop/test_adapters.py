@@ -222,7 +222,7 @@ def test_an_adapter_is_a_base_and_gives_its_encoder(base, write_recipe, train, t
         load_captioner(str(second))
     with pytest.raises(ValueError, match="second/base is missing, from which the run in"):
         train(write_recipe(**further, output_dir=str(tmp_path / "second")))
-    with pytest.raises(ValueError, match=r"second is an adapter of .*second/base, which is not there"):
+    with pytest.raises(ValueError, match=r"second: it is an adapter of .*second/base, which is not there"):
         train(write_recipe(**{**further, "base_model": str(second)}, output_dir=str(tmp_path / "fourth")))
 
     new = train(write_recipe(encoder_of=str(first), encoder="frozen", max_steps=1, output_dir=str(tmp_path / "new")))
