@@ -1,0 +1,329 @@
+"""
+An encoder learns to hear damaged recordings as it hears whole ones: MP3s, telephones, rooms, what is too loud.
+
+    python recipes/harden_everyday.py --model runs/told --data runs/everyday/train.csv --minutes 75 --threads 1 \
+        --bf16 --output runs/hardened
+
+Scenes are planned and rendered as for `hear_everyday.py`, and then damaged (`everyday_damage.py`). The encoder of
+`--model`, as it is, hears the whole ones; a copy of it learns to give the same tokens, and the same scores of the tags
+in the first layer of the connector, for the damaged ones. So it needs neither a teacher nor captions, and the language
+model goes on reading what it has learnt to read.
+
+While the training goes on `state.pt` is in `--output`, from which the same command goes on if it is stopped. One core
+is enough.
+"""
+
+import argparse
+import copy
+import math
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, IterableDataset, default_convert, get_worker_info
+
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from everyday_bank import RATE, Bank, load_bank
+from everyday_damage import damage
+from everyday_grammar import Grammar
+from everyday_new_encoder import check_model
+from everyday_planning import PATCH, Plan, Planner
+from everyday_rendering import BatchedFeatures, Renderer
+from everyday_state import finite, load_state, save_state
+
+from modeling_mac import EatModel, MacForConditionalGeneration
+from processing_mac import MacFeatureExtractor, MacProcessor
+from processing_mac.caption_options_mac import thread_count
+from processing_mac.whole_files_mac import write_files_into
+from training_mac.run.saving import save_whole_model
+
+
+WHOLE = 0.25  # share of the steps with whole windows; the others have halves, as most recordings are shorter
+WARMUP = 100  # steps until the rate is reached
+FLAT, LAST = 0.3, 0.03  # share of the time with a flat rate, and share of the rate that is left at the end
+BETAS, DECAY, CLIPPED = (0.9, 0.98), 0.02, 1.0  # of AdamW, and the greatest norm of the gradients
+STEADY = 0.995  # share of the average of the weights that stays at each step
+TOKENS = 0.5  # weight of the tokens in the loss; that of the scores, which the language model reads, is 1
+AHEAD = 4  # batches that are made ahead
+SAVED, SAID = 120.0, 30.0  # seconds from one state to the next, and from one line of progress to the next
+LEARNT, COUNTED = ("tower", "average", "optimizer"), ("step", "seconds")  # what a state consists of
+
+
+@dataclass
+class Run:
+    """
+    What a training consists of, and how far it is.
+
+    Args:
+        tower: Encoder that is trained.
+        average: Moving average of its weights.
+        optimizer: Optimizer of the encoder.
+        settings: What must not change when the run goes on.
+        step: Number of steps done.
+        seconds: How long they took.
+    """
+
+    tower: EatModel
+    average: EatModel
+    optimizer: torch.optim.Optimizer
+    settings: dict[str, Any]
+    step: int = 0
+    seconds: float = 0.0
+
+    def save(self, path: Path) -> None:
+        """Write all of it as one file that is whole or not there."""
+        state = {name: getattr(self, name).state_dict() for name in LEARNT}
+        save_state(path, state | {name: getattr(self, name) for name in COUNTED}, self.settings)
+
+    def load(self, path: Path) -> None:
+        """
+        Go on from what `save` wrote.
+
+        Raises:
+            ValueError: The file is no state of a run with these settings.
+        """
+        state = load_state(path, (*LEARNT, *COUNTED), self.settings, next(self.tower.parameters()).device)
+        for name in LEARNT:
+            getattr(self, name).load_state_dict(state[name])
+        for name in COUNTED:
+            setattr(self, name, state[name])
+
+
+class Pairs(IterableDataset):
+    """
+    Scenes as they are and damaged, without end: two batches of log-mels, (windows, frames, mel bins) each.
+
+    Every batch is made of a seed of its own, whichever process makes it.
+
+    Args:
+        bank: Recordings that scenes are made of.
+        extractor: Makes log-mels.
+        tags: Number of tags of the grammar, which plans ask for.
+        rows: Rows of patches of a whole window.
+        batch: Whole windows in a batch, or as much audio in halves.
+        seed: Of every choice.
+        first: Number of the first batch.
+    """
+
+    def __init__(
+        self, bank: Bank, extractor: MacFeatureExtractor, tags: int, rows: int, batch: int, seed: int, first: int
+    ):
+        self.bank, self.seed, self.first = bank, seed, first
+        self.features = BatchedFeatures(extractor)
+        half = min(rows, max(rows // 2, -(-RATE // PATCH)))  # a scene is of a second or more
+        self.planners, self.renderers = {}, {}
+        for size in (half, rows):
+            samples = size * PATCH
+            self.planners[size] = Planner(bank.recordings, tags, max(1, batch * rows // size), samples)
+            self.renderers[size] = Renderer(bank.waves, samples)
+
+    def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        worker = get_worker_info()
+        place, step = (worker.id, worker.num_workers) if worker else (0, 1)
+        for number in count(self.first + place, step):
+            yield self.make(number)
+
+    def make(self, number: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Make the batch of this number."""
+        rng = np.random.default_rng([self.seed, number])
+        half, whole = min(self.planners), max(self.planners)
+        rows = whole if rng.random() < WHOLE else half
+        plan: Plan = default_convert(self.planners[rows].plan(rng))
+        with torch.random.fork_rng(devices=[]):  # the renderer takes torch's own random numbers
+            torch.manual_seed(int(rng.integers(2**62)))
+            waves = self.renderers[rows](plan)
+        damaged = waves.clone()
+        for wave, length in zip(damaged.numpy(), plan.lengths.tolist(), strict=True):
+            wave[:length] = damage(wave[:length], rng)
+        frames = rows * self.features.extractor.window_frames // whole
+        clean, hurt = (self.features(some, plan.lengths)[0][:, :frames] for some in (waves, damaged))
+        return clean, hurt
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", type=Path, required=True, help="folder of hear_everyday.py or tell_everyday.py")
+    parser.add_argument("--data", type=Path, nargs="+", required=True, help="manifests of the recordings")
+    parser.add_argument("--minutes", type=float, default=75, help="of the training (default: 75)")
+    parser.add_argument("--steps", type=int, help="of the training, in place of --minutes")
+    parser.add_argument("--batch", type=int, default=8, help="windows in a step (default: 8)")
+    parser.add_argument("--rate", type=float, default=2e-4, help="learning rate (default: 2e-4)")
+    parser.add_argument("--workers", type=int, default=1, help="processes that make scenes (default: 1)")
+    parser.add_argument("--seed", type=int, default=0, help="of every choice (default: 0)")
+    parser.add_argument("--threads", type=thread_count, help="of the processor (default: one a core)")
+    parser.add_argument("--bf16", action="store_true", help="multiply in bfloat16: faster where a processor knows it")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu",
+                        help="that trains (default: a GPU if there is one)")  # fmt: skip
+    parser.add_argument("--output", type=Path, required=True, help="folder of the new MAC")
+    options = parser.parse_args(arguments)
+    try:
+        check_options(options)
+        harden(options)
+    except (OSError, ValueError) as error:
+        parser.error(str(error))
+
+
+def check_options(options: argparse.Namespace) -> None:
+    """
+    Refuse what cannot be, before anything is read.
+
+    Raises:
+        ValueError: A value is impossible, or `--output` is finished.
+    """
+    for name in ("minutes", "steps", "batch", "rate"):
+        value = getattr(options, name)
+        if value is not None and not value > 0:
+            raise ValueError(f"--{name} {value}: expected more than 0")
+    if options.workers < 0 or options.seed < 0:
+        raise ValueError(f"--workers {options.workers} --seed {options.seed}: expected 0 or more")
+    try:
+        torch.zeros(1, device=options.device)
+    except (RuntimeError, AssertionError) as error:  # by a name that is none, and by a torch without CUDA
+        raise ValueError(f"--device {options.device}: {str(error).splitlines()[0]}") from error
+    if not (options.model / "config.json").is_file():
+        raise ValueError(f"--model {options.model}: no MAC is there")
+    if (options.output / "config.json").is_file() and not (options.output / "state.pt").is_file():
+        raise ValueError(f"{options.output} is finished: name another --output")
+
+
+def harden(options: argparse.Namespace) -> None:
+    """Train an encoder and write the MAC that hears with it."""
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    grammar = Grammar()
+    model = MacForConditionalGeneration.from_pretrained(options.model).float().eval()
+    processor = MacProcessor.from_pretrained(options.model)
+    try:
+        check_model(model, len(grammar.tags))
+    except ValueError as error:
+        raise ValueError(f"{options.model}: {error}") from error
+    bank = load_bank(options.data, grammar, options.workers)
+    print(f"{len(bank.recordings)} recordings, {len(bank.waves) / RATE / 3600:.2f} h", flush=True)
+    run, state = make_run(options, model), options.output / "state.pt"
+    options.output.mkdir(parents=True, exist_ok=True)
+    if state.is_file():
+        run.load(state)
+        print(f"{state}: goes on from step {run.step}", flush=True)
+    rows = model.config.audio_config.grid[0]
+    pairs = Pairs(
+        bank, processor.feature_extractor, len(grammar.tags), rows, options.batch, options.seed, first=run.step
+    )
+    train(run, model, pairs, options)
+    run.save(state)
+    model.model.audio_tower.load_state_dict(run.average.state_dict())
+    with write_files_into(options.output) as folder:
+        save_whole_model(model.cpu(), processor, folder, store_float16=True)
+    state.unlink()
+    print(f"{options.output}: {run.step} steps of {options.batch} windows", file=sys.stderr)
+
+
+def make_run(options: argparse.Namespace, model: MacForConditionalGeneration) -> Run:
+    """Make a run that has not begun."""
+    torch.manual_seed(options.seed)
+    tower = copy.deepcopy(model.model.audio_tower).to(options.device).train()
+    average = copy.deepcopy(tower).eval().requires_grad_(False)
+    matrices = [one for one in tower.parameters() if one.ndim > 1]
+    vectors = [one for one in tower.parameters() if one.ndim < 2]
+    groups = [{"params": matrices, "weight_decay": DECAY}, {"params": vectors, "weight_decay": 0.0}]
+    settings = {f"--{name}": getattr(options, name) for name in ("batch", "rate", "seed")}
+    settings |= {"--model": str(options.model), "--data": " ".join(map(str, options.data))}
+    return Run(tower, average, torch.optim.AdamW(groups, lr=options.rate, betas=BETAS), settings)
+
+
+def train(run: Run, model: MacForConditionalGeneration, pairs: Pairs, options: argparse.Namespace) -> None:
+    """
+    Train until the time is over or the steps are done, and save the state now and then.
+
+    Args:
+        run: What is trained.
+        model: MAC whose encoder hears the scenes as they are, and whose connector tells the scores.
+        pairs: Scenes to train on.
+        options: Options of the command.
+
+    Raises:
+        ValueError: The loss is no number any more.
+    """
+    model.to(options.device).requires_grad_(False)
+    ahead = AHEAD if options.workers else None
+    batches = iter(DataLoader(pairs, batch_size=None, num_workers=options.workers, prefetch_factor=ahead))
+    last = saved = said = time.monotonic()
+    losses: list[torch.Tensor] = []
+    while (share := run.step / options.steps if options.steps else run.seconds / (60 * options.minutes)) < 1:
+        clean, hurt = (windows.to(options.device) for windows in next(batches))
+        losses.append(do_step(run, model, clean, hurt, options, share))
+        now = time.monotonic()
+        run.step, run.seconds, last = run.step + 1, run.seconds + now - last, now
+        if now - said >= SAID or run.step == options.steps:
+            scores, tokens = torch.stack(losses).mean(0)
+            finite(scores + tokens, run.step)
+            speed = options.batch * len(losses) / (now - said)
+            lost = f"share of the variance lost to damage: scores {scores:.3f}, tokens {tokens:.3f}"
+            print(f"step {run.step}  {run.seconds / 60:.1f} min  {speed:.1f} windows/s  {lost}", flush=True)
+            losses, said = [], now
+        if now - saved >= SAVED:
+            run.save(options.output / "state.pt")
+            saved = now
+
+
+def do_step(
+    run: Run,
+    model: MacForConditionalGeneration,
+    clean: torch.Tensor,
+    hurt: torch.Tensor,
+    options: argparse.Namespace,
+    share: float,
+) -> torch.Tensor:
+    """Train on one batch when `share` of the training is over, and return the errors of scores and tokens, (2,)."""
+    for group in run.optimizer.param_groups:
+        group["lr"] = options.rate * schedule(run.step, share)
+    tower, head = model.model.audio_tower, model.model.connector.linear_1
+    # What is dropped at random while the encoder trains is another thing at each step, in a run that goes on, too.
+    torch.manual_seed(options.seed * 2**32 + run.step)
+    with torch.no_grad():
+        aims = hear(tower, clean, options)
+    tokens = hear(run.tower, hurt, options)
+    errors = torch.stack([relative(head(tokens), head(aims)), relative(tokens, aims)])
+    (errors[0] + TOKENS * errors[1]).backward()
+    nn.utils.clip_grad_norm_(run.tower.parameters(), CLIPPED)
+    run.optimizer.step()
+    run.optimizer.zero_grad(set_to_none=True)
+    follow(run)
+    return errors.detach()
+
+
+def hear(tower: EatModel, windows: torch.Tensor, options: argparse.Namespace) -> torch.Tensor:
+    """Encode windows of any number of rows of patches, (windows, rows, columns * dim), as the connector reads them."""
+    with torch.autocast(torch.device(options.device).type, torch.bfloat16, enabled=options.bf16):
+        tokens = tower(windows).last_hidden_state[:, 1:]
+    return tokens.float().unflatten(1, (-1, tower.config.grid[1])).flatten(2)
+
+
+def relative(told: torch.Tensor, aims: torch.Tensor) -> torch.Tensor:
+    """Mean squared error of (windows, rows, n) as a share of the variance of what is to be told."""
+    return (told - aims).square().mean() / aims.var((0, 1)).mean()
+
+
+def schedule(step: int, share: float) -> float:
+    """Give the share of the rate: a warm-up, then flat, then a cosine."""
+    decline = 0.5 + 0.5 * math.cos(math.pi * max(share - FLAT, 0) / (1 - FLAT))
+    return min(1, (step + 1) / WARMUP) * (LAST + (1 - LAST) * decline)
+
+
+@torch.no_grad()
+def follow(run: Run) -> None:
+    """Move the average of the weights towards those of now, faster at first."""
+    steady = min(STEADY, (run.step + 2) / (run.step + 11))
+    torch._foreach_lerp_(list(run.average.parameters()), list(run.tower.parameters()), 1 - steady)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,170 @@
+"""An encoder learns to hear the damaged as it hears the whole, goes on where it was stopped, and leaves a MAC."""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "recipes"))
+
+import harden_everyday
+from everyday_bank import load_bank
+from everyday_damage import at_rate
+from everyday_grammar import Grammar
+
+from modeling_mac import MacForConditionalGeneration
+from processing_mac import MacProcessor
+
+
+TAGS = len(Grammar().tags)
+FRAMES = 128  # of a window, 1.28 s
+
+
+@pytest.fixture
+def run(table: Path, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]:
+    """Runs the command; returns its output."""
+    monkeypatch.setattr(harden_everyday, "WARMUP", 1)
+
+    def start(*arguments: str, output: str = "out") -> Path:
+        paths = ("--model", str(folder), "--data", str(table), "--output", str(tmp_path / output))
+        harden_everyday.main([*paths, "--batch", "4", "--workers", "0", "--device", "cpu", *arguments])
+        return tmp_path / output
+
+    return start
+
+
+@pytest.fixture
+def pairs(table: Path, folder: Path) -> Callable[..., harden_everyday.Pairs]:
+    def make(**changed: Any) -> harden_everyday.Pairs:
+        extractor = MacProcessor.from_pretrained(folder).feature_extractor
+        options = {"rows": 8, "batch": 4, "seed": 0, "first": 0, **changed}
+        return harden_everyday.Pairs(load_bank([table], Grammar(), 0), extractor, TAGS, **options)
+
+    return make
+
+
+@torch.no_grad()
+def lost(model: MacForConditionalGeneration, whole: MacForConditionalGeneration, pairs) -> float:
+    """Share of the variance of the scores of whole scenes that a model does not tell of damaged ones."""
+    head, errors = whole.model.connector.linear_1, []
+    for number in range(1000, 1006):
+        clean, hurt = pairs.make(number)
+        told, aims = (
+            head(one.model.audio_tower(windows).last_hidden_state[:, 1:].unflatten(1, (-1, 8)).flatten(2))
+            for one, windows in ((model, hurt), (whole, clean))
+        )
+        errors.append(harden_everyday.relative(told, aims))
+    return float(torch.stack(errors).mean())
+
+
+def test_damage_costs_less_than_before(run: Callable[..., Path], folder: Path, pairs, monkeypatch, capsys) -> None:
+    monkeypatch.setattr(harden_everyday, "damage", at_rate)  # one way alone is learnt in a few steps
+    output = run("--steps", "40", "--rate", "3e-3")
+    before, after = (MacForConditionalGeneration.from_pretrained(path).eval() for path in (folder, output))
+    assert lost(after, before, pairs()) < 0.7 * lost(before, before, pairs())
+    old, new = before.state_dict(), after.state_dict()
+    learnt = [name for name in old if not torch.equal(old[name].half().float(), new[name])]
+    assert learnt and all(name.startswith("model.audio_tower.") for name in learnt)  # what reads the scores stays
+    assert after.dtype == torch.float32 and MacProcessor.from_pretrained(output).tokenizer
+    assert not (output / "state.pt").exists()
+    assert "step 40 " in (printed := capsys.readouterr().out) and "share of the variance lost to damage" in printed
+
+
+def test_a_stopped_run_ends_like_one_that_was_not(
+    run: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, capsys
+) -> None:
+    whole, do_step, calls = run("--steps", "5", output="whole"), harden_everyday.do_step, []
+
+    def stop(*arguments: Any) -> torch.Tensor:
+        calls.append(1)
+        if len(calls) == 4:
+            raise KeyboardInterrupt
+        return do_step(*arguments)
+
+    monkeypatch.setattr(harden_everyday, "do_step", stop)
+    monkeypatch.setattr(harden_everyday, "SAVED", 0.0)
+    with pytest.raises(KeyboardInterrupt):
+        run("--steps", "5")
+    with pytest.raises(SystemExit):
+        run("--steps", "5", "--rate", "1e-3")
+    assert "state.pt is of a run with --rate 0.0002, not 0.001; remove it to begin anew" in capsys.readouterr().err
+    stopped = run("--steps", "5")
+    assert "state.pt: goes on from step 3" in capsys.readouterr().out and len(calls) == 6
+    one, other = (MacForConditionalGeneration.from_pretrained(path).state_dict() for path in (whole, stopped))
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_it_ends_with_its_time(run: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    shares: list[float] = []
+
+    def step(run, model, clean, hurt, options, share) -> torch.Tensor:
+        shares.append(share)
+        run.seconds += 10  # beside what the clock says
+        return torch.zeros(2)
+
+    monkeypatch.setattr(harden_everyday, "do_step", step)
+    run("--minutes", "0.5")
+    assert shares == pytest.approx([0, 1 / 3, 2 / 3], abs=0.1)
+
+
+def test_a_batch_is_the_same_whoever_makes_it(pairs) -> None:
+    batches = iter(torch.utils.data.DataLoader(pairs(first=2), batch_size=None, num_workers=2))
+    for number in (2, 3, 4):
+        for here, there in zip(pairs().make(number), next(batches), strict=True):
+            assert torch.equal(here, there)
+    assert not torch.equal(pairs(seed=1).make(2)[0], pairs().make(2)[0])
+
+
+def test_windows_are_whole_or_halves_of_as_much_audio(pairs) -> None:
+    made = pairs(rows=16, batch=3)  # of an extractor whose windows have 8 rows: a half is one of them
+    shapes = {made.make(number)[0].shape for number in range(12)}
+    assert shapes == {(3, FRAMES, 128), (6, FRAMES // 2, 128)}
+
+
+def test_whole_scenes_are_not_damaged(pairs) -> None:
+    clean, hurt = pairs(batch=16).make(0)
+    same = [torch.equal(one, other) for one, other in zip(clean, hurt, strict=True)]
+    assert 0 < sum(same) < len(same)
+    assert clean.isfinite().all() and hurt.isfinite().all()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--steps", "0"), "--steps 0: expected more than 0"),
+        (("--minutes", "-1"), "--minutes -1.0: expected more than 0"),
+        (("--workers", "-1"), "--workers -1 --seed 0: expected 0 or more"),
+        (("--threads", "0"), "argument --threads: expected a whole number above 0, not '0'"),
+        (("--device", "abacus"), "--device abacus"),
+        (("--data", "none.csv"), "none.csv"),
+        (("--model", "nowhere"), "--model nowhere: no MAC is there"),
+    ],
+)
+def test_what_is_typed_wrong_is_told_in_a_line(run: Callable[..., Path], arguments, message: str, capsys) -> None:
+    with pytest.raises(SystemExit):
+        run(*arguments)
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert " error: " in error and message in error
+
+
+def test_a_finished_folder_and_a_connector_without_scores_are_told(
+    run: Callable[..., Path], folder: Path, tmp_path: Path, capsys, make_config
+) -> None:
+    output = run("--steps", "1")
+    with pytest.raises(SystemExit):
+        run("--steps", "1")
+    assert f"{output} is finished: name another --output" in capsys.readouterr().err
+    MacForConditionalGeneration(make_config(connector_type="stack")).save_pretrained(folder)
+    with pytest.raises(SystemExit):
+        run("--steps", "1", output="other")
+    assert f"{folder}: its `connector_type` is stack" in capsys.readouterr().err
+
+
+def test_the_rate_is_flat_and_then_falls() -> None:
+    rates = [harden_everyday.schedule(10_000, share) for share in (0, 0.3, 0.65, 1)]
+    assert rates == pytest.approx([1, 1, 0.515, 0.03])
+    assert harden_everyday.schedule(49, 0.1) == pytest.approx(0.5)
