@@ -5,8 +5,8 @@ A manifest of damaged copies of recordings, to measure what a model makes of tel
     mac-eval captioning --model model_cards/mac-small --data runs/esc50-telephone/table.csv --naming esc50 \
         --output results/telephone
 
-Every way is one of those of `everyday_damage.py` at one strength. What is random in it comes from the recording's
-name, so that it is the same whenever it is made.
+Every way is one of those of `everyday_damage.py` at one strength. What is random in it comes from the name of the
+recording's file, so that it is the same whenever and wherever it is made.
 """
 
 import argparse
@@ -76,8 +76,10 @@ def damage_table(data: Path, way: str, output: Path) -> None:
         ValueError: The manifest has no recordings, one is missing or faulty, or there is something at `output`.
     """
     rows = read_table(data)
-    if not rows or "audio" not in rows[0]:
+    if not rows or not all(row.get("audio") for row in rows):
         raise ValueError(f"{data}: expected a manifest with a column `audio` and a row or more.")
+    if missing := [row["audio"] for row in rows if not (data.parent / row["audio"]).is_file()]:
+        raise ValueError(f"{data}: {len(missing)} recordings are missing, the first is {missing[0]}.")
     if output.exists():
         raise ValueError(f"{output} is there already: remove it, or name another --output.")
     with write_folder_whole(output) as folder:
@@ -85,7 +87,7 @@ def damage_table(data: Path, way: str, output: Path) -> None:
             name = f"{number:05d}-{Path(row['audio']).stem}.flac"
             wave = load_waveform(str(data.parent / row["audio"]))
             if level_of(wave) >= QUIET:
-                wave = WAYS[way][1](wave, np.random.default_rng(zlib.crc32(row["audio"].encode())))
+                wave = WAYS[way][1](wave, np.random.default_rng(zlib.crc32(Path(row["audio"]).name.encode())))
             soundfile.write(folder / name, np.clip(wave, -1, 1), RATE)
             row["audio"] = name
         with open(folder / "table.csv", "w", newline="", encoding="utf-8") as file:

@@ -1,5 +1,5 @@
 """
-All recordings to learn from in one long array, as `hear_everyday.py` holds them on its device.
+All recordings to learn from in one long array, as `hear_everyday.py` and `harden_everyday.py` hold them.
 
 An hour is 115 MB in float16.
 """

@@ -12,13 +12,15 @@ from typing import Any
 import numpy as np
 import soundfile
 import soxr
+from everyday_bank import RATE
+from everyday_planning import from_decibels
 from everyday_rendering import fast_size
 
 
 Random = np.random.Generator
 Wave = np.ndarray
-RATE = 16_000  # Hz
-QUIET = 1e-6  # root mean square below which nothing is done to a sound: it is silence
+QUIET = 1e-5  # root mean square below which nothing is done to a sound: it is silence
+RINGING = RATE // 2  # samples after a sound, so that a filter that rings does not ring at its start
 SLOW_RATES = (6_000, 8_000, 8_000, 8_000, 11_025, 12_000)  # Hz, that of telephones most often
 TELEPHONE = 8_000  # Hz
 # Name of the format, of its coding, and the least and greatest of libsndfile's `compression_level`, where 1 is worst.
@@ -37,13 +39,13 @@ def damage(wave: Wave, rng: Random) -> Wave:
         rng: Source of all chance.
 
     Returns:
-        (samples,) float32 in [-1, 1]
+        (samples,) float32 in [-1, 1]; what a way has made louder than that is cut off.
     """
-    if level_of(wave) < QUIET:
-        return wave
-    for share, way in WAYS:
-        if rng.random() < share:
-            wave = way(wave, rng)
+    ways = [way for share, way in WAYS if rng.random() < share]
+    for way in ways:
+        if level_of(wave) < QUIET:  # or a filter has left nothing of it, that nothing must be made of
+            break
+        wave = way(wave, rng)
     return np.clip(wave, -1, 1).astype(np.float32)
 
 
@@ -54,13 +56,9 @@ def level_of(wave: Wave) -> float:
 
 def filtered(wave: Wave, gain: Callable[[Wave], Wave]) -> Wave:
     """Filter a sound, (samples,), by the gain of each frequency in Hz."""
-    spectrum = np.fft.rfft(wave)
-    return np.fft.irfft(spectrum * gain(np.fft.rfftfreq(len(wave), 1 / RATE)), len(wave))
-
-
-def from_decibels(decibels: float) -> float:
-    """Give the factor of a level in decibels."""
-    return 10 ** (decibels / 20)
+    size = fast_size(len(wave) + RINGING)
+    spectrum = np.fft.rfft(wave, size)
+    return np.fft.irfft(spectrum * gain(np.fft.rfftfreq(size, 1 / RATE)), size)[: len(wave)]
 
 
 def in_room(wave: Wave, rng: Random) -> Wave:
@@ -157,7 +155,8 @@ def through_codec(wave: Wave, rng: Random) -> Wave:
 
 def by_telephone(wave: Wave, coding: str) -> Wave:
     """Encode and decode a sound of 8 kHz."""
-    told = encoded(soxr.resample(wave, RATE, TELEPHONE), TELEPHONE, "WAV", coding)
+    # What the resampling makes greater than 1 would come back with the other sign.
+    told = encoded(np.clip(soxr.resample(wave, RATE, TELEPHONE), -1, 1), TELEPHONE, "WAV", coding)
     return fitted(soxr.resample(told, TELEPHONE, RATE), len(wave))
 
 
@@ -165,7 +164,7 @@ def coded(wave: Wave, kind: str, coding: str | None, level: float) -> Wave:
     """Encode and decode a sound at one of libsndfile's levels of compression, 0 to 1."""
     more = {"bitrate_mode": "CONSTANT"} if kind == "MP3" else {}
     told = encoded(wave, RATE, kind, coding, compression_level=level, **more)
-    late = MP3_DELAY if len(told) > len(wave) else 0  # LAME does not note it at its lowest rates
+    late = MP3_DELAY if kind == "MP3" and len(told) > len(wave) else 0  # LAME does not note it at its lowest rates
     return fitted(told[late:], len(wave))
 
 

@@ -1,5 +1,5 @@
 """
-Scenes without end for `hear_everyday.py`: planned in processes beside the training, rendered on its device.
+Scenes without end: planned in processes beside the training, rendered on its device.
 
 Every batch has a number, and all chance in it comes from that. So a training that was stopped goes on as if it had not
 been, and needs to remember no more than how far it was.
@@ -44,9 +44,7 @@ class Plans(IterableDataset):
         self.planner, self.seeds, self.first = planner, seeds, first
 
     def __iter__(self) -> Iterator[Plan]:
-        worker = get_worker_info()
-        place, step = (worker.id, worker.num_workers) if worker else (0, 1)
-        for number in count(self.first + place, step):
+        for number in numbers(self.first):
             yield self.planner.plan(np.random.default_rng([*self.seeds, number]))
 
 
@@ -77,8 +75,7 @@ class Scenes:
         ahead = 4 if self.workers else None
         loader = DataLoader(plans, batch_size=None, num_workers=self.workers, prefetch_factor=ahead)
         for number, plan in enumerate(loader, start=first):
-            seeds = np.random.SeedSequence([self.seed, purpose, number]).generate_state(2)
-            torch.manual_seed(int(seeds[0]) << 31 | int(seeds[1]) >> 1)
+            seed_torch(self.seed, purpose, number)
             yield self.render(plan)
 
     def render(self, plan: Plan) -> Batch:
@@ -89,3 +86,16 @@ class Scenes:
         patch = windows.shape[1] // self.rows  # frames
         heard = torch.arange(self.rows, device=device) < (frames / patch).ceil().unsqueeze(1)
         return Batch(waves, windows, frames, heard, *(one.to(device) for one in (plan.spans, plan.labels, plan.known)))
+
+
+def numbers(first: int) -> Iterator[int]:
+    """Give the numbers of the batches that this process makes, from the `first` of all on."""
+    worker = get_worker_info()
+    place, step = (worker.id, worker.num_workers) if worker else (0, 1)
+    return count(first + place, step)
+
+
+def seed_torch(*seeds: int) -> None:
+    """Seed torch by any numbers from 0 on."""
+    state = np.random.SeedSequence(seeds).generate_state(2)
+    torch.manual_seed(int(state[0]) << 31 | int(state[1]) >> 1)

@@ -1,14 +1,15 @@
 """
 The state of a training that may be stopped, kept in one file from which the same command goes on.
 
-`hear_everyday.py` and `tell_everyday.py` use it.
+`hear_everyday.py`, `tell_everyday.py` and `harden_everyday.py` use it.
 """
 
 import math
 import pickle
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 
@@ -56,6 +57,49 @@ def load_state(
         here, before = settings[other[0]], there.get(other[0])
         raise ValueError(f"{path} is of a run with {other[0]} {before}, not {here}; remove it to begin anew.")
     return found
+
+
+@dataclass(kw_only=True)
+class AveragedRun:
+    """
+    A training of an encoder with a moving average of its weights, and how far it is.
+
+    Subclasses name in `learnt` the fields that have a `state_dict`, and in `counted` the others that are kept.
+
+    Args:
+        optimizer: Optimizer of what is trained.
+        settings: What must not change when the run goes on.
+        device: Where it is trained.
+        step: Number of steps done.
+        seconds: How long they took.
+    """
+
+    learnt: ClassVar[tuple[str, ...]]
+    counted: ClassVar[tuple[str, ...]] = ("step", "seconds")
+
+    optimizer: torch.optim.Optimizer
+    settings: dict[str, Any]
+    device: torch.device
+    step: int = 0
+    seconds: float = 0.0
+
+    def save(self, path: Path) -> None:
+        """Write all of it as one file that is whole or not there."""
+        state = {name: getattr(self, name).state_dict() for name in self.learnt}
+        save_state(path, state | {name: getattr(self, name) for name in self.counted}, self.settings)
+
+    def load(self, path: Path) -> None:
+        """
+        Go on from what `save` wrote.
+
+        Raises:
+            ValueError: The file is no state of a run with these settings.
+        """
+        state = load_state(path, (*self.learnt, *self.counted), self.settings, self.device)
+        for name in self.learnt:
+            getattr(self, name).load_state_dict(state[name])
+        for name in self.counted:
+            setattr(self, name, state[name])
 
 
 def finite(loss: torch.Tensor, step: int) -> float:

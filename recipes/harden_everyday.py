@@ -1,7 +1,7 @@
 """
 An encoder learns to hear damaged recordings as it hears whole ones: MP3s, telephones, rooms, what is too loud.
 
-    python recipes/harden_everyday.py --model runs/told --data runs/everyday/train.csv --minutes 75 --threads 1 \
+    python recipes/harden_everyday.py --model runs/told --data runs/everyday/train.csv --minutes 45 --threads 1 \
         --bf16 --output runs/hardened
 
 Scenes are planned and rendered as for `hear_everyday.py`, and then damaged (`everyday_damage.py`). The encoder of
@@ -15,19 +15,16 @@ is enough.
 
 import argparse
 import copy
-import math
 import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import count
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
-from torch.utils.data import DataLoader, IterableDataset, default_convert, get_worker_info
+from torch.utils.data import DataLoader, IterableDataset, default_convert
 
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -38,12 +35,16 @@ from everyday_grammar import Grammar
 from everyday_new_encoder import check_model
 from everyday_planning import PATCH, Plan, Planner
 from everyday_rendering import BatchedFeatures, Renderer
-from everyday_state import finite, load_state, save_state
+from everyday_scenes import numbers, seed_torch
+from everyday_state import AveragedRun, finite
+from everyday_training import check_training, follow, part_weights, schedule
 
 from modeling_mac import EatModel, MacForConditionalGeneration
 from processing_mac import MacFeatureExtractor, MacProcessor
 from processing_mac.caption_options_mac import thread_count
+from processing_mac.feature_extraction_mac import FRAME_SHIFT
 from processing_mac.whole_files_mac import write_files_into
+from training_mac.examples.encoded import digest_of_weights
 from training_mac.run.saving import save_whole_model
 
 
@@ -53,49 +54,25 @@ FLAT, LAST = 0.3, 0.03  # share of the time with a flat rate, and share of the r
 BETAS, DECAY, CLIPPED = (0.9, 0.98), 0.02, 1.0  # of AdamW, and the greatest norm of the gradients
 STEADY = 0.995  # share of the average of the weights that stays at each step
 TOKENS = 0.5  # weight of the tokens in the loss; that of the scores, which the language model reads, is 1
+SCENES, STEPS = range(2)  # what chance is for, so that each purpose has another
 AHEAD = 4  # batches that are made ahead
 SAVED, SAID = 120.0, 30.0  # seconds from one state to the next, and from one line of progress to the next
-LEARNT, COUNTED = ("tower", "average", "optimizer"), ("step", "seconds")  # what a state consists of
 
 
-@dataclass
-class Run:
+@dataclass(kw_only=True)
+class Run(AveragedRun):
     """
     What a training consists of, and how far it is.
 
     Args:
         tower: Encoder that is trained.
         average: Moving average of its weights.
-        optimizer: Optimizer of the encoder.
-        settings: What must not change when the run goes on.
-        step: Number of steps done.
-        seconds: How long they took.
     """
+
+    learnt = ("tower", "average", "optimizer")
 
     tower: EatModel
     average: EatModel
-    optimizer: torch.optim.Optimizer
-    settings: dict[str, Any]
-    step: int = 0
-    seconds: float = 0.0
-
-    def save(self, path: Path) -> None:
-        """Write all of it as one file that is whole or not there."""
-        state = {name: getattr(self, name).state_dict() for name in LEARNT}
-        save_state(path, state | {name: getattr(self, name) for name in COUNTED}, self.settings)
-
-    def load(self, path: Path) -> None:
-        """
-        Go on from what `save` wrote.
-
-        Raises:
-            ValueError: The file is no state of a run with these settings.
-        """
-        state = load_state(path, (*LEARNT, *COUNTED), self.settings, next(self.tower.parameters()).device)
-        for name in LEARNT:
-            getattr(self, name).load_state_dict(state[name])
-        for name in COUNTED:
-            setattr(self, name, state[name])
 
 
 class Pairs(IterableDataset):
@@ -117,7 +94,9 @@ class Pairs(IterableDataset):
     def __init__(
         self, bank: Bank, extractor: MacFeatureExtractor, tags: int, rows: int, batch: int, seed: int, first: int
     ):
-        self.bank, self.seed, self.first = bank, seed, first
+        if rows * PATCH != extractor.window_frames * FRAME_SHIFT:
+            raise ValueError(f"rows of patches are of {PATCH / RATE:g} s here; the model's are not.")
+        self.seed, self.first = seed, first
         self.features = BatchedFeatures(extractor)
         half = min(rows, max(rows // 2, -(-RATE // PATCH)))  # a scene is of a second or more
         self.planners, self.renderers = {}, {}
@@ -127,10 +106,7 @@ class Pairs(IterableDataset):
             self.renderers[size] = Renderer(bank.waves, samples)
 
     def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        worker = get_worker_info()
-        place, step = (worker.id, worker.num_workers) if worker else (0, 1)
-        for number in count(self.first + place, step):
-            yield self.make(number)
+        return map(self.make, numbers(self.first))
 
     def make(self, number: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Make the batch of this number."""
@@ -139,12 +115,12 @@ class Pairs(IterableDataset):
         rows = whole if rng.random() < WHOLE else half
         plan: Plan = default_convert(self.planners[rows].plan(rng))
         with torch.random.fork_rng(devices=[]):  # the renderer takes torch's own random numbers
-            torch.manual_seed(int(rng.integers(2**62)))
+            seed_torch(self.seed, SCENES, number)
             waves = self.renderers[rows](plan)
         damaged = waves.clone()
         for wave, length in zip(damaged.numpy(), plan.lengths.tolist(), strict=True):
             wave[:length] = damage(wave[:length], rng)
-        frames = rows * self.features.extractor.window_frames // whole
+        frames = rows * PATCH // FRAME_SHIFT
         clean, hurt = (self.features(some, plan.lengths)[0][:, :frames] for some in (waves, damaged))
         return clean, hurt
 
@@ -153,7 +129,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=Path, required=True, help="folder of hear_everyday.py or tell_everyday.py")
     parser.add_argument("--data", type=Path, nargs="+", required=True, help="manifests of the recordings")
-    parser.add_argument("--minutes", type=float, default=75, help="of the training (default: 75)")
+    parser.add_argument("--minutes", type=float, default=45, help="of the training (default: 45)")
     parser.add_argument("--steps", type=int, help="of the training, in place of --minutes")
     parser.add_argument("--batch", type=int, default=8, help="windows in a step (default: 8)")
     parser.add_argument("--rate", type=float, default=2e-4, help="learning rate (default: 2e-4)")
@@ -179,20 +155,9 @@ def check_options(options: argparse.Namespace) -> None:
     Raises:
         ValueError: A value is impossible, or `--output` is finished.
     """
-    for name in ("minutes", "steps", "batch", "rate"):
-        value = getattr(options, name)
-        if value is not None and not value > 0:
-            raise ValueError(f"--{name} {value}: expected more than 0")
-    if options.workers < 0 or options.seed < 0:
-        raise ValueError(f"--workers {options.workers} --seed {options.seed}: expected 0 or more")
-    try:
-        torch.zeros(1, device=options.device)
-    except (RuntimeError, AssertionError) as error:  # by a name that is none, and by a torch without CUDA
-        raise ValueError(f"--device {options.device}: {str(error).splitlines()[0]}") from error
+    check_training(options, ("minutes", "steps", "batch", "rate"))
     if not (options.model / "config.json").is_file():
         raise ValueError(f"--model {options.model}: no MAC is there")
-    if (options.output / "config.json").is_file() and not (options.output / "state.pt").is_file():
-        raise ValueError(f"{options.output} is finished: name another --output")
 
 
 def harden(options: argparse.Namespace) -> None:
@@ -231,12 +196,18 @@ def make_run(options: argparse.Namespace, model: MacForConditionalGeneration) ->
     torch.manual_seed(options.seed)
     tower = copy.deepcopy(model.model.audio_tower).to(options.device).train()
     average = copy.deepcopy(tower).eval().requires_grad_(False)
-    matrices = [one for one in tower.parameters() if one.ndim > 1]
-    vectors = [one for one in tower.parameters() if one.ndim < 2]
+    matrices, vectors = part_weights(tower)
     groups = [{"params": matrices, "weight_decay": DECAY}, {"params": vectors, "weight_decay": 0.0}]
-    settings = {f"--{name}": getattr(options, name) for name in ("batch", "rate", "seed")}
-    settings |= {"--model": str(options.model), "--data": " ".join(map(str, options.data))}
-    return Run(tower, average, torch.optim.AdamW(groups, lr=options.rate, betas=BETAS), settings)
+    settings = {f"--{name}": getattr(options, name) for name in ("batch", "rate", "seed", "bf16")}
+    settings |= {"--data": " ".join(map(str, options.data))}
+    settings |= {"an encoder of --model of the digest": digest_of_weights(model.model.audio_tower)}
+    return Run(
+        tower=tower,
+        average=average,
+        optimizer=torch.optim.AdamW(groups, lr=options.rate, betas=BETAS),
+        settings=settings,
+        device=torch.device(options.device),
+    )
 
 
 def train(run: Run, model: MacForConditionalGeneration, pairs: Pairs, options: argparse.Namespace) -> None:
@@ -257,21 +228,26 @@ def train(run: Run, model: MacForConditionalGeneration, pairs: Pairs, options: a
     batches = iter(DataLoader(pairs, batch_size=None, num_workers=options.workers, prefetch_factor=ahead))
     last = saved = said = time.monotonic()
     losses: list[torch.Tensor] = []
+    errors: torch.Tensor | None = None
     while (share := run.step / options.steps if options.steps else run.seconds / (60 * options.minutes)) < 1:
         clean, hurt = (windows.to(options.device) for windows in next(batches))
-        losses.append(do_step(run, model, clean, hurt, options, share))
+        errors = do_step(run, model, clean, hurt, options, share)
+        losses.append(errors)
         now = time.monotonic()
         run.step, run.seconds, last = run.step + 1, run.seconds + now - last, now
         if now - said >= SAID or run.step == options.steps:
+            finite(errors.sum(), run.step)
             scores, tokens = torch.stack(losses).mean(0)
-            finite(scores + tokens, run.step)
-            speed = options.batch * len(losses) / (now - said)
+            speed = options.batch * len(losses) / max(now - said, 1e-6)
             lost = f"share of the variance lost to damage: scores {scores:.3f}, tokens {tokens:.3f}"
             print(f"step {run.step}  {run.seconds / 60:.1f} min  {speed:.1f} windows/s  {lost}", flush=True)
             losses, said = [], now
         if now - saved >= SAVED:
+            finite(errors.sum(), run.step)  # what is saved must be worth going on from
             run.save(options.output / "state.pt")
             saved = now
+    if errors is not None:
+        finite(errors.sum(), run.step)
 
 
 def do_step(
@@ -284,10 +260,10 @@ def do_step(
 ) -> torch.Tensor:
     """Train on one batch when `share` of the training is over, and return the errors of scores and tokens, (2,)."""
     for group in run.optimizer.param_groups:
-        group["lr"] = options.rate * schedule(run.step, share)
+        group["lr"] = options.rate * schedule(run.step, share, WARMUP, FLAT, LAST)
     tower, head = model.model.audio_tower, model.model.connector.linear_1
     # What is dropped at random while the encoder trains is another thing at each step, in a run that goes on, too.
-    torch.manual_seed(options.seed * 2**32 + run.step)
+    seed_torch(options.seed, STEPS, run.step)
     with torch.no_grad():
         aims = hear(tower, clean, options)
     tokens = hear(run.tower, hurt, options)
@@ -296,7 +272,7 @@ def do_step(
     nn.utils.clip_grad_norm_(run.tower.parameters(), CLIPPED)
     run.optimizer.step()
     run.optimizer.zero_grad(set_to_none=True)
-    follow(run)
+    follow(run.average.parameters(), run.tower.parameters(), run.step, STEADY)
     return errors.detach()
 
 
@@ -310,19 +286,6 @@ def hear(tower: EatModel, windows: torch.Tensor, options: argparse.Namespace) ->
 def relative(told: torch.Tensor, aims: torch.Tensor) -> torch.Tensor:
     """Mean squared error of (windows, rows, n) as a share of the variance of what is to be told."""
     return (told - aims).square().mean() / aims.var((0, 1)).mean()
-
-
-def schedule(step: int, share: float) -> float:
-    """Give the share of the rate: a warm-up, then flat, then a cosine."""
-    decline = 0.5 + 0.5 * math.cos(math.pi * max(share - FLAT, 0) / (1 - FLAT))
-    return min(1, (step + 1) / WARMUP) * (LAST + (1 - LAST) * decline)
-
-
-@torch.no_grad()
-def follow(run: Run) -> None:
-    """Move the average of the weights towards those of now, faster at first."""
-    steady = min(STEADY, (run.step + 2) / (run.step + 11))
-    torch._foreach_lerp_(list(run.average.parameters()), list(run.tower.parameters()), 1 - steady)
 
 
 if __name__ == "__main__":

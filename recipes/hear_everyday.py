@@ -17,7 +17,6 @@ it. While the training goes on `state.pt` is there, from which the same command 
 
 import argparse
 import copy
-import math
 import os
 import sys
 import time
@@ -25,7 +24,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import chain, islice, pairwise
 from pathlib import Path
-from typing import Any
 
 import torch
 import torch._dynamo
@@ -41,7 +39,8 @@ from everyday_planning import PATCH, Planner
 from everyday_pupil import Components, Pupil, at_rows, mean_heard, start_small
 from everyday_rendering import BatchedFeatures, Renderer
 from everyday_scenes import Batch, Scenes
-from everyday_state import finite, load_state, save_state
+from everyday_state import AveragedRun, finite
+from everyday_training import check_training, follow, part_weights, schedule
 from yamnet_torch import WIDTH, choose_layout, load_yamnet
 
 from modeling_mac import MacForConditionalGeneration
@@ -63,50 +62,26 @@ DECAY, HEAD_DECAY = 0.05, 0.1  # of the encoder's matrices, and of the heads
 STEADY = 0.9985  # share of the average of the weights that stays at each step
 TAGS_FROM, TAG_WEIGHT = 0.75, 0.15  # share of the time from which the encoder learns the tags, and their weight
 SAVED, SAID = 120.0, 10.0  # seconds from one state to the next, and from one line of progress to the next
-LEARNT, COUNTED = ("pupil", "average", "optimizer"), ("step", "seconds", "taught")  # what a state consists of
 FITTING, TRAINING = range(2)  # what scenes are for, so that each purpose has others
 
 
-@dataclass
-class Run:
+@dataclass(kw_only=True)
+class Run(AveragedRun):
     """
     What a training consists of, and how far it is.
 
     Args:
         pupil: What is trained.
         average: Moving average of its weights.
-        optimizer: Optimizer of the pupil.
-        settings: What must not change when the run goes on.
-        step: Number of steps done.
-        seconds: How long they took.
         taught: Whether the tags have begun to enter the encoder.
     """
 
+    learnt = ("pupil", "average", "optimizer")
+    counted = ("step", "seconds", "taught")
+
     pupil: Pupil
     average: Pupil
-    optimizer: torch.optim.Optimizer
-    settings: dict[str, Any]
-    step: int = 0
-    seconds: float = 0.0
     taught: bool = False
-
-    def save(self, path: Path) -> None:
-        """Write all of it as one file that is whole or not there."""
-        state = {name: getattr(self, name).state_dict() for name in LEARNT}
-        save_state(path, state | {name: getattr(self, name) for name in COUNTED}, self.settings)
-
-    def load(self, path: Path) -> None:
-        """
-        Go on from what `save` wrote.
-
-        Raises:
-            ValueError: The file is no state of a run with these settings.
-        """
-        state = load_state(path, (*LEARNT, *COUNTED), self.settings, next(self.pupil.parameters()).device)
-        for name in LEARNT:
-            getattr(self, name).load_state_dict(state[name])
-        for name in COUNTED:
-            setattr(self, name, state[name])
 
 
 class Progress:
@@ -168,20 +143,9 @@ def check_options(options: argparse.Namespace) -> None:
     Raises:
         ValueError: A value is impossible, or `--output` is finished.
     """
-    for name in ("minutes", "steps", "batch", "depth", "width", "heads", "rate"):
-        value = getattr(options, name)
-        if value is not None and not value > 0:
-            raise ValueError(f"--{name} {value}: expected more than 0")
-    if options.workers < 0 or options.seed < 0:
-        raise ValueError(f"--workers {options.workers} --seed {options.seed}: expected 0 or more")
+    check_training(options, ("minutes", "steps", "batch", "depth", "width", "heads", "rate"))
     if options.width % 4 or options.width % options.heads:
         raise ValueError(f"--width {options.width}: expected a multiple of 4 and of --heads {options.heads}")
-    try:
-        torch.zeros(1, device=options.device)
-    except (RuntimeError, AssertionError) as error:  # by a name that is none, and by a torch without CUDA
-        raise ValueError(f"--device {options.device}: {str(error).splitlines()[0]}") from error
-    if (options.output / "config.json").is_file() and not (options.output / "state.pt").is_file():
-        raise ValueError(f"{options.output} is finished: name another --output")
     if (options.output / "untaught").exists() and not (options.output / "state.pt").is_file():
         raise ValueError(f"{options.output / 'untaught'} is of another run: remove it, or name another --output")
 
@@ -234,9 +198,7 @@ def make_run(options: argparse.Namespace, tower: nn.Module, tags: int, device: t
     pupil = Pupil(tower, Components(WIDTH, COMPONENTS), tags).to(device)
     start_small(pupil.audio_tower)
     heads = [*pupil.imitate.parameters(), *pupil.tags.parameters()]
-    named = list(pupil.audio_tower.named_parameters())
-    matrices = [one for name, one in named if one.ndim > 1 and "cls_token" not in name]
-    vectors = [one for name, one in named if one.ndim == 1 or "cls_token" in name]
+    matrices, vectors = part_weights(pupil.audio_tower)
     groups = [
         {"params": matrices, "weight_decay": DECAY, "scale": 1.0},
         {"params": vectors, "weight_decay": 0.0, "scale": 1.0},
@@ -252,7 +214,7 @@ def make_run(options: argparse.Namespace, tower: nn.Module, tags: int, device: t
             layer.compile(dynamic=False)
     settings = {f"--{name}": getattr(options, name) for name in ("batch", "depth", "width", "heads", "rate", "seed")}
     settings |= {"--teacher": str(options.teacher), "--data": " ".join(map(str, options.data))}
-    return Run(pupil, average, optimizer, settings)
+    return Run(pupil=pupil, average=average, optimizer=optimizer, settings=settings, device=device)
 
 
 @torch.no_grad()
@@ -313,7 +275,7 @@ def train(
 def do_step(run: Run, batch: Batch, teacher: nn.Module, rate: float, share: float, progress: Progress) -> torch.Tensor:
     """Train on one batch when `share` of the training is over, and return the loss."""
     for group in run.optimizer.param_groups:
-        group["lr"] = rate * group["scale"] * schedule(run.step, share)
+        group["lr"] = rate * group["scale"] * schedule(run.step, share, WARMUP, FLAT, LAST)
     pupil, device = run.pupil, batch.waves.device
     aims = pupil.components(at_rows(teacher(batch.waves), batch.heard.shape[1]))  # (windows, rows, components)
     with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
@@ -327,22 +289,9 @@ def do_step(run: Run, batch: Batch, teacher: nn.Module, rate: float, share: floa
     loss.backward()
     nn.utils.clip_grad_norm_(pupil.parameters(), CLIPPED)
     run.optimizer.step()
-    follow(run)
+    follow(run.average.parameters(), pupil.parameters(), run.step, STEADY)
     progress.add(errors.detach(), mean_heard(aims.square(), batch.heard), missed.detach())
     return loss.detach()
-
-
-def schedule(step: int, share: float) -> float:
-    """Give the share of the rate: a warm-up, then flat to the half of the training, then a cosine."""
-    decline = 0.5 + 0.5 * math.cos(math.pi * max(share - FLAT, 0) / (1 - FLAT))
-    return min(1, (step + 1) / WARMUP) * (LAST + (1 - LAST) * decline)
-
-
-@torch.no_grad()
-def follow(run: Run) -> None:
-    """Move the average of the weights towards those of now, faster at first."""
-    steady = min(STEADY, (run.step + 2) / (run.step + 11))
-    torch._foreach_lerp_(list(run.average.parameters()), list(run.pupil.parameters()), 1 - steady)
 
 
 if __name__ == "__main__":

@@ -37,6 +37,7 @@ from everyday_speaker import make_run, train
 
 from modeling_mac import MacForConditionalGeneration
 from processing_mac import MacProcessor
+from processing_mac.caption_options_mac import thread_count
 from processing_mac.whole_files_mac import write_files_into
 from training_mac.examples.encoded import digest_of_weights
 from training_mac.run.saving import save_whole_model
@@ -56,7 +57,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--batch", type=int, default=32, help="examples in a step, of a window each (default: 32)")
     parser.add_argument("--rate", type=float, default=1.5e-3, help="learning rate (default: 1.5e-3)")
     parser.add_argument("--seed", type=int, default=0, help="of every choice (default: 0)")
-    parser.add_argument("--threads", type=int, help="of the processor (default: one a core)")
+    parser.add_argument("--threads", type=thread_count, help="of the processor (default: one a core)")
     parser.add_argument("--bf16", action="store_true", help="multiply in bfloat16: faster where a processor knows it")
     parser.add_argument("--output", type=Path, required=True, help="folder of the new MAC")
     options = parser.parse_args(arguments)
@@ -75,7 +76,7 @@ def check_options(options: argparse.Namespace) -> None:
     Raises:
         ValueError: A value is impossible, a folder is missing, or `--output` is finished.
     """
-    for name in ("minutes", "steps", "batch", "rate", "threads"):
+    for name in ("minutes", "steps", "batch", "rate"):
         value = getattr(options, name)
         if value is not None and not value > 0:
             raise ValueError(f"--{name} {value}: expected more than 0")

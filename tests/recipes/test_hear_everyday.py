@@ -16,6 +16,7 @@ import everyday_new_encoder
 import hear_everyday
 from everyday_grammar import Grammar
 from everyday_pupil import Components, at_rows, mean_rows
+from everyday_training import schedule
 from yamnet_torch import Yamnet
 
 from modeling_mac import EatModel, MacForConditionalGeneration
@@ -147,9 +148,10 @@ def test_it_ends_with_its_time(run: Callable[..., Path], monkeypatch: pytest.Mon
 
 
 def test_the_rate_is_flat_and_then_falls() -> None:
-    rates = [hear_everyday.schedule(10_000, share) for share in (0, 0.25, 0.5, 0.75, 1)]
+    course = (hear_everyday.WARMUP, hear_everyday.FLAT, hear_everyday.LAST)
+    rates = [schedule(10_000, share, *course) for share in (0, 0.25, 0.5, 0.75, 1)]
     assert rates == pytest.approx([1, 1, 1, 0.51, 0.02])
-    assert hear_everyday.schedule(299, 0.1) == pytest.approx(0.5)
+    assert schedule(299, 0.1, *course) == pytest.approx(0.5)
 
 
 def test_tags_enter_the_encoder_in_the_last_quarter_alone(run: Callable[..., Path], monkeypatch) -> None:

@@ -27,7 +27,7 @@ def test_a_loss_that_is_no_number_is_told(run: Callable[..., Path], monkeypatch:
     [
         (("--steps", "0"), "--steps 0: expected more than 0"),
         (("--minutes", "-1"), "--minutes -1.0: expected more than 0"),
-        (("--threads", "0"), "--threads 0: expected more than 0"),
+        (("--threads", "0"), "argument --threads: expected a whole number above 0, not '0'"),
         (("--seed", "-1"), "--seed -1: expected 0 or more"),
         (("--untaught", "nowhere"), "--untaught nowhere: no MAC is there; expected a folder of hear_everyday.py"),
         (("--model", "nowhere"), "--model nowhere: no MAC is there; expected a folder of hear_everyday.py"),
