@@ -99,7 +99,8 @@ def scan(*arguments: Any) -> tuple[torch.Tensor, torch.Tensor]:
 def no_autocast(tensor: torch.Tensor) -> AbstractContextManager:
     """Switch autocast off on the tensor's device: it would round the state of the recurrence with every product."""
     kind = tensor.device.type
-    active = torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
+    # A tensor without data knows no autocast. `is_autocast_available`, which says so, older compilers cannot trace.
+    active = kind != "meta" and torch.is_autocast_enabled(kind)
     return torch.autocast(kind, enabled=False) if active else nullcontext()
 
 
