@@ -7,7 +7,8 @@ An encoder learns to hear damaged recordings as it hears whole ones: MP3s, telep
 Scenes are planned and rendered as for `hear_everyday.py`, and then damaged (`everyday_damage.py`). The encoder of
 `--model`, as it is, hears the whole ones; a copy of it learns to give the same tokens, and the same scores of the tags
 in the first layer of the connector, for the damaged ones. So it needs neither a teacher nor captions, and the language
-model goes on reading what it has learnt to read.
+model goes on reading what it has learnt to read. At the end the weights go a part of the way (`--share`) from
+what they were to what was learnt, since all of it costs where nothing is damaged.
 
 While the training goes on `state.pt` is in `--output`, from which the same command goes on if it is stopped. One core
 is enough.
@@ -133,6 +134,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--steps", type=int, help="of the training, in place of --minutes")
     parser.add_argument("--batch", type=int, default=8, help="windows in a step (default: 8)")
     parser.add_argument("--rate", type=float, default=2e-4, help="learning rate (default: 2e-4)")
+    parser.add_argument("--share", type=float, default=0.4,
+                        help="of the change of the weights that is kept, up to 1 (default: 0.4)")  # fmt: skip
     parser.add_argument("--workers", type=int, default=1, help="processes that make scenes (default: 1)")
     parser.add_argument("--seed", type=int, default=0, help="of every choice (default: 0)")
     parser.add_argument("--threads", type=thread_count, help="of the processor (default: one a core)")
@@ -155,7 +158,9 @@ def check_options(options: argparse.Namespace) -> None:
     Raises:
         ValueError: A value is impossible, or `--output` is finished.
     """
-    check_training(options, ("minutes", "steps", "batch", "rate"))
+    check_training(options, ("minutes", "steps", "batch", "rate", "share"))
+    if options.share > 1:
+        raise ValueError(f"--share {options.share}: expected 1 at most")
     if not (options.model / "config.json").is_file():
         raise ValueError(f"--model {options.model}: no MAC is there")
 
@@ -184,7 +189,8 @@ def harden(options: argparse.Namespace) -> None:
     )
     train(run, model, pairs, options)
     run.save(state)
-    model.model.audio_tower.load_state_dict(run.average.state_dict())
+    with torch.no_grad():
+        torch._foreach_lerp_(list(model.model.audio_tower.parameters()), list(run.average.parameters()), options.share)
     with write_files_into(options.output) as folder:
         save_whole_model(model.cpu(), processor, folder, store_float16=True)
     state.unlink()

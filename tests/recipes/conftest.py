@@ -45,7 +45,12 @@ def folder(make_config, tokenizer, tmp_path: Path) -> Path:
     """A MAC with windows of 1.28 s and more units in its connector than there are tags."""
     torch.manual_seed(0)
     audio = EatConfig(
-        hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=64, window_frames=FRAMES
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=64,
+        window_frames=FRAMES,
+        drop_path_rate=0.1,  # so that a step of training depends on chance
     )
     config = make_config(audio_config=audio, connector_hidden_size=len(TAGS) + 2, tie_word_embeddings=False)
     MacForConditionalGeneration(config).save_pretrained(tmp_path / "model")

@@ -64,7 +64,7 @@ def lost(model: MacForConditionalGeneration, whole: MacForConditionalGeneration,
 
 def test_damage_costs_less_than_before(run: Callable[..., Path], folder: Path, pairs, monkeypatch, capsys) -> None:
     monkeypatch.setattr(harden_everyday, "damage", at_rate)  # one way alone is learnt in a few steps
-    output = run("--steps", "40", "--rate", "3e-3")
+    output = run("--steps", "40", "--rate", "3e-3", "--share", "1")
     before, after = (MacForConditionalGeneration.from_pretrained(path).eval() for path in (folder, output))
     assert lost(after, before, pairs()) < 0.7 * lost(before, before, pairs())
     old, new = before.state_dict(), after.state_dict()
@@ -107,6 +107,20 @@ def test_a_stopped_run_ends_like_one_that_was_not(
     assert "state.pt: goes on from step 3" in capsys.readouterr().out and len(calls) == 6
     one, other = (MacForConditionalGeneration.from_pretrained(path).state_dict() for path in (whole, stopped))
     assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_a_share_of_the_change_is_kept(run: Callable[..., Path], folder: Path) -> None:
+    paths = (
+        folder,
+        run("--steps", "2", "--rate", "0.01", "--share", "1", output="all"),
+        run("--steps", "2", "--rate", "0.01", "--share", "0.25", output="part"),
+    )
+    before, all_of_it, part = (MacForConditionalGeneration.from_pretrained(path).model.audio_tower for path in paths)
+    changed = 0.0
+    for old, new, kept in zip(before.parameters(), all_of_it.parameters(), part.parameters(), strict=True):
+        torch.testing.assert_close(kept, old.lerp(new, 0.25), atol=1e-3, rtol=0)  # weights are saved as float16
+        changed = max(changed, float((new - old).detach().abs().max()))
+    assert changed > 0.01
 
 
 def test_it_ends_with_its_time(run: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -164,6 +178,8 @@ def test_whole_scenes_are_not_damaged(pairs) -> None:
     [
         (("--steps", "0"), "--steps 0: expected more than 0"),
         (("--minutes", "-1"), "--minutes -1.0: expected more than 0"),
+        (("--share", "1.5"), "--share 1.5: expected 1 at most"),
+        (("--share", "0"), "--share 0.0: expected more than 0"),
         (("--workers", "-1"), "--workers -1 --seed 0: expected 0 or more"),
         (("--threads", "0"), "argument --threads: expected a whole number above 0, not '0'"),
         (("--device", "abacus"), "--device abacus"),
