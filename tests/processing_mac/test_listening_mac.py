@@ -125,4 +125,4 @@ def test_a_trained_encoder_hears_where_the_sound_changes() -> None:
     stream = load_captioner(DEFAULT_MODEL, device="cpu").stream(cut="change", merge=False)
     stream.ask = lambda windows: ""
     segments = list(stream.over([np.concatenate([tone, noise, tone])]))
-    assert [segment["end"] for segment in segments] == pytest.approx([4, 8, 12], abs=0.3)
+    assert [segment["end"] for segment in segments] == pytest.approx([4, 8, 12], abs=0.4)
