@@ -16,11 +16,13 @@ import json
 import multiprocessing
 import os
 import shlex
+import signal
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -37,6 +39,7 @@ from training_mac.run.folder import Run
 
 TRAIN, EVALUATE = "training_mac.cli", "evaluation_mac.cli"
 FAILED = "failed.txt"
+ENDING_SECONDS = 10  # in which a launcher and what it has launched may end by themselves
 SERVER = multiprocessing.get_context("forkserver")
 SERVER.set_forkserver_preload([TRAIN, EVALUATE])
 
@@ -169,35 +172,58 @@ def command(folder: Path, module: str, arguments: list[str], launch: str = "", o
     with open(file, "a", encoding="utf-8") as log:
         log.write(f"$ {shlex.join(words)}\n")
     os.environ["TQDM_DISABLE"] = "1"  # bars would fill the log
-    if launch:
-        with open(file, "ab") as log:
-            code = subprocess.run(words, stdout=log, stderr=subprocess.STDOUT).returncode
-    else:
-        process = SERVER.Process(target=run_main, args=(module, arguments, str(file.absolute()), os.getcwd()))
-        process.start()
-        process.join()
-        code = process.exitcode or 0
+    run, what = (run_launched, words) if launch else (run_main, [module, *arguments])
+    process = SERVER.Process(target=run, args=(what, str(file.absolute()), os.getcwd()))
+    process.start()
+    process.join()
+    code = process.exitcode or 0
     if code not in ok:
         lines = file.read_text(encoding="utf-8", errors="replace").splitlines()
         raise CellError(f"{lines[-1] if lines else 'no output'} (exit code {code}; {file})")
 
 
-def run_main(module: str, arguments: list[str], log: str, folder: str) -> None:
-    """In a new process: the command, in the folder of the one that asks for it, and no longer than that lives."""
-    threading.Thread(target=end_with_parent, daemon=True).start()
+def run_main(words: list[str], log: str, folder: str) -> None:
+    """In a new process: a module's command, in the folder of the one that asks for it, no longer than that lives."""
+    threading.Thread(target=end_with_parent, args=(lambda: os._exit(1),), daemon=True).start()
     os.chdir(folder)
     with open(log, "ab") as file:
         for stream in (sys.stdout, sys.stderr):
             os.dup2(file.fileno(), stream.fileno())
-    sys.argv = [module, *arguments]
-    sys.exit(import_module(module).main(arguments))
+    sys.argv = words
+    sys.exit(import_module(words[0]).main(words[1:]))
 
 
-def end_with_parent() -> None:
-    """End this process when the one that asked for it is gone: it would train beside the same command's next call."""
+def run_launched(words: list[str], log: str, folder: str) -> None:
+    """In a new process: a launcher's command, with all processes that it starts, and no longer than the asking one."""
+    with open(log, "ab") as file:
+        try:  # in a session of its own, so that all of it can be ended at once
+            process = subprocess.Popen(words, cwd=folder, stdout=file, stderr=file, start_new_session=True)
+        except OSError as error:
+            file.write(f"{error}\n".encode())
+            sys.exit(1)
+    threading.Thread(target=end_with_parent, args=(lambda: end_group(process),), daemon=True).start()
+    try:
+        sys.exit(process.wait())
+    except KeyboardInterrupt:  # which the launcher, in a session of its own, does not see
+        sys.exit(130)
+    finally:
+        end_group(process)
+
+
+def end_group(process: subprocess.Popen) -> None:
+    """End a process that leads a group, and all others of that group; those that take too long are killed."""
+    for way, seconds in ((signal.SIGTERM, ENDING_SECONDS), (signal.SIGKILL, None)):
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, way)
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(seconds)
+
+
+def end_with_parent(end: Callable[[], None]) -> None:
+    """Call `end` when the process that asked for this one is gone: it would train beside that command's next call."""
     if parent := multiprocessing.parent_process():
         parent.join()
-        os._exit(1)
+        end()
 
 
 def donated(study: Study, cell: Cell) -> dict[str, Any]:
