@@ -12,7 +12,7 @@ from .pictures import clock
 
 # Formats of `write_segments` that the page offers, with the ends of their files' names.
 DOWNLOADS = {"srt": ".srt", "vtt": ".vtt", "csv": ".csv", "audacity": ".txt"}
-LONG_CAPTION = 100  # characters above which a caption is written smaller
+LONG_CAPTION = 100  # characters above which a caption is written smaller, and scrolls if it is longer still
 SHOWN_LIVE = 200  # latest segments that the live page shows; the downloads have all of them
 
 EMPTY = '<p class="hint">Open a file, record a sound or choose an example: what the model hears will stand here.</p>'
@@ -29,8 +29,9 @@ FAILED = '<p class="problem">The page did not answer. Please try again in a minu
 def say(caption: str, note: str = "") -> str:
     """Write a caption, with a note on what it is of if there is more to know."""
     told = f'<span class="note">{html.escape(note)}</span>' if note else ""
-    size = "said long" if len(caption) > LONG_CAPTION else "said"
-    return f'{told}<p class="{size}">{html.escape(caption)}</p>'
+    # A long one scrolls: who has no mouse gets there by the tab key.
+    kind = 'class="said long" tabindex="0"' if len(caption) > LONG_CAPTION else 'class="said"'
+    return f"{told}<p {kind}>{html.escape(caption)}</p>"
 
 
 def say_problem(message: str) -> str:

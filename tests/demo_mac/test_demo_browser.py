@@ -183,6 +183,10 @@ def test_three_minutes_are_told_segment_by_segment(visit_at, captioner, make_rec
     names = [link.get_attribute("download") for link in visit_at.find(".downloads a") if link.is_displayed()]
     assert names == [f"three_minutes{end}" for end in (".srt", ".vtt", ".csv", ".txt")]
 
+    said = visit_at.find("#caption .said")[0]  # that of an hour scrolls, lest the timeline is out of a phone's screen
+    visit_at.run("arguments[0].textContent = arguments[0].textContent.repeat(20)", said)
+    assert said.rect["height"] <= 0.4 * visit_at.run("return innerHeight") + 1
+
 
 def test_the_timeline_of_a_minute_has_words(visit_at, make_recording):
     """Also on a phone, where each segment has the room of a word or two a line."""

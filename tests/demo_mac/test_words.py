@@ -45,4 +45,4 @@ def test_what_is_heard_is_added_at_the_end():
 
 
 def test_a_long_caption_is_written_smaller():
-    assert 'class="said"' in say("a dog") and 'class="said long"' in say("a dog; " * 20)
+    assert 'class="said">' in say("a dog") and 'class="said long" tabindex="0">' in say("a dog; " * 20)
