@@ -1,7 +1,6 @@
 """The answers to the page's buttons: a file and texts go in, and captions, pictures and probabilities come out."""
 
 import io
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,6 +12,7 @@ from evaluation_mac.protocols.likelihood import score_by_likelihood, tokenize_ca
 from processing_mac import AudioCaptioningPipeline, MacFeatureExtractor
 from processing_mac.audio_mac import TooLongError
 from processing_mac.cli_mac import NOTHING_SAID
+from processing_mac.decoding_mac import losses_kept
 from processing_mac.listening_mac import merge_equal
 from processing_mac.long_recordings_mac import caption_windows, join_captions, read_windows
 
@@ -45,10 +45,9 @@ def describe(captioner: AudioCaptioningPipeline, path: str | None, prompt: str =
         ValueError: There is no recording, it cannot be read, is too short or too long, or the prompt is wrong; the
             message is in the words of the page's user.
     """
-    with warnings.catch_warnings(record=True) as caught:  # one caller at a time: the filters are the process's
-        warnings.simplefilter("always", UserWarning)
+    with losses_kept() as losses:
         waveform = load_recording(captioner, path)
-    losses = [hide_folder(str(one.message), path) for one in caught if issubclass(one.category, UserWarning)]
+    losses = [hide_folder(loss, path) for loss in losses]
     clip = {"array": waveform, "sampling_rate": captioner.processor.feature_extractor.sampling_rate}
     segments = merge_equal(caption_windows(captioner, clip, check_prompt(prompt)))
     caption = join_captions(segment["caption"] for segment in segments)

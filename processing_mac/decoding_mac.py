@@ -9,6 +9,8 @@ import io
 import struct
 import warnings
 from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
@@ -30,6 +32,20 @@ ESTIMATED = {"aac", "ac3", "eac3", "amr", "amrnb", "amrwb", "dts", "gsm", "mpeg"
 MANY_PLANES = 8  # channels; from here on PyAV would read beyond the memory of a frame with separate channels
 STREAMED = 2**31 - 2**25  # bytes; a program that does not know the length states as many or more
 
+# Takes what is lost of a sound in place of warnings, of which Python has one list of filters for all threads.
+LOSSES: ContextVar[list[str] | None] = ContextVar("LOSSES", default=None)
+
+
+@contextmanager
+def losses_kept() -> Iterator[list[str]]:
+    """Give a list that takes, while the block lasts, what is lost of the recordings that this thread decodes."""
+    losses: list[str] = []
+    before = LOSSES.set(losses)
+    try:
+        yield losses
+    finally:
+        LOSSES.reset(before)
+
 
 def decode_blocks(file: BinaryIO, name: str) -> Iterator[tuple[np.ndarray, int]]:
     """
@@ -47,7 +63,8 @@ def decode_blocks(file: BinaryIO, name: str) -> Iterator[tuple[np.ndarray, int]]
         ValueError: The file holds no sound, or none that can be decoded.
 
     Warns:
-        UserWarning: Some of the sound is missing or broken; the message says what and how much.
+        UserWarning: Some of the sound is missing or broken; the message says what and how much. Within `losses_kept`
+            its list takes the message.
     """
     problems: list[str] = []
     content = None
@@ -59,8 +76,13 @@ def decode_blocks(file: BinaryIO, name: str) -> Iterator[tuple[np.ndarray, int]]
         reason = _explain(error, content)
         hint = "" if av else "; PyAV reads more formats: pip install av"
         raise ValueError(f"{name}: cannot be read as audio ({reason}{hint}).") from error
-    if problems:
-        warnings.warn(f"{name}: {'; '.join(problems)}.", stacklevel=2)
+    if not problems:
+        return
+    message, losses = f"{name}: {'; '.join(problems)}.", LOSSES.get()
+    if losses is None:
+        warnings.warn(message, stacklevel=2)
+    else:
+        losses.append(message)
 
 
 def _explain(error: Exception, content: "Content | None") -> str:
@@ -355,4 +377,4 @@ class Content:
         return bool(getattr(self.file, "seekable", lambda: hasattr(self.file, "seek"))())
 
 
-__all__ = ["Stated", "decode_blocks", "stated_seconds", "stated_sound"]
+__all__ = ["Stated", "decode_blocks", "losses_kept", "stated_seconds", "stated_sound"]

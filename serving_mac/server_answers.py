@@ -26,7 +26,7 @@ def format_answer(answer: Answer, question: Question, language: str) -> Response
         return PlainTextResponse(answer.caption + "\n")
     if kind in SUBTITLE_TYPES:
         return Response(write_segments(answer.segments, kind), media_type=f"{SUBTITLE_TYPES[kind]}; charset=utf-8")
-    body: dict[str, Any] = {"text": answer.caption, "usage": usage(answer)}
+    body: dict[str, Any] = {"text": answer.caption, "usage": usage(answer), **warnings_of(answer)}
     if kind == "verbose_json":
         segments = [describe_segment(*item, question.temperature) for item in enumerate(answer.segments)]
         body |= {"task": "transcribe", "language": language, "duration": answer.seconds, "segments": segments}
@@ -36,6 +36,11 @@ def format_answer(answer: Answer, question: Question, language: str) -> Response
 def usage(answer: Answer) -> dict[str, Any]:
     """Say how much audio was heard, in whole seconds."""
     return {"type": "duration", "seconds": math.ceil(answer.seconds)}
+
+
+def warnings_of(answer: Answer) -> dict[str, list[str]]:
+    """Say what of the recording is missing or broken, if anything is; a field that is ours alone."""
+    return {"warnings": list(answer.losses)} if answer.losses else {}
 
 
 def describe_segment(number: int, segment: dict[str, Any], temperature: float) -> dict[str, Any]:
@@ -71,7 +76,7 @@ async def stream_answer(pieces: AsyncIterator[str | Answer | ApiError]) -> Async
                 yield event({"type": "transcript.text.delta", "delta": delta})
             sent = text
         if isinstance(piece, Answer):
-            yield event({"type": "transcript.text.done", "text": text, "usage": usage(piece)})
+            yield event({"type": "transcript.text.done", "text": text, "usage": usage(piece), **warnings_of(piece)})
 
 
 def event(data: dict[str, Any]) -> str:

@@ -27,6 +27,7 @@ class Job:
             the caption of the whole is made of theirs.
         with_segments: Whether every window is captioned, too.
         temperature: Randomness of the caption; at 0 it is the most probable one.
+        losses: What of the recording is missing or broken, in words.
         on_text: Called from the model's thread with the caption so far, after every token; None for nobody.
         gone: Set when nobody waits for the caption any more, so that the model stops writing it.
     """
@@ -37,6 +38,7 @@ class Job:
     in_parts: bool = False
     with_segments: bool = False
     temperature: float = 0.0
+    losses: list[str] = field(default_factory=list)
     on_text: Callable[[str], None] | None = None
     gone: threading.Event = field(default_factory=threading.Event)
 
@@ -67,11 +69,13 @@ class Answer:
         caption: Caption of the whole; of one in parts, what its windows say, each thing once.
         segments: Captions of its windows with `start` and `end` in seconds; empty unless asked for.
         seconds: Length of the recording.
+        losses: What of it is missing or broken, in words.
     """
 
     caption: str
     segments: list[dict[str, Any]]
     seconds: float
+    losses: Sequence[str] = ()
 
 
 def caption_jobs(captioner: AudioCaptioningPipeline, jobs: Sequence[Job], num_beams: int | None) -> list[Answer]:
@@ -129,7 +133,7 @@ def make_answer(job: Job, texts: list[str], window_seconds: float) -> Answer:
         segments = [
             {"start": start, "end": end, "caption": text} for (start, end), text in zip(times, captions, strict=True)
         ]
-    return Answer(caption, segments, job.seconds)
+    return Answer(caption, segments, job.seconds, job.losses)
 
 
 class NobodyWaits(StoppingCriteria):

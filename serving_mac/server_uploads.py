@@ -12,6 +12,7 @@ from starlette.datastructures import FormData, UploadFile
 from starlette.exceptions import HTTPException
 from starlette.types import Message
 
+from processing_mac.decoding_mac import losses_kept
 from processing_mac.processing_mac import AUDIO_TOKEN
 
 from .server_captions import Job
@@ -250,7 +251,8 @@ def decode(processor: Any, file: BinaryIO, name: str, question: Question, max_se
     """
     extractor = processor.feature_extractor
     try:
-        [waveform] = extractor.load({"bytes": file.read(), "path": name}, max_seconds=max_seconds)
+        with losses_kept() as losses:
+            [waveform] = extractor.load({"bytes": file.read(), "path": name}, max_seconds=max_seconds)
     except ValueError as error:
         raise ApiError(400, str(error), "invalid_audio", "file") from error
     windows = extractor.to_windows(extractor.raw_log_mel(waveform))
@@ -261,4 +263,5 @@ def decode(processor: Any, file: BinaryIO, name: str, question: Question, max_se
         in_parts=len(windows) > processor.trained_windows,
         with_segments=question.with_segments,
         temperature=question.temperature,
+        losses=losses,
     )

@@ -37,6 +37,24 @@ def test_openai_client_gets_what_the_command_says(serve, sounds, captioner, hear
         assert (told.text, told.duration, told.usage.seconds) == (expected[-1]["caption"], 12.0, 12)
 
 
+def test_what_is_missing_of_a_recording_is_said_to_who_sent_it(serve, sounds, recwarn):
+    """Beside others that are whole, and in every format that has a place for it."""
+    whole = sounds[0].read_bytes()
+    cut = whole[: len(whole) // 2]
+    with serve() as served:
+        files = [("whole.wav", whole), ("cut.wav", cut)] * 4
+        with ThreadPoolExecutor(len(files)) as threads:
+            told = list(threads.map(served.ask, files))
+        streamed = list(served.ask(files[1], stream=True))[-1]
+        verbose = served.ask(files[1], response_format="verbose_json")
+        assert served.ask(files[1], response_format="text") == f"{verbose.text}\n"
+    losses = [answer.model_extra.get("warnings") for answer in (*told, streamed, verbose)]
+    assert losses[:-2:2] == [None] * 4
+    for loss in (*losses[1:-2:2], *losses[-2:]):
+        assert len(loss) == 1 and re.fullmatch(r"cut.wav: .* that it states are there .*", loss[0])
+    assert not [one for one in recwarn if "states" in str(one.message)]
+
+
 def test_threads_are_chosen_before_each_batch_in_the_thread_of_the_model(serve, sounds, monkeypatch):
     """Threads of torch belong to the thread that sets them."""
     taken = []
