@@ -30,6 +30,20 @@ MP3_DELAY = 1105  # samples
 TELEPHONE_CODECS = ("GSM610", "ULAW", "ALAW")
 
 
+def check_codecs() -> None:
+    """
+    Refuse to begin without the codecs that recordings are sent through.
+
+    Raises:
+        ValueError: This machine's libsndfile lacks one of them.
+    """
+    needed = [(kind, coding) for kind, coding, _, _ in CODECS] + [("WAV", coding) for coding in TELEPHONE_CODECS]
+    for kind, coding in needed:
+        if not soundfile.check_format(kind, coding):
+            name = " ".join(filter(None, (kind, coding)))
+            raise ValueError(f"this libsndfile, {soundfile.__libsndfile_version__}, knows no {name}: 1.1 and newer do")
+
+
 def damage(wave: Wave, rng: Random) -> Wave:
     """
     Damage a recording in none, one or some of these ways.
@@ -84,10 +98,13 @@ def in_noise(wave: Wave, rng: Random) -> Wave:
         pitch = rng.choice([50, 60])
         added = sum(rng.random() * np.sin(2 * np.pi * pitch * order * time) for order in range(1, 7))
     else:
-        slope = rng.uniform(0, 1)
-        white = rng.standard_normal(len(wave))
-        added = filtered(white, lambda hertz: np.maximum(hertz, 30.0) ** -slope)
+        added = coloured_noise(len(wave), rng.uniform(0, 1), rng)
     return with_noise(wave, added, rng.uniform(5, 40))
+
+
+def coloured_noise(samples: int, slope: float, rng: Random) -> Wave:
+    """Make noise, (samples,), from white, of slope 0, by pink, 0.5, to brown, 1: so steeply its amplitudes fall."""
+    return filtered(rng.standard_normal(samples), lambda hertz: np.maximum(hertz, 30.0) ** -slope)
 
 
 def with_noise(wave: Wave, noise: Wave, below: float) -> Wave:

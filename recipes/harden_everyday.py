@@ -4,10 +4,11 @@ An encoder learns to hear damaged recordings as it hears whole ones: MP3s, telep
     python recipes/harden_everyday.py --model runs/told --data runs/everyday/train.csv --minutes 45 --threads 1 \
         --bf16 --output runs/hardened
 
-Scenes are planned and rendered as for `hear_everyday.py`, and then damaged (`everyday_damage.py`). The encoder of
-`--model`, as it is, hears the whole ones; a copy of it learns to give the same tokens, and the same scores of the tags
-in the first layer of the connector, for the damaged ones. So it needs neither a teacher nor captions, and the language
-model goes on reading what it has learnt to read. At the end the weights go a part of the way (`--share`) from
+Scenes are planned and rendered as for `hear_everyday.py`, and most of them then damaged (`everyday_damage.py`). The
+encoder of `--model`, as it is, hears the whole ones; a copy of it learns to give the same tokens, and the same scores
+of the tags in the first layer of the connector, for the damaged ones. So it needs neither a teacher nor captions, and
+the language model goes on reading what it has learnt to read. A few scenes are tones and noises, which are to be
+heard as others that are known (`everyday_plain.py`). At the end the weights go a part of the way (`--share`) from
 what they were to what was learnt, since all of it costs where nothing is damaged.
 
 While the training goes on `state.pt` is in `--output`, from which the same command goes on if it is stopped. One core
@@ -31,9 +32,10 @@ from torch.utils.data import DataLoader, IterableDataset, default_convert
 sys.path.insert(0, str(Path(__file__).parent))
 
 from everyday_bank import RATE, Bank, load_bank
-from everyday_damage import damage
+from everyday_damage import check_codecs, damage
 from everyday_grammar import Grammar
 from everyday_new_encoder import check_model
+from everyday_plain import plain_pair
 from everyday_planning import PATCH, Plan, Planner
 from everyday_rendering import BatchedFeatures, Renderer
 from everyday_scenes import numbers, seed_torch
@@ -49,6 +51,8 @@ from training_mac.examples.encoded import digest_of_weights
 from training_mac.run.saving import save_whole_model
 
 
+UNDAMAGED = 0.3  # share of the scenes that stay as they are
+PLAIN = 0.1  # share of the scenes in whose place there is a tone or a noise
 WHOLE = 0.25  # share of the steps with whole windows; the others have halves, as most recordings are shorter
 WARMUP = 100  # steps until the rate is reached
 FLAT, LAST = 0.3, 0.03  # share of the time with a flat rate, and share of the rate that is left at the end
@@ -119,8 +123,11 @@ class Pairs(IterableDataset):
             seed_torch(self.seed, SCENES, number)
             waves = self.renderers[rows](plan)
         damaged = waves.clone()
-        for wave, length in zip(damaged.numpy(), plan.lengths.tolist(), strict=True):
-            wave[:length] = damage(wave[:length], rng)
+        for wave, hurt, length in zip(waves.numpy(), damaged.numpy(), plan.lengths.tolist(), strict=True):
+            if (kind := rng.random()) < PLAIN:
+                wave[:length], hurt[:length] = plain_pair(length, rng)
+            elif kind < 1 - UNDAMAGED:
+                hurt[:length] = damage(hurt[:length], rng)
         frames = rows * PATCH // FRAME_SHIFT
         clean, hurt = (self.features(some, plan.lengths)[0][:, :frames] for some in (waves, damaged))
         return clean, hurt
@@ -163,6 +170,7 @@ def check_options(options: argparse.Namespace) -> None:
         raise ValueError(f"--share {options.share}: expected 1 at most")
     if not (options.model / "config.json").is_file():
         raise ValueError(f"--model {options.model}: no MAC is there")
+    check_codecs()
 
 
 def harden(options: argparse.Namespace) -> None:

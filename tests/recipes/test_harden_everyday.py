@@ -1,17 +1,21 @@
 """An encoder learns to hear the damaged as it hears the whole, goes on where it was stopped, and leaves a MAC."""
 
+import re
 import shutil
 import sys
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "recipes"))
 
+import everyday_damage
 import harden_everyday
 from everyday_bank import load_bank
 from everyday_damage import at_rate
@@ -63,7 +67,8 @@ def lost(model: MacForConditionalGeneration, whole: MacForConditionalGeneration,
 
 
 def test_damage_costs_less_than_before(run: Callable[..., Path], folder: Path, pairs, monkeypatch, capsys) -> None:
-    monkeypatch.setattr(harden_everyday, "damage", at_rate)  # one way alone is learnt in a few steps
+    for name, value in (("damage", at_rate), ("UNDAMAGED", 0.0), ("PLAIN", 0.0)):
+        monkeypatch.setattr(harden_everyday, name, value)  # one way alone is learnt in a few steps
     output = run("--steps", "40", "--rate", "3e-3", "--share", "1")
     before, after = (MacForConditionalGeneration.from_pretrained(path).eval() for path in (folder, output))
     assert lost(after, before, pairs()) < 0.7 * lost(before, before, pairs())
@@ -166,11 +171,29 @@ def test_a_process_beside_it_may_make_the_scenes(run: Callable[..., Path]) -> No
     assert (run("--steps", "1", "--workers", "1", "--seed", str(2**40)) / "config.json").is_file()
 
 
-def test_whole_scenes_are_not_damaged(pairs) -> None:
-    clean, hurt = pairs(batch=16).make(0)
-    same = [torch.equal(one, other) for one, other in zip(clean, hurt, strict=True)]
-    assert 0 < sum(same) < len(same)
-    assert clean.isfinite().all() and hurt.isfinite().all()
+def test_some_scenes_are_damaged_some_are_not_and_some_are_plain(pairs, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: Counter[str] = Counter()
+
+    def damage(wave: np.ndarray, rng: Any) -> np.ndarray:
+        made["damaged"] += 1
+        return wave + 0.1 * np.sin(np.arange(len(wave), dtype=np.float32))  # some scenes are silent
+
+    def plain_pair(samples: int, rng: Any) -> tuple[np.ndarray, np.ndarray]:
+        made["plain"] += 1
+        tone = np.sin(np.arange(samples, dtype=np.float32))
+        return 0.1 * tone, 0.2 * tone
+
+    monkeypatch.setattr(harden_everyday, "damage", damage)
+    monkeypatch.setattr(harden_everyday, "plain_pair", plain_pair)
+    batches = pairs(batch=16)
+    for number in range(8):
+        for clean, hurt in zip(*batches.make(number), strict=True):
+            assert clean.isfinite().all() and hurt.isfinite().all()
+            made["the same" if torch.equal(clean, hurt) else "another"] += 1
+    scenes = made["the same"] + made["another"]
+    assert made["another"] == made["damaged"] + made["plain"]
+    assert made["plain"] / scenes == pytest.approx(harden_everyday.PLAIN, abs=0.08)
+    assert made["the same"] / scenes == pytest.approx(harden_everyday.UNDAMAGED, abs=0.12)
 
 
 @pytest.mark.parametrize(
@@ -192,6 +215,16 @@ def test_what_is_typed_wrong_is_told_in_a_line(run: Callable[..., Path], argumen
         run(*arguments)
     error = capsys.readouterr().err.splitlines()[-1]
     assert " error: " in error and message in error
+
+
+def test_a_codec_that_is_missing_is_told_before_anything_is_read(
+    run: Callable[..., Path], monkeypatch, capsys
+) -> None:
+    monkeypatch.setattr(everyday_damage.soundfile, "check_format", lambda kind, coding: kind != "MP3")
+    monkeypatch.setattr(harden_everyday, "load_bank", None)
+    with pytest.raises(SystemExit):
+        run("--steps", "1")
+    assert re.search("error: this libsndfile, .*, knows no MP3: 1.1 and newer do", capsys.readouterr().err)
 
 
 def test_a_finished_folder_and_a_connector_without_scores_are_told(
