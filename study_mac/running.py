@@ -1,6 +1,6 @@
 """
-One cell: trained by `mac-train`, scored by `mac-eval`, each in a process of its own. It is forked from one that has
-imported everything, since a small cell would else spend most of its time on imports.
+One cell: trained by `mac-train`, scored by `mac-eval`, each in a process of its own (`processes`). It is forked from
+one that has imported everything, since a small cell would else spend most of its time on imports.
 
     CELL/recipe.yaml             what is trained
     CELL/model                   the run of training_mac, which goes on where it was stopped
@@ -10,20 +10,13 @@ imported everything, since a small cell would else spend most of its time on imp
     CELL/failed.txt              why its last run failed, if it did
     CELL/cell.json               written last: a cell with it is finished and is never run again
     CELL/lock                    held by the process that is at the cell; the next one waits for it
+    CELL/launched.lock           held until all that a launcher has started has ended
 """
 
 import json
-import multiprocessing
 import os
-import shlex
-import signal
-import subprocess
-import sys
-import threading
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -33,14 +26,13 @@ from filelock import FileLock, Timeout
 from processing_mac.whole_files_mac import write_folder_whole, write_text_whole
 from study_mac.dry_run import model_sizes, stages_of
 from study_mac.evaluations import evaluation_arguments
+from study_mac.processes import SERVER, run_words
 from study_mac.study_file import Cell, Study
 from training_mac.run.folder import Run
 
 
 TRAIN, EVALUATE = "training_mac.cli", "evaluation_mac.cli"
 FAILED = "failed.txt"
-ENDING_SECONDS = 10  # in which a launcher and what it has launched may end by themselves
-SERVER = multiprocessing.get_context("forkserver")
 SERVER.set_forkserver_preload([TRAIN, EVALUATE])
 
 
@@ -168,62 +160,11 @@ def command(folder: Path, module: str, arguments: list[str], launch: str = "", o
         CellError: Its exit code is not one of `ok`.
     """
     file = folder / "log.txt"
-    words = [*(shlex.split(launch) or [sys.executable]), "-m", module, *arguments]
-    with open(file, "a", encoding="utf-8") as log:
-        log.write(f"$ {shlex.join(words)}\n")
     os.environ["TQDM_DISABLE"] = "1"  # bars would fill the log
-    run, what = (run_launched, words) if launch else (run_main, [module, *arguments])
-    process = SERVER.Process(target=run, args=(what, str(file.absolute()), os.getcwd()))
-    process.start()
-    process.join()
-    code = process.exitcode or 0
+    code = run_words([module, *arguments], file, launch)
     if code not in ok:
         lines = file.read_text(encoding="utf-8", errors="replace").splitlines()
         raise CellError(f"{lines[-1] if lines else 'no output'} (exit code {code}; {file})")
-
-
-def run_main(words: list[str], log: str, folder: str) -> None:
-    """In a new process: a module's command, in the folder of the one that asks for it, no longer than that lives."""
-    threading.Thread(target=end_with_parent, args=(lambda: os._exit(1),), daemon=True).start()
-    os.chdir(folder)
-    with open(log, "ab") as file:
-        for stream in (sys.stdout, sys.stderr):
-            os.dup2(file.fileno(), stream.fileno())
-    sys.argv = words
-    sys.exit(import_module(words[0]).main(words[1:]))
-
-
-def run_launched(words: list[str], log: str, folder: str) -> None:
-    """In a new process: a launcher's command, with all processes that it starts, and no longer than the asking one."""
-    with open(log, "ab") as file:
-        try:  # in a session of its own, so that all of it can be ended at once
-            process = subprocess.Popen(words, cwd=folder, stdout=file, stderr=file, start_new_session=True)
-        except OSError as error:
-            file.write(f"{error}\n".encode())
-            sys.exit(1)
-    threading.Thread(target=end_with_parent, args=(lambda: end_group(process),), daemon=True).start()
-    try:
-        sys.exit(process.wait())
-    except KeyboardInterrupt:  # which the launcher, in a session of its own, does not see
-        sys.exit(130)
-    finally:
-        end_group(process)
-
-
-def end_group(process: subprocess.Popen) -> None:
-    """End a process that leads a group, and all others of that group; those that take too long are killed."""
-    for way, seconds in ((signal.SIGTERM, ENDING_SECONDS), (signal.SIGKILL, None)):
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, way)
-        with suppress(subprocess.TimeoutExpired):
-            process.wait(seconds)
-
-
-def end_with_parent(end: Callable[[], None]) -> None:
-    """Call `end` when the process that asked for this one is gone: it would train beside that command's next call."""
-    if parent := multiprocessing.parent_process():
-        parent.join()
-        end()
 
 
 def donated(study: Study, cell: Cell) -> dict[str, Any]:

@@ -3,8 +3,6 @@
 import csv
 import html
 import json
-import os
-import signal
 import subprocess
 import sys
 import time
@@ -105,41 +103,6 @@ def test_a_study_that_is_killed_and_continued_gives_the_same_tables(folder) -> N
     assert {"results", "connector", "tokens"} <= tables("cut").keys()
     page = Path("cut/index.html").read_text()
     assert "2 of 2 cells" in page and "data:image/png;base64" in page and "http" not in page
-
-
-LAUNCHER = """
-import signal, subprocess, sys
-child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(1000)"],
-                         preexec_fn=lambda: signal.signal(signal.SIGTERM, signal.SIG_IGN))
-print("launched", flush=True)
-child.wait()
-"""
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("way", [signal.SIGKILL, signal.SIGINT])
-def test_what_a_launcher_has_started_ends_with_the_study(folder, way) -> None:
-    Path("launcher.py").write_text(LAUNCHER)
-    code = f"running.command(Path(), 'nothing', [], '{sys.executable} launcher.py')"
-    code = f"from pathlib import Path\nfrom study_mac import running\n{code}"
-    process = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True, start_new_session=True)
-    while "launched" not in (Path("log.txt").read_text() if Path("log.txt").is_file() else ""):
-        assert process.poll() is None
-        time.sleep(0.02)
-    started = psutil.Process(process.pid).children(recursive=True)
-    assert sum("time.sleep" in " ".join(one.cmdline()) for one in started) == 1
-    if way == signal.SIGINT:  # Ctrl-C is for all processes that the terminal knows
-        os.killpg(process.pid, way)
-    else:
-        process.send_signal(way)
-    _, alive = psutil.wait_procs(started, timeout=20)
-    assert not alive  # else two would train in one folder
-    assert "run_launched" not in process.communicate()[1]  # no traceback of its own
-
-
-def test_a_launcher_that_is_not_there_is_named(folder) -> None:
-    with pytest.raises(running.CellError, match=r"No such file or directory: 'nosuch' \(exit code 1"):
-        running.command(folder, "nothing", [], "nosuch launch")
 
 
 def test_what_another_process_is_at_is_waited_for(folder, monkeypatch) -> None:
