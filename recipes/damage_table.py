@@ -29,7 +29,6 @@ from everyday_damage import (
     Wave,
     at_hertz,
     by_telephone,
-    check_codecs,
     coded,
     cut_off,
     echoed,
@@ -65,7 +64,7 @@ def main(arguments: list[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     try:
         damage_table(options.data, options.way, options.output)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, soundfile.SoundFileError) as error:
         parser.error(str(error))
 
 
@@ -74,8 +73,8 @@ def damage_table(data: Path, way: str, output: Path) -> None:
     Write damaged copies of the recordings of a manifest, as FLAC, and their manifest.
 
     Raises:
-        ValueError: The manifest has no recordings, one is missing or faulty, there is something at `output`, or a
-            codec is missing.
+        ValueError: The manifest has no recordings, one is missing or faulty, or there is something at `output`.
+        SoundFileError: libsndfile lacks the codec.
     """
     rows = read_table(data)
     if not rows or not all(row.get("audio") for row in rows):
@@ -84,7 +83,6 @@ def damage_table(data: Path, way: str, output: Path) -> None:
         raise ValueError(f"{data}: {len(missing)} recordings are missing, the first is {missing[0]}.")
     if output.exists():
         raise ValueError(f"{output} is there already: remove it, or name another --output.")
-    check_codecs()
     with write_folder_whole(output) as folder:
         for number, row in enumerate(rows):
             name = f"{number:05d}-{Path(row['audio']).stem}.flac"

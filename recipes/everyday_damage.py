@@ -39,9 +39,11 @@ def check_codecs() -> None:
     """
     needed = [(kind, coding) for kind, coding, _, _ in CODECS] + [("WAV", coding) for coding in TELEPHONE_CODECS]
     for kind, coding in needed:
-        if not soundfile.check_format(kind, coding):
-            name = " ".join(filter(None, (kind, coding)))
-            raise ValueError(f"this libsndfile, {soundfile.__libsndfile_version__}, knows no {name}: 1.1 and newer do")
+        try:
+            encoded(np.zeros(TELEPHONE), TELEPHONE, kind, coding)
+        except soundfile.SoundFileError as error:  # too old, or built without it
+            name, version = " ".join(filter(None, (kind, coding))), soundfile.__libsndfile_version__
+            raise ValueError(f"libsndfile {version} knows no {name} here ({error})") from error
 
 
 def damage(wave: Wave, rng: Random) -> Wave:

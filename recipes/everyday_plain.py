@@ -12,11 +12,11 @@ from everyday_damage import Random, Wave, coloured_noise, level_of
 from everyday_planning import from_decibels
 
 
-KNOWN_TONES = (550, 1500)  # Hz, which no telephone has
+KNOWN_TONES = (550, 1500)  # Hz, above dial tones
 TONES = (80, 6000)  # Hz
-DIAL_TONES = (380, 480)  # Hz, of every other tone
+DIAL_TONES = (380, 480)  # Hz, of half of the tones
 KNOWN_LEVELS = (-15, -26)  # root mean squares in decibels, of tones and of noises
-LEVELS = (-40, -5)  # decibels, of the others; hiss that is quieter is silence to most
+LEVELS = (-40, -5)  # of the others, before peaks are cut off; hiss that is quieter is silence to most
 
 
 def plain_pair(samples: int, rng: Random) -> tuple[Wave, Wave]:
@@ -30,8 +30,8 @@ def plain_pair(samples: int, rng: Random) -> tuple[Wave, Wave]:
     Returns:
         One that is known and one that is to be heard like it, (samples,) each, at 16 kHz and in [-1, 1].
     """
-    make = (tones, noises)[rng.integers(2)]
-    return tuple(np.clip(wave, -1, 1).astype(np.float32) for wave in make(samples, rng))
+    known, other = (tones, noises)[rng.integers(2)](samples, rng)
+    return known.astype(np.float32), np.clip(other, -1, 1).astype(np.float32)
 
 
 def tones(samples: int, rng: Random) -> tuple[Wave, Wave]:
@@ -39,15 +39,15 @@ def tones(samples: int, rng: Random) -> tuple[Wave, Wave]:
     hertz = rng.uniform(*DIAL_TONES) if rng.random() < 0.5 else np.exp(rng.uniform(*np.log(TONES)))
     time = np.arange(samples) / RATE
     known, other = (np.sin(2 * np.pi * one * time) for one in (rng.uniform(*KNOWN_TONES), hertz))
-    return at_level(known, KNOWN_LEVELS[0]), at_level(other, rng.uniform(*LEVELS))
+    return with_level(known, KNOWN_LEVELS[0]), with_level(other, rng.uniform(*LEVELS))
 
 
 def noises(samples: int, rng: Random) -> tuple[Wave, Wave]:
     """`plain_pair` of white noise, and of one from white to brown."""
     known, other = (coloured_noise(samples, slope, rng) for slope in (0.0, rng.uniform(0, 1)))
-    return at_level(known, KNOWN_LEVELS[1]), at_level(other, rng.uniform(*LEVELS))
+    return with_level(known, KNOWN_LEVELS[1]), with_level(other, rng.uniform(*LEVELS))
 
 
-def at_level(wave: Wave, decibels: float) -> Wave:
+def with_level(wave: Wave, decibels: float) -> Wave:
     """Set the root mean square."""
     return wave * (from_decibels(decibels) / level_of(wave))

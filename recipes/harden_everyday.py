@@ -51,7 +51,7 @@ from training_mac.examples.encoded import digest_of_weights
 from training_mac.run.saving import save_whole_model
 
 
-UNDAMAGED = 0.3  # share of the scenes that stay as they are
+UNDAMAGED = 0.3  # share of the scenes that are kept whole; of the others, too, `damage` leaves some as they are
 PLAIN = 0.1  # share of the scenes in whose place there is a tone or a noise
 WHOLE = 0.25  # share of the steps with whole windows; the others have halves, as most recordings are shorter
 WARMUP = 100  # steps until the rate is reached
@@ -82,7 +82,9 @@ class Run(AveragedRun):
 
 class Pairs(IterableDataset):
     """
-    Scenes as they are and damaged, without end: two batches of log-mels, (windows, frames, mel bins) each.
+    Scenes as they are and mostly damaged, without end: two batches of log-mels, (windows, frames, mel bins) each.
+
+    Some are tones and noises: of those the first is known, and the second is to be heard like it.
 
     Every batch is made of a seed of its own, whichever process makes it.
 
@@ -123,11 +125,11 @@ class Pairs(IterableDataset):
             seed_torch(self.seed, SCENES, number)
             waves = self.renderers[rows](plan)
         damaged = waves.clone()
-        for wave, hurt, length in zip(waves.numpy(), damaged.numpy(), plan.lengths.tolist(), strict=True):
+        for wave, other, length in zip(waves.numpy(), damaged.numpy(), plan.lengths.tolist(), strict=True):
             if (kind := rng.random()) < PLAIN:
-                wave[:length], hurt[:length] = plain_pair(length, rng)
+                wave[:length], other[:length] = plain_pair(length, rng)
             elif kind < 1 - UNDAMAGED:
-                hurt[:length] = damage(hurt[:length], rng)
+                other[:length] = damage(other[:length], rng)
         frames = rows * PATCH // FRAME_SHIFT
         clean, hurt = (self.features(some, plan.lengths)[0][:, :frames] for some in (waves, damaged))
         return clean, hurt
@@ -163,7 +165,7 @@ def check_options(options: argparse.Namespace) -> None:
     Refuse what cannot be, before anything is read.
 
     Raises:
-        ValueError: A value is impossible, or `--output` is finished.
+        ValueError: A value is impossible, `--output` is finished, or libsndfile lacks a codec.
     """
     check_training(options, ("minutes", "steps", "batch", "rate", "share"))
     if options.share > 1:

@@ -38,7 +38,7 @@ class Job:
     in_parts: bool = False
     with_segments: bool = False
     temperature: float = 0.0
-    losses: list[str] = field(default_factory=list)
+    losses: Sequence[str] = ()
     on_text: Callable[[str], None] | None = None
     gone: threading.Event = field(default_factory=threading.Event)
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import hmac
+import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
@@ -19,6 +20,8 @@ from .server_captions import Job
 from .server_errors import ApiError
 from .server_options import ServerOptions
 
+
+LOG = logging.getLogger(__name__)
 
 FORMATS = ("json", "text", "srt", "vtt", "verbose_json")
 WITH_SEGMENTS = ("srt", "vtt", "verbose_json")
@@ -255,6 +258,8 @@ def decode(processor: Any, file: BinaryIO, name: str, question: Question, max_se
             [waveform] = extractor.load({"bytes": file.read(), "path": name}, max_seconds=max_seconds)
     except ValueError as error:
         raise ApiError(400, str(error), "invalid_audio", "file") from error
+    for loss in losses:  # text and subtitles have no place for them
+        LOG.warning("%s", loss)
     windows = extractor.to_windows(extractor.raw_log_mel(waveform))
     return Job(
         windows=windows,

@@ -38,7 +38,7 @@ LOSSES: ContextVar[list[str] | None] = ContextVar("LOSSES", default=None)
 
 @contextmanager
 def losses_kept() -> Iterator[list[str]]:
-    """Give a list that takes, while the block lasts, what is lost of the recordings that this thread decodes."""
+    """Give a list that takes, while the block lasts, what is lost of recordings that are decoded in this thread."""
     losses: list[str] = []
     before = LOSSES.set(losses)
     try:

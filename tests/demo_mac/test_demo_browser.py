@@ -186,6 +186,7 @@ def test_three_minutes_are_told_segment_by_segment(visit_at, captioner, make_rec
     said = visit_at.find("#caption .said")[0]  # that of an hour scrolls, lest the timeline is out of a phone's screen
     visit_at.run("arguments[0].textContent = arguments[0].textContent.repeat(20)", said)
     assert said.rect["height"] <= 0.4 * visit_at.run("return innerHeight") + 1
+    assert said.get_property("scrollHeight") > said.get_property("clientHeight")
 
 
 def test_the_timeline_of_a_minute_has_words(visit_at, make_recording):
