@@ -143,8 +143,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--steps", type=int, help="of the training, in place of --minutes")
     parser.add_argument("--batch", type=int, default=8, help="windows in a step (default: 8)")
     parser.add_argument("--rate", type=float, default=2e-4, help="learning rate (default: 2e-4)")
-    parser.add_argument("--share", type=float, default=0.4,
-                        help="of the change of the weights that is kept, up to 1 (default: 0.4)")  # fmt: skip
+    parser.add_argument("--share", type=float, default=0.7,
+                        help="of the change of the weights that is kept, up to 1 (default: 0.7)")  # fmt: skip
     parser.add_argument("--workers", type=int, default=1, help="processes that make scenes (default: 1)")
     parser.add_argument("--seed", type=int, default=0, help="of every choice (default: 0)")
     parser.add_argument("--threads", type=thread_count, help="of the processor (default: one a core)")

@@ -17,6 +17,7 @@ and, for `mac-eval captioning --naming everyday`, of the recordings that are not
     left_out.csv       kinds that are never learnt: only what they are in general may be said
     minutes.csv        a minute of four sounds each, one after another
     plain.csv          digital silence, white noise, a tone
+    signals.csv        tones of any frequency, and noises from white to brown
 The captions are our own wording, by the grammar of `everyday_captions.yaml`.
 """
 
@@ -32,6 +33,7 @@ import soundfile
 sys.path.insert(0, str(Path(__file__).parent))
 
 from everyday_grammar import Grammar
+from everyday_plain import noises, tones
 from prepare_esc50 import CREDITS, VALIDATION_FOLD, read_recordings, read_table, write_manifest
 
 from evaluation_mac.metrics.everyday_naming import kind_of
@@ -44,6 +46,7 @@ RATE = 16_000  # Hz
 MINUTES = 100  # recordings of a minute each
 PLAIN_SECONDS = (0.5, 2, 5, 10, 30)  # lengths of silence, noise and tones
 PLAIN_TRAIN = 40  # how many of each there are to learn from
+SIGNALS = 32  # how many tones, and how many noises, of other kinds than these are heard
 
 Heard = list[tuple[Path, str]]  # recordings to measure a model by, and their kinds
 
@@ -95,6 +98,7 @@ def write_manifests(esc50: Path, audio: list[str], everyday: Path, output: Path)
     made = write_plain(output.resolve() / "plain-train", PLAIN_TRAIN, seed=1)
     train += [make_row(path, name, path.stem, grammar) for path, name in made]
     plain = write_plain(output.resolve() / "plain", len(PLAIN_SECONDS), seed=0)
+    signals = write_signals(output.resolve() / "signals", SIGNALS, seed=0)
     ours = [(path, name) for path, name in heard if folder in path.parents]
     tables = {
         "train": train,
@@ -104,6 +108,7 @@ def write_manifests(esc50: Path, audio: list[str], everyday: Path, output: Path)
         "left_out": left_out(sounds, folder, grammar),
         "minutes": write_minutes(output.resolve() / "minutes", heard, grammar),
         "plain": [measured(path, kind_of(grammar.kinds[name].named), name, grammar) for path, name in plain],
+        "signals": [measured(path, kind_of(grammar.kinds[name].named), name, grammar) for path, name in signals],
     }
     for table, rows in tables.items():
         write_manifest(output / f"{table}.csv", rows)
@@ -213,6 +218,19 @@ def write_plain(folder: Path, count: int, seed: int) -> Heard:
         for name, wave in {"silence": 0 * tone, "noise": noise * level, "tone": tone * level}.items():
             audio = folder / f"{name}-{number}.flac"
             soundfile.write(audio, wave, RATE)
+            written.append((audio, name))
+    return written
+
+
+def write_signals(folder: Path, count: int, seed: int) -> Heard:
+    """Write tones of any frequency, half of them near that of dial tones, and noises, `count` of each, up to 10 s."""
+    folder.mkdir(exist_ok=True)
+    rng, written = np.random.default_rng(seed), []
+    for number in range(count):
+        for name, make in {"tone": tones, "noise": noises}.items():
+            _, wave = make(round(rng.uniform(1, 10) * RATE), rng)
+            audio = folder / f"{name}-{number}.flac"
+            soundfile.write(audio, np.clip(wave, -1, 1), RATE)
             written.append((audio, name))
     return written
 

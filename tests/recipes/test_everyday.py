@@ -98,7 +98,7 @@ def test_every_recording_goes_where_it_belongs(prepared: Path) -> None:
 
 
 def test_what_is_measured_by_can_be_scored_and_its_references_are_right(prepared: Path) -> None:
-    for table in ("validation", "voices", "over", "left_out", "minutes", "plain"):
+    for table in ("validation", "voices", "over", "left_out", "minutes", "plain", "signals"):
         for row in read(prepared / f"{table}.csv"):
             captions = [row[name] for name in row if name.startswith("caption") and row[name]]
             assert EVERYDAY.is_scored(row["source"]) and captions
