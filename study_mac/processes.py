@@ -84,7 +84,8 @@ def run_launched(words: list[str], log: str, folder: str, ending: float) -> None
     """In a new process: a launcher's command; it and all that it has started end with the one that asks for it."""
     told: list[int] = []
     for number in SIGNALS:
-        signal.signal(number, lambda number, frame: told.append(number))
+        if signal.getsignal(number) != signal.SIG_IGN:  # as `nohup` has it
+            signal.signal(number, lambda number, frame: told.append(number))
     # Held until all has ended, which may take longer than the process that asked for it lives.
     with FileLock(Path(log).with_name("launched.lock")), open(log, "ab") as file:
         try:

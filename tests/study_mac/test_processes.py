@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -51,10 +52,10 @@ def start(tmp_path, monkeypatch) -> Iterator[Callable[..., tuple[subprocess.Pope
     Path("launcher.py").write_text(LAUNCHER)
     everything: list[psutil.Process] = []
 
-    def start(kind: str = "polite", ending: float = 40.0) -> tuple[subprocess.Popen, list[psutil.Process]]:
+    def start(kind: str = "polite", ending: float = 40.0, **options: Any) -> tuple[Any, list[psutil.Process]]:
         code = ASKS.format(python=sys.executable, kind=kind, ending=ending)
         process = subprocess.Popen([sys.executable, "-c", code], start_new_session=True, text=True,
-                                   stdout=subprocess.PIPE, stderr=subprocess.PIPE)  # fmt: skip
+                                   stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options)  # fmt: skip
         log = Path("log.txt")
         wait_for(lambda: process.poll() is not None or (log.is_file() and "launched\n" in log.read_text()))
         time.sleep(2 * WATCHED)  # who watches has seen the worker by then
@@ -69,17 +70,27 @@ def start(tmp_path, monkeypatch) -> Iterator[Callable[..., tuple[subprocess.Pope
             one.kill()
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
-@pytest.mark.parametrize("everyone", [False, True], ids=["one", "group"])
+@pytest.mark.parametrize(
+    ("number", "everyone"),
+    [
+        (signal.SIGKILL, False), (signal.SIGTERM, False), (signal.SIGINT, False),
+        (signal.SIGTERM, True), (signal.SIGINT, True), (signal.SIGHUP, True),
+    ],
+)  # fmt: skip
 def test_what_a_launcher_has_started_ends_with_who_asked_for_it(start, number, everyone) -> None:
-    if number == signal.SIGKILL and everyone:
-        pytest.skip("who watches is killed, too")
     process, started = start()
     os.killpg(process.pid, number) if everyone else process.send_signal(number)
     _, alive = psutil.wait_procs(started, timeout=PATIENCE)
     assert not alive  # else two would train in one folder
     printed, errors = process.communicate()
     assert printed == ("stopped\n" if number == signal.SIGINT else "") and "run_launched" not in errors
+
+
+def test_what_nohup_protects_goes_on(start) -> None:
+    process, started = start(preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN))
+    os.killpg(process.pid, signal.SIGHUP)
+    time.sleep(4 * WATCHED)
+    assert process.poll() is None and all(one.is_running() for one in started)
 
 
 def test_the_stubborn_are_killed_however_often_one_is_interrupted(start) -> None:
