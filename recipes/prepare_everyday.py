@@ -17,7 +17,7 @@ and, for `mac-eval captioning --naming everyday`, of the recordings that are not
     left_out.csv       kinds that are never learnt: only what they are in general may be said
     minutes.csv        a minute of four sounds each, one after another
     plain.csv          digital silence, white noise, a tone
-    signals.csv        tones of any frequency, and noises from white to brown
+    signals.csv        tones of 80 to 6,000 Hz, and noises from white to brown
 The captions are our own wording, by the grammar of `everyday_captions.yaml`.
 """
 
