@@ -5,15 +5,14 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import psutil
 import pytest
 from filelock import FileLock, Timeout
 
-from study_mac.processes import WATCHED, run_words
+from study_mac.processes import SIGNALS, WATCHED, run_words
 
 
 ROOT = Path(__file__).parents[2]
@@ -52,10 +51,16 @@ def start(tmp_path, monkeypatch) -> Iterator[Callable[..., tuple[subprocess.Pope
     Path("launcher.py").write_text(LAUNCHER)
     everything: list[psutil.Process] = []
 
-    def start(kind: str = "polite", ending: float = 40.0, **options: Any) -> tuple[Any, list[psutil.Process]]:
+    def start(
+        kind: str = "polite", ending: float = 40.0, ignored: Sequence[int] = ()
+    ) -> tuple[subprocess.Popen, list[psutil.Process]]:
+        def set_signals() -> None:  # whatever these tests were started by may ignore some
+            for number in SIGNALS:
+                signal.signal(number, signal.SIG_IGN if number in ignored else signal.SIG_DFL)
+
         code = ASKS.format(python=sys.executable, kind=kind, ending=ending)
         process = subprocess.Popen([sys.executable, "-c", code], start_new_session=True, text=True,
-                                   stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options)  # fmt: skip
+                                   stdout=subprocess.PIPE, stderr=subprocess.PIPE, preexec_fn=set_signals)  # fmt: skip
         log = Path("log.txt")
         wait_for(lambda: process.poll() is not None or (log.is_file() and "launched\n" in log.read_text()))
         time.sleep(2 * WATCHED)  # who watches has seen the worker by then
@@ -87,7 +92,7 @@ def test_what_a_launcher_has_started_ends_with_who_asked_for_it(start, number, e
 
 
 def test_what_nohup_protects_goes_on(start) -> None:
-    process, started = start(preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN))
+    process, started = start(ignored=[signal.SIGHUP])
     os.killpg(process.pid, signal.SIGHUP)
     time.sleep(4 * WATCHED)
     assert process.poll() is None and all(one.is_running() for one in started)
