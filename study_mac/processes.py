@@ -42,11 +42,12 @@ def run_words(words: Sequence[str], log: Path, launch: str = "") -> int:
     launched = [*(shlex.split(launch) or [sys.executable]), "-m", *words]
     with open(log, "a", encoding="utf-8") as file:
         file.write(f"$ {shlex.join(launched)}\n")
-    file_and_folder = str(log.absolute()), os.getcwd()
+    # The process that forks has the environment of its start, in which a worker of Ray had other GPUs, say.
+    where = str(log.absolute()), os.getcwd(), dict(os.environ)
     if launch:
-        process = SERVER.Process(target=run_launched, args=(launched, *file_and_folder, ENDING))
+        process = SERVER.Process(target=run_launched, args=(launched, *where, ENDING))
     else:
-        process = SERVER.Process(target=run_main, args=(list(words), *file_and_folder))
+        process = SERVER.Process(target=run_main, args=(list(words), *where))
     process.start()
     try:
         process.join()
@@ -56,9 +57,10 @@ def run_words(words: Sequence[str], log: Path, launch: str = "") -> int:
     return process.exitcode or 0
 
 
-def run_main(words: list[str], log: str, folder: str) -> None:
-    """In a new process: a module's command, in the folder of the one that asks for it."""
+def run_main(words: list[str], log: str, folder: str, environment: dict[str, str]) -> None:
+    """In a new process: a module's command, in the folder and environment of the one that asks for it."""
     threading.Thread(target=end_with_parent, daemon=True).start()
+    os.environ |= environment
     os.chdir(folder)
     with open(log, "ab") as file:
         for stream in (sys.stdout, sys.stderr):
@@ -80,7 +82,7 @@ def is_parent_alive() -> bool:
     return parent is None or parent.is_alive()
 
 
-def run_launched(words: list[str], log: str, folder: str, ending: float) -> None:
+def run_launched(words: list[str], log: str, folder: str, environment: dict[str, str], ending: float) -> None:
     """In a new process: a launcher's command; it and all that it has started end with the one that asks for it."""
     told: list[int] = []
     for number in SIGNALS:
@@ -89,7 +91,7 @@ def run_launched(words: list[str], log: str, folder: str, ending: float) -> None
     # Held until all has ended, which may take longer than the process that asked for it lives.
     with FileLock(Path(log).with_name("launched.lock")), open(log, "ab") as file:
         try:
-            launcher = psutil.Popen(words, cwd=folder, stdout=file, stderr=file)
+            launcher = psutil.Popen(words, cwd=folder, env=environment, stdout=file, stderr=file)
         except OSError as error:
             file.write(f"{error}\n".encode())
             sys.exit(1)

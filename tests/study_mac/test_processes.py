@@ -127,6 +127,20 @@ def test_the_exit_code_is_the_launchers(tmp_path, launch, code) -> None:
     assert (tmp_path / "log.txt").read_text().startswith("$ ")
 
 
+@pytest.mark.parametrize("launch", ["", f"{sys.executable} launcher.py"])
+def test_a_command_has_the_environment_of_who_asks_for_it(tmp_path, monkeypatch, launch) -> None:
+    """Not that of the first one, in which what forks them was started."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    told = "import os\ndef main(arguments=None): print(os.environ['CUDA_VISIBLE_DEVICES'])\n"
+    Path("tells.py").write_text(told)
+    Path("launcher.py").write_text(f"{told}main()\n")
+    for devices in ("0", "1"):
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", devices)
+        assert run_words(["tells"], Path("log.txt"), launch) == 0
+    assert Path("log.txt").read_text().splitlines()[1::2] == ["0", "1"]
+
+
 def test_a_launcher_that_is_not_there_is_named(tmp_path) -> None:
     assert run_words(["nothing"], tmp_path / "log.txt", "nosuch launch") == 1
     assert "No such file or directory: 'nosuch'" in (tmp_path / "log.txt").read_text()
