@@ -150,3 +150,17 @@ def test_a_curve_ends_where_it_was_stopped(speed):
     stopped = {"seconds of audio": 2, "stopped by": "1 GB"}
     assert joined([one, three], [stopped]) == [one, stopped]
     assert joined([one, stopped], [two]) == [one, two]
+
+
+def test_the_layers_of_8_bits_are_compared(speed, monkeypatch, tmp_path, capsys):
+    """torchao's layers are played by float ones, and its compiler by none."""
+    layers = importlib.import_module("int8_layers")
+    monkeypatch.setattr(layers, "torchao_layers", layers.float_layers)
+    monkeypatch.setattr(layers, "BLOCKS", 1)
+    monkeypatch.setattr(layers.torch, "compile", lambda function: function)
+    layers.main(["--repeats", "1", "--results", str(tmp_path)])
+    seconds = json.loads((tmp_path / "int8-layers-cpu.json").read_text())["seconds"]
+    names = ("float32", "ours", "torchao", "torchao on bf16")
+    assert list(seconds) == ["1", "8"]
+    assert all(list(row) == [name + end for name in names for end in ("", ", compiled")] for row in seconds.values())
+    assert f"ours: {1000 * seconds['8']['ours']:.1f} ms" in capsys.readouterr().out
