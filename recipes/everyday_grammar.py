@@ -40,8 +40,8 @@ class Grammar:
         borrowed = yaml.safe_load((folder / "esc50_captions.yaml").read_text(encoding="utf-8"))
         sources = {**borrowed["sources"], **borrowed["no_source"]}
         self.relations: dict[str, list[str]] = rules["relations"]
-        self.left_out: dict[str, str] = rules["left_out"]
-        self.general = set(self.left_out.values())
+        self.left_out: dict[str, list[str]] = rules["left_out"]
+        self.general = {first for first, *_ in self.left_out.values()}
         self.kinds: dict[str, Kind] = {}
         for name, rule in rules["kinds"].items():
             if "like" in rule:

@@ -37,6 +37,7 @@ from everyday_plain import noises, tones
 from prepare_esc50 import CREDITS, VALIDATION_FOLD, read_recordings, read_table, write_manifest
 
 from evaluation_mac.metrics.everyday_naming import kind_of
+from evaluation_mac.metrics.naming import some_of
 from processing_mac.audio_mac import load_waveform
 
 
@@ -177,8 +178,8 @@ def left_out(sounds: list[dict[str, str]], folder: Path, grammar: Grammar) -> li
     for recording in sounds:
         unknown = grammar.kind_left_out(recording["labels"].split(";"))
         if unknown and recording["kind"] not in MIXED and not recording["synthetic"]:
-            general = grammar.left_out[unknown]
-            row = measured(folder / recording["file"], f"some {general}", general, grammar)
+            true = grammar.left_out[unknown]
+            row = measured(folder / recording["file"], some_of(true), true[0], grammar)
             rows.append({**row, "kind": unknown})
     return rows
 

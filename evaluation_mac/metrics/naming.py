@@ -17,7 +17,8 @@ from itertools import product
 NAMINGS = {"esc50": "evaluation_mac.metrics.esc50_naming", "everyday": "evaluation_mac.metrics.everyday_naming"}
 
 RELATIONS = ("followed by", "while")
-GENERAL = "some "  # before a kind: a sound of it that is called so, and nothing more particular
+# Before a kind, or several of which any is true: a sound that is called so, and nothing more particular.
+GENERAL, ANY = "some ", " or "
 IN_ORDER = " then "  # between three kinds and more
 
 _FOLLOWING = ("followed by", "and then", "then", "before", "and after that", "and afterwards", "until", "gives way to")
@@ -122,7 +123,9 @@ class Naming:
         """The kinds of a source or of a scene of several."""
         if scene := read_scene(source):
             return list(scene[:2])
-        return source.removeprefix(GENERAL).split(IN_ORDER)
+        if source.startswith(GENERAL):
+            return source.removeprefix(GENERAL).split(ANY)
+        return source.split(IN_ORDER)
 
     def is_scored(self, source: str | None) -> bool:
         """True if captions can be checked for this source: a kind, or a scene of several."""
@@ -135,17 +138,17 @@ class Naming:
         Args:
             source: A kind; a scene of two, "dog followed by rain" or "dog while rain" (see `names_in_order`); a scene
                 of more, "dog then rain then siren then cow", of which all but one must be named, in order; or "some
-                animal", of which nothing more particular may be said.
+                animal", or "some animal or insects", of which nothing more particular may be said.
         """
         kinds = self.kinds_of(source)
         self.check(*kinds)
         if scene := read_scene(source):
             return self.names_in_order(caption, *scene)
-        if len(kinds) > 1:
-            return self.names_most(caption, kinds)
         found = self.named(caption)
         if source.startswith(GENERAL):
-            return kinds[0] in found and found <= self.all_of(kinds[0])
+            return not found.isdisjoint(kinds) and found <= set().union(*map(self.all_of, kinds))
+        if len(kinds) > 1:
+            return self.names_most(caption, kinds)
         return self.tells(found, kinds[0])
 
     def names_both(self, caption: str, first: str, second: str) -> bool:
@@ -202,6 +205,11 @@ def load_naming(name: str) -> Naming:
     if name not in NAMINGS:
         raise ValueError(f"naming: no word lists {name!r}; there are {', '.join(NAMINGS)}.")
     return import_module(NAMINGS[name]).NAMING
+
+
+def some_of(kinds: Sequence[str]) -> str:
+    """The source that is any of these kinds in general: "some animal or insects"."""
+    return GENERAL + ANY.join(kinds)
 
 
 def read_scene(source: str) -> tuple[str, str, str] | None:
