@@ -7,15 +7,31 @@ Commands one after another, of which a folder keeps what is finished, so that a 
 import json
 import os
 import shlex
-import subprocess
+import signal
 import sys
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from multiprocessing.connection import wait
+from multiprocessing.process import BaseProcess
 from pathlib import Path
-from threading import Lock
+
+from filelock import FileLock, Timeout
 
 from processing_mac.whole_files_mac import write_text_whole
+from study_mac.processes import SIGNALS, WATCHED, start_launched
+
+
+SAID = 12  # last lines of what a command printed that are shown if it fails
+
+
+class StepFailed(Exception):
+    """A step ended with an error; the text says which, and what it printed last."""
+
+
+class Stopped(Exception):
+    """A signal ended the steps."""
 
 
 @dataclass(frozen=True)
@@ -25,96 +41,182 @@ class Step:
 
     Args:
         name: Name of the step.
-        words: Words behind `python`.
-        makes: Folder of the MAC that it makes, if it refuses to run once that is finished.
+        program: Words behind `python` that name the program.
+        words: Its options. Other ones would give another result.
+        makes: File or folder that is there when something was made.
+        here: Options that fit the machine, and leave the result what it is.
     """
 
     name: str
+    program: tuple[str, ...]
     words: tuple[str, ...]
-    makes: str | None = None
+    makes: str
+    here: tuple[str, ...] = ()
 
     @property
     def command(self) -> str:
         """The command as one types it."""
-        return shlex.join(["python", *self.words])
+        return shlex.join(["python", *self.program, *self.words, *self.here])
+
+    @property
+    def what(self) -> list[str]:
+        """The program, wherever it lies, and the options that make the result."""
+        return [Path(self.program[-1]).name, *self.words]
 
 
 class Steps:
     """
-    Runs steps in a folder, and notes there which are finished.
+    Runs steps, and notes which are finished.
 
     Args:
         groups: Steps in groups: those of a group may run side by side, and each group needs what is before it.
-        folder: Folder in which the commands run.
-        state: File in which is noted what is begun and finished.
-
-    Raises:
-        ValueError: A step was begun in this folder by another command.
+        folder: Folder in which the commands run; `runs/` in it keeps what they print, and what is finished.
     """
 
-    def __init__(self, groups: Sequence[Sequence[Step]], folder: Path, state: Path):
-        self.groups, self.folder, self.state = groups, folder, state
-        self.steps = [step for group in groups for step in group]
-        self.known = json.loads(state.read_text(encoding="utf-8")) if state.is_file() else {}
-        self.lock, self.running, self.stopped = Lock(), set[subprocess.Popen](), False
-        for step in self.steps:
-            begun = self.known.get(step.name)
-            if begun and begun["words"] != list(step.words):
-                before = Step(step.name, tuple(begun["words"])).command
-                raise ValueError(
-                    f"{state}: step {step.name} was begun by another command,\n  {before}\nand would now be\n  "
-                    f"{step.command}\nGive the same options, or name another folder."
-                )
+    def __init__(self, groups: Sequence[Sequence[Step]], folder: Path):
+        self.groups, self.folder, self.runs = groups, folder, folder / "runs"
+        self.names = [step.name for group in groups for step in group]
+        self.notes = self.runs / "steps.json"
+        self.known: dict[str, dict] = {}
+        self.is_stopped = False
 
     def run(self) -> None:
         """
         Run all steps that are not finished.
 
         Raises:
-            subprocess.CalledProcessError: A step failed.
+            ValueError: What is in the folder was made by other commands, or another call is at work there.
+            StepFailed: A step failed.
+            Stopped: SIGINT, SIGTERM or SIGHUP came; all that was started has ended.
         """
-        self.state.parent.mkdir(parents=True, exist_ok=True)
-        for group in self.groups:
-            waiting = [step for step in group if not self.is_finished(step)]
-            with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
-                try:
-                    for future in [pool.submit(self.run_one, step) for step in waiting]:
-                        future.result()
-                except BaseException:
-                    self.stop()
-                    raise
+        self.runs.mkdir(parents=True, exist_ok=True)
+        try:
+            with FileLock(self.runs / "steps.lock", timeout=0), self.stopped_by_signals():
+                self.known = read_notes(self.notes)
+                for group in self.groups:
+                    self.check(group)
+                for group in self.groups:
+                    self.run_group(deque(step for step in group if not self.is_finished(step)))
+        except Timeout:
+            raise ValueError(f"{self.runs}: another call of this command is at work there.") from None
 
-    def run_one(self, step: Step) -> None:
-        """Run one step, unless all are to stop."""
-        with self.lock:
-            if self.stopped:
-                return
-            print(f"[{self.steps.index(step) + 1}/{len(self.steps)}] {step.name}", flush=True)
-            self.note(step, finished=False)
-            process = subprocess.Popen([sys.executable, *step.words], cwd=self.folder)
-            self.running.add(process)
-        if process.wait():
-            raise subprocess.CalledProcessError(process.returncode, step.command)
-        with self.lock:
-            self.running.remove(process)
-            self.note(step, finished=True)
+    @contextmanager
+    def stopped_by_signals(self) -> Iterator[None]:
+        """Let signals stop the steps, but those that are ignored, as `nohup` has it."""
+        before = {number: signal.getsignal(number) for number in SIGNALS}
+        for number, handler in before.items():
+            if handler != signal.SIG_IGN:
+                signal.signal(number, self.stop)
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
 
-    def stop(self) -> None:
-        """End what runs, and begin nothing more."""
-        with self.lock:
-            self.stopped = True
-            for process in self.running:
-                process.terminate()
+    def stop(self, *_: object) -> None:
+        """Begin nothing more, and end what runs."""
+        self.is_stopped = True
+
+    def check(self, steps: Sequence[Step]) -> None:
+        """
+        Refuse to go on from what other commands have made.
+
+        Raises:
+            ValueError: Something is there that this chain did not make, or made by other options.
+        """
+        for step in steps:
+            if not self.has_made(step):
+                continue
+            made = self.folder / step.makes
+            if step.name not in self.known:
+                raise ValueError(
+                    f"{made} is there, and was not made by this command: remove it, or name another folder."
+                )
+            if (before := self.known[step.name]["what"]) != step.what:
+                raise ValueError(
+                    f"{made} was made by `{shlex.join(before)}`, not by `{shlex.join(step.what)}`: remove it and what "
+                    "comes after it, give the same options, or name another folder."
+                )
+
+    def has_made(self, step: Step) -> bool:
+        """Whether a step has left something."""
+        made = self.folder / step.makes
+        return made.is_file() or (made.is_dir() and any(made.iterdir()))
 
     def is_finished(self, step: Step) -> bool:
-        """Whether a step is noted as finished, or was so when nobody was left to note it."""
-        begun = self.known.get(step.name)
-        if begun is None or begun["finished"] or step.makes is None:
-            return bool(begun and begun["finished"])
+        """Whether a step is noted as finished, or made a MAC when nobody was left to note it."""
+        if step.name not in self.known or not self.has_made(step):
+            return False
         made = self.folder / step.makes
-        return (made / "config.json").is_file() and not (made / "state.pt").is_file()
+        is_mac = (made / "config.json").is_file() and not (made / "state.pt").is_file()
+        return self.known[step.name]["finished"] or is_mac
+
+    def run_group(self, waiting: deque[Step]) -> None:
+        """Run steps side by side, one a core; after a failure or a signal end those that run, and begin no more."""
+        running: dict[Step, BaseProcess] = {}
+        failed: list[str] = []
+        while running or (waiting and not failed and not self.is_stopped):
+            while waiting and len(running) < (os.cpu_count() or 1) and not failed and not self.is_stopped:
+                step = waiting.popleft()
+                running[step] = self.start(step)
+            wait([process.sentinel for process in running.values()], timeout=WATCHED)
+            for step, process in list(running.items()):
+                if process.exitcode is None:
+                    continue
+                del running[step]
+                if process.exitcode == 0:
+                    self.note(step, finished=True)
+                elif not failed and not self.is_stopped:
+                    failed.append(self.say_failure(step, process.exitcode))
+            if failed or self.is_stopped:
+                for process in running.values():
+                    process.terminate()
+        if self.is_stopped:
+            raise Stopped
+        if failed:
+            raise StepFailed(failed[0])
+
+    def start(self, step: Step) -> BaseProcess:
+        """Begin a step."""
+        log = self.log_of(step)
+        log.parent.mkdir(parents=True, exist_ok=True)
+        print(f"[{self.names.index(step.name) + 1}/{len(self.names)}] {step.name} ({log})", flush=True)
+        self.note(step, finished=False)
+        return start_launched([sys.executable, *step.program, *step.words, *step.here], log, self.folder)
+
+    def log_of(self, step: Step) -> Path:
+        """Give the file that keeps what a step prints."""
+        return self.runs / "steps" / step.name / "log.txt"
+
+    def say_failure(self, step: Step, code: int) -> str:
+        """Say what failed, and what it printed last."""
+        log = self.log_of(step)
+        last = log.read_text(encoding="utf-8", errors="replace").splitlines()[-SAID:]
+        killed = {128 + number: number.name for number in signal.Signals}
+        how = f"was killed by {killed[code]}" if code in killed else f"ended with {code}"
+        return "\n".join([*last, "", f"{step.name} {how}: {log}", step.command])
 
     def note(self, step: Step, finished: bool) -> None:
         """Write down that a step is begun, or finished."""
-        self.known[step.name] = {"words": list(step.words), "finished": finished}
-        write_text_whole(self.state, json.dumps(self.known, indent=1))
+        self.known[step.name] = {"what": step.what, "finished": finished}
+        write_text_whole(self.notes, json.dumps(self.known, indent=1))
+
+
+def read_notes(path: Path) -> dict[str, dict]:
+    """
+    Read what is begun and finished.
+
+    Raises:
+        ValueError: The file is damaged.
+    """
+    if not path.is_file():
+        return {}
+    try:
+        notes = json.loads(path.read_text(encoding="utf-8"))
+        for note in notes.values():
+            shlex.join(note["what"]), bool(note["finished"])
+    except (ValueError, AttributeError, LookupError, TypeError) as error:
+        raise ValueError(
+            f"{path} is damaged, so that nobody knows what is finished: move {path.parent} away."
+        ) from error
+    return notes

@@ -6,29 +6,26 @@ A MAC that knows everyday sounds, from ESC-50, a folder of everyday sounds and Y
 
 runs the commands of docs/everyday.md one after another, in `--folder`: manifests, scenes, a first MAC
 (`everyday.yaml`), an encoder that hears anew, a language model that tells what it hears, an encoder that bears damage,
-and the figures. The MAC is then in runs/hardened, the figures are in runs/results. What is finished is noted in
-runs/make_everyday.json: the same command goes on where it was stopped, within a step, too.
+and the figures. The MAC is then in runs/hardened, the figures are in runs/results. What the commands print is kept in
+runs/steps, and what is finished noted in runs/steps.json: the same command goes on where it was stopped, within a
+step, too. To make a part anew, remove its folder and those of what comes after it.
 
-`--trial` makes a few scenes and takes a few steps of everything, in some minutes, to see that all of it runs here; a
-MAC that is worth anything does not come of it.
+`--trial` makes a few scenes, takes a few steps of everything and measures by one table, in some minutes, to see that
+all of it runs here; a MAC that is worth anything does not come of it.
 """
 
 import argparse
 import json
 import os
-import signal
-import subprocess
+import shlex
 import sys
 from importlib.util import find_spec
 from pathlib import Path
-from types import FrameType
-
-import torch
 
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from everyday_steps import Step, Steps
+from everyday_steps import Step, StepFailed, Steps, Stopped
 
 
 RECIPES = Path(__file__).resolve().parent
@@ -45,7 +42,7 @@ SCENES: dict[str, tuple[int, int, bool, tuple[str, ...]]] = {
     "long-51": (400, 151, True, (*LONG, *FAMILIAR)),
 }
 RETOLD = [f"{EVERYDAY}/{name}" for name in ("told-50", "told-51", "scenes-0", "long-50", "long-51")]
-HEARD = [*RETOLD, f"{EVERYDAY}/told-60"]
+HEARD = [*RETOLD[:2], f"{EVERYDAY}/told-60", *RETOLD[2:]]
 STAGES = 5  # of everyday.yaml
 HEARING = 8573  # steps, which an H100 takes in nine minutes
 TELLING, HARDENING = 60, 45  # minutes
@@ -72,26 +69,23 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--trial", action="store_true", help="a few scenes and steps of everything")
     parser.add_argument("--list", action="store_true", help="print the commands, and run none")
     options = parser.parse_args(arguments)
-    signal.signal(signal.SIGTERM, interrupt)
+    plan = Plan(options)
     try:
-        groups = plan(options)
         if options.list:
-            print("\n".join(step.command for group in groups for step in group))
+            print("\n".join([shlex.join(["cd", str(options.folder)]), *(step.command for step in plan.steps())]))
             return
         check_inputs(options)
-        Steps(groups, options.folder, options.folder / "runs" / "make_everyday.json").run()
+        if not (options.trial or plan.has_gpu):
+            print("No GPU is here: the step `heard` alone will take more than a week.", file=sys.stderr)
+        Steps(plan.groups(), options.folder).run()
         print("\n".join(figures(options.folder)))
     except (OSError, ValueError) as error:
         parser.error(str(error))
-    except subprocess.CalledProcessError as error:
-        sys.exit(f"{error.cmd}\nfailed; what it says is above. The same command as before goes on from there.")
-    except KeyboardInterrupt:
-        sys.exit("Stopped; the same command goes on from there.")
-
-
-def interrupt(number: int, frame: FrameType | None) -> None:
-    """End as at Ctrl-C, so that nothing that was started runs on."""
-    raise KeyboardInterrupt
+    except StepFailed as error:
+        sys.exit(f"{error}\nWhen that is mended, the same command goes on from there.")
+    except Stopped:
+        print("Stopped; the same command goes on from there.", file=sys.stderr)
+        sys.exit(130)
 
 
 def check_inputs(options: argparse.Namespace) -> None:
@@ -99,66 +93,118 @@ def check_inputs(options: argparse.Namespace) -> None:
     Refuse what is missing before hours are spent.
 
     Raises:
-        ValueError: An input is not there, or nothing that runs YAMNet.
+        ValueError: An input is not there, nothing that runs YAMNet, or a codec.
     """
-    wanted = {"esc50": options.esc50, "everyday": options.everyday / "manifest.csv", "teacher": options.teacher}
-    for name, path in wanted.items():
-        if not path.exists():
-            raise ValueError(f"--{name}: {path} is not there; docs/everyday.md says how to get it.")
+    folders = {f"--audio {name}": options.esc50 / name for name in options.audio}
+    files = {"--everyday": options.everyday / "manifest.csv", "--teacher": options.teacher}
+    for given, path in (folders | files).items():
+        if not (path.is_dir() if given in folders else path.is_file()):
+            raise ValueError(f"{given}: {path} is not there; docs/everyday.md says how to get it.")
     if find_spec("ai_edge_litert") is None:
         raise ValueError("YAMNet is run by a package that is not installed: pip install ai-edge-litert")
+    from everyday_damage import check_codecs  # here, for it imports torch, and each step imports this module
+
+    check_codecs()
 
 
-def plan(options: argparse.Namespace) -> list[list[Step]]:
-    """List the steps in groups: those of a group may run side by side, and each group needs what is before it."""
-    esc50, everyday = str(options.esc50.resolve()), str(options.everyday.resolve())
-    gpu, bf16 = torch.cuda.is_available(), ["--bf16"] if options.bf16 else []
-    teacher, data = ["--teacher", str(options.teacher.resolve())], ["--data", f"{EVERYDAY}/train.csv"]
+class Plan:
+    """
+    The steps from two folders of recordings to a MAC and its figures.
 
-    def recipe(script: str, *words: str, output: str, makes_mac: bool = False) -> Step:
-        line = (str(RECIPES / f"{script}.py"), *words, "--output", output)
-        return Step(Path(output).name, line, output if makes_mac else None)
+    Args:
+        options: Options of the command.
+    """
 
-    def lasting(minutes: int) -> list[str]:
-        return ["--steps", "2"] if options.trial else ["--minutes", str(minutes)]
+    def __init__(self, options: argparse.Namespace):
+        from torch.cuda import is_available  # here, for that takes seconds, and each step imports this module
 
-    def mix(name: str) -> Step:
+        self.options, self.trial, self.has_gpu = options, options.trial, is_available()
+        self.esc50 = ["--esc50", str(options.esc50.resolve())]
+        self.teacher = ["--teacher", str(options.teacher.resolve())]
+        self.data = ["--data", f"{EVERYDAY}/train.csv"]
+        self.bf16 = ["--bf16"] if options.bf16 else []
+
+    def steps(self) -> list[Step]:
+        """List the steps in their order."""
+        return [step for group in self.groups() for step in group]
+
+    def groups(self) -> list[list[Step]]:
+        """List the steps in groups: those of a group may run side by side, each group needs what is before it."""
+        retold = Step("retold", (script("retell_everyday"),), tuple(RETOLD), f"{RETOLD[-1]}/retold.csv")
+        trainings = [self.first_mac(), self.heard(), self.told(), self.hardened()]
+        tables = list(TABLES)[:1] if self.trial else list(TABLES)
+        return [
+            self.manifests(),
+            [self.mix(name) for name in SCENES],
+            *([step] for step in (retold, *trainings, *map(measure, tables))),
+        ]
+
+    def manifests(self) -> list[Step]:
+        """Make the steps that list what is learnt from and measured by."""
+        names, everyday = self.options.audio, str(self.options.everyday.resolve())
+        first = ["--audio", names[0]]  # ESC-50 is measured by one of the folders
+        return [
+            recipe("prepare_esc50", [*self.esc50, *first], "runs/esc50", "validation.csv"),
+            recipe(
+                "prepare_everyday", [*self.esc50, "--audio", *names, "--everyday", everyday], EVERYDAY, "train.csv"
+            ),
+        ]
+
+    def mix(self, name: str) -> Step:
+        """Make the step that mixes a folder of scenes."""
         count, seed, heard, how = SCENES[name]
-        count = max(FEWEST, count // FEWER) if options.trial else count
-        words = [*data, *(teacher if heard else []), *how, "--seed", str(seed), "--scenes", str(count)]
-        return recipe("mix_everyday", *words, output=f"{EVERYDAY}/{name}")
+        count = max(FEWEST, count // FEWER) if self.trial else count
+        words = [*self.data, *(self.teacher if heard else []), *how, "--seed", str(seed), "--scenes", str(count)]
+        return recipe("mix_everyday", words, f"{EVERYDAY}/{name}")
 
-    folders = ["--audio", *options.audio]
-    first = ["--dataloader_num_workers", str(min(14, (os.cpu_count() or 1) - 1))]
-    first += ["--tf32", "true"] if gpu else []
-    hearing = ["--steps", str(HEARING), *(["--compile"] if gpu else [])]
-    if options.trial:
-        first += [word for number in range(1, STAGES + 1) for word in (f"--stages.{number}.max_steps", "2")]
-        hearing = ["--steps", "8", "--batch", "8"]  # in a quarter of them it learns tags
-    tables = list(TABLES)[:1] if options.trial else list(TABLES)
-    return [
-        [
-            recipe("prepare_esc50", "--esc50", esc50, *folders[:2], output="runs/esc50"),
-            recipe("prepare_everyday", "--esc50", esc50, *folders, "--everyday", everyday, output=EVERYDAY),
-        ],
-        [mix(name) for name in SCENES],
-        [Step("retold", (str(RECIPES / "retell_everyday.py"), *RETOLD))],
-        [Step("mac-small", ("-m", "training_mac.cli", str(RECIPES / "everyday.yaml"), *first))],
-        [recipe("hear_everyday", "--model", "runs/mac-small", *data, *teacher, *hearing, output="runs/heard",
-                makes_mac=True)],
-        [recipe("tell_everyday", *HEARD, "--model", "runs/heard", *lasting(TELLING), *bf16, output="runs/told",
-                makes_mac=True)],
-        [recipe("harden_everyday", "--model", "runs/told", *data, *lasting(HARDENING), *bf16, output="runs/hardened",
-                makes_mac=True)],
-        *([measure(name)] for name in tables),
-    ]  # fmt: skip
+    def first_mac(self) -> Step:
+        """Make the step that trains by everyday.yaml."""
+        here = ["--dataloader_num_workers", str(min(14, (os.cpu_count() or 1) - 1))]
+        here += ["--tf32", "true"] if self.has_gpu else []
+        stages = range(1, STAGES + 1) if self.trial else ()
+        words = [word for number in stages for word in (f"--stages.{number}.max_steps", "2")]
+        program = ("-m", "training_mac.cli", str(RECIPES / "everyday.yaml"))
+        return Step("mac-small", program, tuple(words), "runs/mac-small", tuple(here))
+
+    def heard(self) -> Step:
+        """Make the step that trains an encoder anew."""
+        length = ["--steps", "8", "--batch", "8"] if self.trial else ["--steps", str(HEARING)]  # tags in the last two
+        words = ["--model", "runs/mac-small", *self.data, *self.teacher, *length]
+        return recipe("hear_everyday", words, "runs/heard", here=["--compile"] if self.has_gpu else [])
+
+    def told(self) -> Step:
+        """Make the step that trains the language model."""
+        return recipe(
+            "tell_everyday", [*HEARD, "--model", "runs/heard", *self.lasting(TELLING), *self.bf16], "runs/told"
+        )
+
+    def hardened(self) -> Step:
+        """Make the step that teaches the encoder to bear damage."""
+        words = ["--model", "runs/told", *self.data, *self.lasting(HARDENING), *self.bf16]
+        return recipe("harden_everyday", words, "runs/hardened")
+
+    def lasting(self, minutes: int) -> list[str]:
+        """Say how long a training takes."""
+        return ["--steps", "2"] if self.trial else ["--minutes", str(minutes)]
+
+
+def script(name: str) -> str:
+    """Give the path of a script beside this one."""
+    return str(RECIPES / f"{name}.py")
+
+
+def recipe(name: str, words: list[str], output: str, makes: str = "", here: list[str] | None = None) -> Step:
+    """Make a step of a script that makes a folder, or last a file in it."""
+    words = [*words, "--output", output]
+    return Step(Path(output).name, (script(name),), tuple(words), str(Path(output, makes)), tuple(here or []))
 
 
 def measure(name: str) -> Step:
     """Make the step that measures by a table."""
-    table, words = TABLES[name]
-    line = ("--model", "runs/hardened", "--data", table, "--naming", words, "--output", f"runs/results/{name}")
-    return Step(f"results of {name}", ("-m", "evaluation_mac.cli", "captioning", *line))
+    (table, words), output = TABLES[name], f"runs/results/{name}"
+    line = ("--model", "runs/hardened", "--data", table, "--naming", words, "--output", output)
+    program = ("-m", "evaluation_mac.cli", "captioning")
+    return Step(f"results-{name}", program, line, f"{output}/results.json")
 
 
 def figures(folder: Path) -> list[str]:

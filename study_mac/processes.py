@@ -15,6 +15,7 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 from importlib import import_module
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import psutil
@@ -39,22 +40,48 @@ def run_words(words: Sequence[str], log: Path, launch: str = "") -> int:
     Returns:
         Its exit code.
     """
-    launched = [*(shlex.split(launch) or [sys.executable]), "-m", *words]
-    with open(log, "a", encoding="utf-8") as file:
-        file.write(f"$ {shlex.join(launched)}\n")
-    # The process that forks has the environment of its start, in which a worker of Ray had other GPUs, say.
-    where = str(log.absolute()), os.getcwd(), dict(os.environ)
     if launch:
-        process = SERVER.Process(target=run_launched, args=(launched, *where, ENDING))
+        process = start_launched([*shlex.split(launch), "-m", *words], log)
     else:
-        process = SERVER.Process(target=run_main, args=(list(words), *where))
-    process.start()
+        note_command([sys.executable, "-m", *words], log)
+        process = SERVER.Process(target=run_main, args=(list(words), *surroundings(log)))
+        process.start()
     try:
         process.join()
     finally:  # also where this process alone is interrupted
         process.terminate()
         process.join()
     return process.exitcode or 0
+
+
+def start_launched(command: Sequence[str], log: Path, folder: Path | None = None) -> BaseProcess:
+    """
+    Start a command that may start others.
+
+    Args:
+        command: Its words.
+        log: File that takes, at its end, the command and what it prints; a lock beside it lets in one at a time.
+        folder: Folder to run it in; this one if None.
+
+    Returns:
+        A process that ends, with the command's exit code, when it and all that it has started have ended. They are
+        ended with this process, and by `terminate`.
+    """
+    note_command(command, log)
+    process = SERVER.Process(target=run_launched, args=(list(command), *surroundings(log, folder), ENDING))
+    process.start()
+    return process
+
+
+def note_command(command: Sequence[str], log: Path) -> None:
+    """Write a command at the end of its log."""
+    with open(log, "a", encoding="utf-8") as file:
+        file.write(f"$ {shlex.join(command)}\n")
+
+
+def surroundings(log: Path, folder: Path | None = None) -> tuple[str, str, dict[str, str]]:
+    """Give the log, the folder and the environment of a command, which a process that is forked has of its start."""
+    return str(log.absolute()), str((folder or Path()).absolute()), dict(os.environ)
 
 
 def run_main(words: list[str], log: str, folder: str, environment: dict[str, str]) -> None:

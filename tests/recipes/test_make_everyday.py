@@ -23,7 +23,9 @@ RECIPES = Path(__file__).parents[2] / "recipes"
 
 def listed(capsys: pytest.CaptureFixture[str], *more: str) -> list[list[str]]:
     make_everyday.main(["--esc50", "e", "--everyday", "d", "--teacher", "y.tflite", "--list", *more])
-    return [shlex.split(line)[1:] for line in capsys.readouterr().out.splitlines()]
+    first, *lines = capsys.readouterr().out.splitlines()
+    assert first.startswith("cd ")
+    return [shlex.split(line)[1:] for line in lines]
 
 
 class Understood(Exception):
@@ -72,24 +74,63 @@ def test_what_a_command_reads_was_made_before(trial, capsys) -> None:
     assert "runs/hardened" in made and "runs/results/plain" in made
 
 
-def test_all_figures_of_the_card_are_measured(capsys) -> None:
-    measured = [words for words in listed(capsys) if words[1] == "evaluation_mac.cli"]
+def test_scenes_are_those_that_the_pages_name(capsys) -> None:
+    mixed = {words[-1]: words for script, *words in listed(capsys) if "mix_everyday" in script}
+    assert len(mixed) == 22
+
+    for folder, scenes, seed, overlaps in (
+        ("scenes-14", "1800", "14", None), ("told-50", "3500", "50", "0.42"), ("told-60", "3500", "60", "0.6"),
+        ("minutes-1", "400", "101", None), ("long-51", "400", "151", None),
+    ):  # fmt: skip
+        words = mixed[f"runs/everyday/{folder}"]
+        given = {name: words[words.index(name) + 1] for name in words if name.startswith("--")}
+        assert (given["--scenes"], given["--seed"], given.get("--overlaps")) == (scenes, seed, overlaps)
+        assert ("--teacher" in given) == (folder != "minutes-1")
+        assert given.get("--seconds") == ("60" if folder in ("minutes-1", "long-51") else None)
+        assert given.get("--strange") == ("0.05" if folder[0] in "tl" else None)
+
+
+def test_each_part_goes_on_from_the_one_before(capsys) -> None:
+    commands = {words[-1] if words[0] != "training_mac.cli" else "first": words for _, *words in listed(capsys)}
+
+    def given(folder: str, option: str) -> str:
+        return commands[folder][commands[folder].index(option) + 1]
+
+    assert given("runs/heard", "--model") == "runs/mac-small" and given("runs/heard", "--steps") == "8573"
+    assert given("runs/told", "--model") == "runs/heard" and given("runs/hardened", "--model") == "runs/told"
+    assert given("runs/told", "--minutes") == "60" and given("runs/hardened", "--minutes") == "45"
+    measured = [words for words in commands.values() if words[0] == "evaluation_mac.cli"]
     assert len(measured) == len(make_everyday.TABLES) == 9
+    assert all("runs/hardened" in words for words in measured)
     assert {words[words.index("--naming") + 1] for words in measured} == set(NAMINGS)
+
+
+def test_options_reach_the_commands(tmp_path: Path, monkeypatch, capsys) -> None:
+    monkeypatch.chdir(tmp_path)
+    with_bf16 = [" ".join(words) for words in listed(capsys, "--bf16") if "--bf16" in words]
+    assert [one.split()[-1] for one in with_bf16] == ["runs/told", "runs/hardened"]
+    esc50, everyday, *_ = listed(capsys, "--audio", "a", "b", "--folder", "elsewhere")
+    assert esc50[esc50.index("--audio") + 1 :] == ["a", "--output", "runs/esc50"]
+    assert everyday[everyday.index("--audio") + 1 :][:2] == ["a", "b"]
+    assert esc50[esc50.index("--esc50") + 1] == str(tmp_path / "e")  # it runs in another folder
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    on_gpu = [words for words in listed(capsys) if {"--compile", "--tf32"} & set(words)]
+    assert len(on_gpu) == 2
 
 
 def test_missing_inputs_are_told_before_anything_is_run(tmp_path: Path, monkeypatch, capsys) -> None:
     monkeypatch.chdir(tmp_path)
     options = ["--esc50", "e", "--everyday", "d", "--teacher", "y.tflite"]
     for path, message in (
-        ("e", "--esc50: e is not there"),
+        ("e/audio", "--audio audio: e/audio is not there"),
         ("d/manifest.csv", "--everyday: d/manifest.csv is not there"),
         ("y.tflite", "--teacher: y.tflite is not there"),
     ):
         with pytest.raises(SystemExit):
             make_everyday.main(options)
         assert message in capsys.readouterr().err.splitlines()[-1]
-        (tmp_path / path).mkdir(parents=True)
+        (tmp_path / path).parent.mkdir(exist_ok=True)
+        (tmp_path / path).mkdir() if path == "e/audio" else (tmp_path / path).touch()
     monkeypatch.setattr(make_everyday, "find_spec", lambda name: None)
     with pytest.raises(SystemExit):
         make_everyday.main(options)
