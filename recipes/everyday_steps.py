@@ -20,7 +20,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from processing_mac.whole_files_mac import write_text_whole
-from study_mac.processes import SIGNALS, WATCHED, start_launched
+from study_mac.processes import SIGNALS, WATCHED, start_launched, wait_for_end
 
 
 SAID = 12  # last lines of what a command printed that are shown if it fails
@@ -45,6 +45,7 @@ class Step:
         words: Its options. Other ones would give another result.
         makes: File or folder that is there when something was made.
         here: Options that fit the machine, and leave the result what it is.
+        is_training: Whether it makes a MAC beside a `state.pt` that it removes last, and then refuses to run again.
     """
 
     name: str
@@ -52,6 +53,7 @@ class Step:
     words: tuple[str, ...]
     makes: str
     here: tuple[str, ...] = ()
+    is_training: bool = False
 
     @property
     def command(self) -> str:
@@ -95,6 +97,7 @@ class Steps:
                 self.known = read_notes(self.notes)
                 for group in self.groups:
                     self.check(group)
+                self.check_order()
                 for group in self.groups:
                     self.run_group(deque(step for step in group if not self.is_finished(step)))
         except Timeout:
@@ -138,43 +141,64 @@ class Steps:
                     "comes after it, give the same options, or name another folder."
                 )
 
+    def check_order(self) -> None:
+        """
+        Refuse to keep what was made from something that is to be made anew.
+
+        Raises:
+            ValueError: A step of an earlier group is not finished, and one after it has made something.
+        """
+        missing: Step | None = None
+        for group in self.groups:
+            stale = next((step for step in group if missing and self.has_made(step)), None)
+            if missing and stale:
+                raise ValueError(
+                    f"{missing.makes} is to be made anew, and {self.folder / stale.makes} was made from it: remove "
+                    "that, too."
+                )
+            missing = missing or next((step for step in group if not self.is_finished(step)), None)
+
     def has_made(self, step: Step) -> bool:
         """Whether a step has left something."""
         made = self.folder / step.makes
         return made.is_file() or (made.is_dir() and any(made.iterdir()))
 
     def is_finished(self, step: Step) -> bool:
-        """Whether a step is noted as finished, or made a MAC when nobody was left to note it."""
+        """Whether a step is noted as finished, or is a training that ended when nobody was left to note it."""
         if step.name not in self.known or not self.has_made(step):
             return False
         made = self.folder / step.makes
-        is_mac = (made / "config.json").is_file() and not (made / "state.pt").is_file()
-        return self.known[step.name]["finished"] or is_mac
+        is_whole = (made / "config.json").is_file() and not (made / "state.pt").is_file()
+        return self.known[step.name]["finished"] or (step.is_training and is_whole)
 
     def run_group(self, waiting: deque[Step]) -> None:
         """Run steps side by side, one a core; after a failure or a signal end those that run, and begin no more."""
         running: dict[Step, BaseProcess] = {}
-        failed: list[str] = []
-        while running or (waiting and not failed and not self.is_stopped):
-            while waiting and len(running) < (os.cpu_count() or 1) and not failed and not self.is_stopped:
+        try:
+            self.run_side_by_side(waiting, running)
+        finally:
+            for process in running.values():
+                process.terminate()
+            for step, process in running.items():
+                process.join()
+                wait_for_end(self.log_of(step))  # a signal to all processes may have ended the one that watched it
+
+    def run_side_by_side(self, waiting: deque[Step], running: dict[Step, BaseProcess]) -> None:
+        """Run the steps that wait, until one fails or a signal comes; `running` then has those that run."""
+        while running or waiting:
+            while waiting and len(running) < (os.cpu_count() or 1) and not self.is_stopped:
                 step = waiting.popleft()
                 running[step] = self.start(step)
             wait([process.sentinel for process in running.values()], timeout=WATCHED)
+            if self.is_stopped:
+                raise Stopped
             for step, process in list(running.items()):
                 if process.exitcode is None:
                     continue
                 del running[step]
-                if process.exitcode == 0:
-                    self.note(step, finished=True)
-                elif not failed and not self.is_stopped:
-                    failed.append(self.say_failure(step, process.exitcode))
-            if failed or self.is_stopped:
-                for process in running.values():
-                    process.terminate()
-        if self.is_stopped:
-            raise Stopped
-        if failed:
-            raise StepFailed(failed[0])
+                if process.exitcode:
+                    raise StepFailed(self.say_failure(step, process.exitcode))
+                self.note(step, finished=True)
 
     def start(self, step: Step) -> BaseProcess:
         """Begin a step."""

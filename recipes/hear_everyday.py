@@ -255,6 +255,7 @@ def train(
     run.pupil.train()
     while (share := run.step / options.steps if options.steps else run.seconds / (60 * options.minutes)) < 1:
         if share >= TAGS_FROM and not run.taught:
+            run.save(options.output / "state.pt")  # without one, `untaught` would be taken for that of another run
             with write_folder_whole(options.output / "untaught") as folder:
                 save_average(folder)
             run.taught = True

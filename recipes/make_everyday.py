@@ -19,6 +19,7 @@ import json
 import os
 import shlex
 import sys
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -159,29 +160,27 @@ class Plan:
 
     def first_mac(self) -> Step:
         """Make the step that trains by everyday.yaml."""
-        here = ["--dataloader_num_workers", str(min(14, (os.cpu_count() or 1) - 1))]
-        here += ["--tf32", "true"] if self.has_gpu else []
+        here = ("--dataloader_num_workers", str(min(14, (os.cpu_count() or 1) - 1)))
         stages = range(1, STAGES + 1) if self.trial else ()
         words = [word for number in stages for word in (f"--stages.{number}.max_steps", "2")]
         program = ("-m", "training_mac.cli", str(RECIPES / "everyday.yaml"))
-        return Step("mac-small", program, tuple(words), "runs/mac-small", tuple(here))
+        return Step("mac-small", program, tuple(words), "runs/mac-small", here)
 
     def heard(self) -> Step:
         """Make the step that trains an encoder anew."""
         length = ["--steps", "8", "--batch", "8"] if self.trial else ["--steps", str(HEARING)]  # tags in the last two
         words = ["--model", "runs/mac-small", *self.data, *self.teacher, *length]
-        return recipe("hear_everyday", words, "runs/heard", here=["--compile"] if self.has_gpu else [])
+        return training("hear_everyday", words, "runs/heard", ("--compile",) if self.has_gpu else ())
 
     def told(self) -> Step:
         """Make the step that trains the language model."""
-        return recipe(
-            "tell_everyday", [*HEARD, "--model", "runs/heard", *self.lasting(TELLING), *self.bf16], "runs/told"
-        )
+        words = [*HEARD, "--model", "runs/heard", *self.lasting(TELLING), *self.bf16]
+        return training("tell_everyday", words, "runs/told")
 
     def hardened(self) -> Step:
         """Make the step that teaches the encoder to bear damage."""
         words = ["--model", "runs/told", *self.data, *self.lasting(HARDENING), *self.bf16]
-        return recipe("harden_everyday", words, "runs/hardened")
+        return training("harden_everyday", words, "runs/hardened")
 
     def lasting(self, minutes: int) -> list[str]:
         """Say how long a training takes."""
@@ -193,10 +192,14 @@ def script(name: str) -> str:
     return str(RECIPES / f"{name}.py")
 
 
-def recipe(name: str, words: list[str], output: str, makes: str = "", here: list[str] | None = None) -> Step:
+def recipe(name: str, words: list[str], output: str, makes: str = "") -> Step:
     """Make a step of a script that makes a folder, or last a file in it."""
-    words = [*words, "--output", output]
-    return Step(Path(output).name, (script(name),), tuple(words), str(Path(output, makes)), tuple(here or []))
+    return Step(Path(output).name, (script(name),), (*words, "--output", output), str(Path(output, makes)))
+
+
+def training(name: str, words: list[str], output: str, here: tuple[str, ...] = ()) -> Step:
+    """Make a step of a script that trains a MAC."""
+    return replace(recipe(name, words, output), here=here, is_training=True)
 
 
 def measure(name: str) -> Step:

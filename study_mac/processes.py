@@ -19,7 +19,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import psutil
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 
 SERVER = multiprocessing.get_context("forkserver")
@@ -64,13 +64,24 @@ def start_launched(command: Sequence[str], log: Path, folder: Path | None = None
         folder: Folder to run it in; this one if None.
 
     Returns:
-        A process that ends, with the command's exit code, when it and all that it has started have ended. They are
-        ended with this process, and by `terminate`.
+        A process that ends, with the command's exit code, when it has ended and what it had started was ended, too.
+        All of them are ended with this process, and by `terminate`.
     """
     note_command(command, log)
     process = SERVER.Process(target=run_launched, args=(list(command), *surroundings(log, folder), ENDING))
     process.start()
     return process
+
+
+def wait_for_end(log: Path) -> None:
+    """Wait until a launched command has ended, even if the process that `start_launched` gave was ended before it."""
+    with suppress(Timeout), lock_of(log).acquire(timeout=2 * ENDING):
+        pass
+
+
+def lock_of(log: Path) -> FileLock:
+    """Give the lock that a launched command with this log holds until all has ended."""
+    return FileLock(log.with_name("launched.lock"))
 
 
 def note_command(command: Sequence[str], log: Path) -> None:
@@ -115,8 +126,14 @@ def run_launched(words: list[str], log: str, folder: str, environment: dict[str,
     for number in SIGNALS:
         if signal.getsignal(number) != signal.SIG_IGN:  # as `nohup` has it
             signal.signal(number, lambda number, frame: told.append(number))
+    lock = lock_of(Path(log))
+    while not lock.is_locked:  # another one may still be ending
+        if told or not is_parent_alive():
+            sys.exit(1)
+        with suppress(Timeout):
+            lock.acquire(timeout=WATCHED)
     # Held until all has ended, which may take longer than the process that asked for it lives.
-    with FileLock(Path(log).with_name("launched.lock")), open(log, "ab") as file:
+    with lock, open(log, "ab") as file:
         try:
             launcher = psutil.Popen(words, cwd=folder, env=environment, stdout=file, stderr=file)
         except OSError as error:
@@ -129,9 +146,8 @@ def run_launched(words: list[str], log: str, folder: str, environment: dict[str,
             is_wanted = not told and is_parent_alive()
             with suppress(psutil.NoSuchProcess):  # once the launcher is gone nobody knows whose they are
                 started.update(launcher.children(recursive=True))
-        if not is_wanted:
-            end(started, ending)
-    code = launcher.wait()
+        end(started if not is_wanted else started - {launcher}, ending)
+        code = launcher.wait()
     sys.exit(code if code >= 0 else 128 - code)  # as shells tell a signal
 
 

@@ -1,5 +1,6 @@
 """Commands one after another that can be stopped."""
 
+import dataclasses
 import json
 import os
 import re
@@ -23,9 +24,9 @@ ROOT = Path(__file__).parents[2]
 PATIENCE = 60  # seconds that a busy machine may take
 
 
-def step(name: str, line: str, *words: str, makes: str = "", here: tuple[str, ...] = ()) -> Step:
+def step(name: str, line: str, *words: str, makes: str = "", here: tuple[str, ...] = (), trains: bool = False) -> Step:
     """A step that runs a line of Python and, at its end, makes a file of its name."""
-    return Step(name, ("-c", f"{line}\nopen({name!r}, 'w').write('made')"), words, makes or name, here)
+    return Step(name, ("-c", f"{line}\nopen({name!r}, 'w').write('made')"), words, makes or name, here, trains)
 
 
 def append(word: str) -> str:
@@ -45,6 +46,11 @@ def test_what_is_finished_does_not_run_again(tmp_path: Path) -> None:
     assert len(run([[first], middle, [last]], tmp_path)) == 4
     (tmp_path / "last").unlink()  # to make it anew
     assert run([[first], middle, [last]], tmp_path)[3:] == "dd"
+    (tmp_path / "b").unlink()
+    with pytest.raises(ValueError, match=r"b is to be made anew, and .*last was made from it: remove that, too"):
+        run([[first], middle, [last]], tmp_path)
+    (tmp_path / "last").unlink()
+    assert run([[first], middle, [last]], tmp_path)[3:] == "ddbd"
 
 
 def test_a_chain_goes_on_at_the_step_that_failed(tmp_path: Path) -> None:
@@ -108,10 +114,13 @@ def test_what_another_command_made_is_not_taken(tmp_path: Path) -> None:
             run([[step("one", append("a"))]], tmp_path)
 
 
-def test_a_mac_that_was_finished_unnoticed_is_finished(tmp_path: Path) -> None:
-    """A command that makes one refuses to make it again, so a chain that was killed just then could not go on."""
+def test_a_training_that_was_finished_unnoticed_is_finished(tmp_path: Path) -> None:
+    """It refuses to run again, so a chain that was killed just then could not go on."""
     makes = step(
-        "makes", "import os; os.path.exists('made/state.pt') or exit(1); os.remove('made/state.pt')", makes="made"
+        "makes",
+        "import os; os.path.exists('made/state.pt') or exit(1); os.remove('made/state.pt')",
+        makes="made",
+        trains=True,
     )
     groups = [[makes], [step("last", append("b"))]]
     (tmp_path / "runs").mkdir()
@@ -123,6 +132,10 @@ def test_a_mac_that_was_finished_unnoticed_is_finished(tmp_path: Path) -> None:
     Steps(groups, tmp_path).note(makes, finished=False)
     (tmp_path / "last").unlink()
     assert run(groups, tmp_path) == "bb"  # and now has none
+    Steps(groups, tmp_path).note(makes, finished=False)
+    (tmp_path / "last").unlink()
+    with pytest.raises(StepFailed):  # one that has no state by which to tell runs again
+        run([[dataclasses.replace(makes, is_training=False)], groups[1]], tmp_path)
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"one": 1}', '{"one": {"finished": true}}', '{"one": {"what": 1}}'])
@@ -152,22 +165,33 @@ make_everyday.main(["--esc50", "a", "--everyday", "b", "--teacher", "c"])
 """
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
-def test_nothing_that_was_started_runs_on(number: int, tmp_path: Path) -> None:
+def is_dead(process: psutil.Process) -> bool:
+    """Whether a process has ended, and waits at most for somebody to ask how."""
+    try:
+        return process.status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
+
+
+@pytest.mark.parametrize(
+    ("number", "to_all"), [(signal.SIGTERM, False), (signal.SIGTERM, True), (signal.SIGKILL, False)]
+)
+def test_nothing_that_was_started_runs_on(number: int, to_all: bool, tmp_path: Path) -> None:
     """Neither the steps nor what they have started."""
     chain = subprocess.Popen(
         [sys.executable, "-c", CHAIN.format(recipes=str(ROOT / "recipes"))],
-        cwd=tmp_path, stderr=subprocess.PIPE, text=True, env=os.environ | {"PYTHONPATH": str(ROOT)},
+        cwd=tmp_path, stderr=subprocess.PIPE, text=True, env=os.environ | {"PYTHONPATH": str(ROOT)}, process_group=0,
     )  # fmt: skip
     deadline = time.monotonic() + PATIENCE
     while not (tmp_path / "there").exists() and time.monotonic() < deadline:
         time.sleep(0.05)
     time.sleep(1)  # the other one, too, and those that watch have looked
     started = psutil.Process(chain.pid).children(recursive=True)
-    chain.send_signal(number)
-    chain.send_signal(number)  # as those do who are in a hurry
+    for _ in range(2):  # as those do who are in a hurry
+        os.killpg(chain.pid, number) if to_all else chain.send_signal(number)
     told = chain.communicate(timeout=PATIENCE)[1]
-    assert started and not psutil.wait_procs(started, timeout=PATIENCE)[1]
+    alive = psutil.wait_procs(started, timeout=PATIENCE if number == signal.SIGKILL else 1)[1]
+    assert started and not [one for one in alive if not is_dead(one)]
     if number != signal.SIGKILL:
         assert "Stopped; the same command goes on from there." in told and chain.returncode == 130
         assert "Traceback" not in told
